@@ -1,0 +1,51 @@
+"""Where each file of a corpus lies. The only place that spells these paths.
+
+::
+
+    corpus.json
+    sources/part-00000.parquet
+    layers/scenes@1-1f0c.../part-00000.parquet
+    selections/<selection>/part-00000.parquet  rules.json  funnel.json
+    shards/<selection>/<bucket>/000000.tar     index.parquet  manifest.json
+    reports/<selection>/index.html             statistics.json
+"""
+
+from __future__ import annotations
+
+CORPUS = "corpus.json"
+LOCK = ".lock"
+
+
+def part_file(part: int) -> str:
+    """File name of one part, the same in every layer."""
+    return f"part-{part:05d}.parquet"
+
+
+def sources(part: int) -> str:
+    """The list of sources that belong to one part."""
+    return f"sources/{part_file(part)}"
+
+
+def layer(layer_id: str, part: int) -> str:
+    """What one station added to the clips of one part; ``layer_id`` as made by `layer_id`."""
+    return f"layers/{layer_id}/{part_file(part)}"
+
+
+def layer_id(name: str, *, version: int, digest: str) -> str:
+    """Name of a layer's folder: another version or setting gives another folder."""
+    return f"{name}@{version}-{digest}"
+
+
+def selection(name: str) -> str:
+    """Folder of one selection."""
+    return f"selections/{name}"
+
+
+def shards(name: str) -> str:
+    """Folder of one selection's shards."""
+    return f"shards/{name}"
+
+
+def report(name: str) -> str:
+    """Folder of one selection's report."""
+    return f"reports/{name}"

@@ -1,0 +1,280 @@
+"""Every column of a corpus: its name, type, unit and meaning, by the layer that adds it.
+
+A column is added by one layer and may be null only where its doc says when. The docs travel inside
+the Parquet files as field metadata, and `docs/corpus.md` is generated from this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Args:
+        name: snake case, unit as suffix where there is one.
+        type: the Arrow type.
+        doc: what the number or text says, and when it is null.
+        unit: "s", "bytes", "0..1", ...; empty for texts and plain counts.
+    """
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str = ""
+
+    @property
+    def field(self) -> pa.Field:
+        """The Arrow field, with unit and doc as metadata."""
+        metadata = {"doc": self.doc} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.type, metadata=metadata)
+
+
+F32, I32, I64, STR, BOOL = pa.float32(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
+STRINGS = pa.list_(pa.string())
+
+SOURCES = (
+    Column("uri", STR, "where the bytes lie, as given or found in a folder or prefix"),
+    Column("media", STR, "'video' or 'image', by the file name; the decoder goes by content"),
+    Column("size_bytes", I64, "size when listed", "bytes"),
+    Column("title", STR, "title given in the source list; null where none was"),
+    Column("description", STR, "description given in the source list; null where none was"),
+    Column("given_category", STR, "category given in the source list; null where none was"),
+    Column("author", STR, "author given in the source list; null where none was"),
+    Column("licence", STR, "licence given in the source list; null where none was"),
+    Column("given_caption", STR, "caption given in the source list; null where none was"),
+)
+
+PROBE = (
+    Column("source_sha256", STR, "digest of the source's bytes; null where they could not be read"),
+    Column(
+        "source_reject", STR, "why the source is unusable (a word of REJECT_REASONS); else null"
+    ),
+    Column("source_reject_detail", STR, "what was seen, for a person; null where usable"),
+    Column("container", STR, "container format by content, such as 'mov'; null where unknown"),
+    Column("codec", STR, "codec of the picture stream, such as 'h264'; null where rejected early"),
+    Column("pixel_format", STR, "as the decoder names it, such as 'yuv420p'; null as codec"),
+    Column(
+        "source_width", I32, "shown width: after rotation and pixel aspect; null as codec", "px"
+    ),
+    Column("source_height", I32, "shown height; null as codec", "px"),
+    Column("rotation_deg", I32, "clockwise turn that the container asks for: 0 90 180 270", "deg"),
+    Column("source_fps", F32, "mean frame rate; null for images", "1/s"),
+    Column(
+        "source_duration_s",
+        F32,
+        "from the first to the end of the last decoded frame; 0 for images",
+        "s",
+    ),
+    Column("source_num_frames", I32, "frames decoded; null where rejected"),
+    Column("has_audio", BOOL, "whether there is an audio stream; null as codec"),
+    Column("num_scenes", I32, "rows of this source in the scenes layer; 0 where rejected"),
+)
+
+SCENES = (
+    Column("clip_id", STR, "uuid5 of source digest and span: the same for the same bytes and span"),
+    Column("source_row", I32, "row of the source in the sources file of this part"),
+    Column("scene_index", I32, "position of the scene in its source, from 0"),
+    Column("scene_reject", STR, "'too_short' (under the minimum seconds or frames), else null"),
+    Column("start_pts", I64, "timestamp of the first frame, in time_base units"),
+    Column("end_pts", I64, "timestamp at which the last frame ends (not part of the clip)"),
+    Column("time_base_num", I32, "numerator of the stream's time base"),
+    Column("time_base_den", I32, "denominator of the stream's time base"),
+    Column(
+        "start_s", pa.float64(), "start on the source's clock, first frame of the stream = 0", "s"
+    ),
+    Column("end_s", pa.float64(), "end on the same clock", "s"),
+    Column("duration_s", F32, "end - start; 0 for images", "s"),
+    Column("start_frame", I32, "index of the first frame in decoding output order"),
+    Column("num_frames", I32, "frames in the clip"),
+    Column("fps", F32, "num_frames / duration; null for images", "1/s"),
+    Column("width", I32, "shown width", "px"),
+    Column("height", I32, "shown height", "px"),
+    Column("cut_in", STR, "what begins the clip: 'start' 'cut' 'fade' 'stride'"),
+    Column("cut_out", STR, "what ends it: 'end' 'cut' 'fade' 'stride'"),
+    Column(
+        "motion_mean",
+        F32,
+        "mean optical-flow length at 2 fps; null under 2 samples",
+        "short sides/s",
+    ),
+    Column(
+        "motion_p10",
+        F32,
+        "10th percentile over frame pairs of the pair's mean flow",
+        "short sides/s",
+    ),
+    Column("motion_p50", F32, "median of the same", "short sides/s"),
+    Column("motion_p90", F32, "90th percentile of the same", "short sides/s"),
+    Column(
+        "still_share",
+        F32,
+        "share of sampled frame pairs without visible change; null as motion",
+        "0..1",
+    ),
+    Column("brightness_mean", F32, "mean luma", "0..255"),
+    Column("contrast_mean", F32, "standard deviation of luma, mean over sampled frames", "0..128"),
+    Column("dark_share", F32, "share of pixels with luma under 20", "0..1"),
+    Column("bright_share", F32, "share of pixels with luma over 235", "0..1"),
+    Column("saturation_mean", F32, "mean distance of chroma from grey", "0..1"),
+    Column(
+        "sharpness", F32, "variance of the Laplacian of luma at analysis size, median over frames"
+    ),
+    Column("border_share", F32, "share of the picture that is a constant black rim", "0..1"),
+    Column(
+        "perceptual_hashes",
+        pa.list_(pa.uint64()),
+        "64-bit DCT hash of each keyframe, in their order",
+    ),
+)
+
+KEYFRAMES = (
+    Column(
+        "keyframes",
+        pa.list_(pa.binary()),
+        "JPEG bytes, spread over the clip; empty for a rejected scene",
+    ),
+    Column("keyframe_s", pa.list_(F32), "time of each on the source's clock", "s"),
+)
+
+EMBEDDINGS = (
+    Column(
+        "embedding",
+        pa.list_(F32),
+        "mean over keyframes of the unit-length embeddings, unit length again",
+    ),
+    Column("frame_embeddings", pa.list_(pa.list_(F32)), "unit-length embedding of each keyframe"),
+)
+
+AESTHETICS = (
+    Column("aesthetic_score", F32, "LAION aesthetic score, mean over keyframes", "about 0..10"),
+    Column("aesthetic_min", F32, "the lowest of the keyframes", "about 0..10"),
+)
+
+OVERLAY_TEXT = (
+    Column(
+        "text_area_share", F32, "share of the picture under text boxes, mean over keyframes", "0..1"
+    ),
+    Column("text_area_max", F32, "the largest of the keyframes", "0..1"),
+    Column("text_num_boxes", F32, "text boxes in a keyframe, mean"),
+)
+
+SAFETY = (Column("nsfw_score", F32, "probability of explicit content, highest keyframe", "0..1"),)
+
+TAXONOMY = (
+    Column("category", STR, "best of the station's categories; null where it offers tags only"),
+    Column("category_score", F32, "its probability among the categories; null as category", "0..1"),
+    Column(
+        "tags",
+        STRINGS,
+        "what the keyframes show, likeliest first; empty where it offers categories only",
+    ),
+    Column("tag_scores", pa.list_(F32), "probability of each tag, mean over keyframes", "0..1"),
+)
+
+CAPTIONS = (
+    Column("caption", STR, "the caption to train with; null where there is none"),
+    Column(
+        "caption_engine", STR, "'given', 'tags' (stop-gap, not a caption model) or the model engine"
+    ),
+    Column("caption_model", STR, "model id and digest, or the column or station that it came from"),
+    Column("caption_prompt", STR, "name and version of the prompt; null where no model was asked"),
+    Column("caption_status", STR, "'ok', or why there is no caption"),
+)
+
+CAPTION_TEXT = (
+    Column("caption_words", I32, "words in the caption; 0 where there is none"),
+    Column("caption_language", STR, "ISO 639-1 code; null where there is no caption"),
+    Column("caption_language_score", F32, "the detector's confidence; null as language", "0..1"),
+    Column("caption_repetition", F32, "1 - distinct/all word pairs; null as language", "0..1"),
+)
+
+SELECTION = (
+    Column("clip_id", STR, "as in the scenes layer"),
+    Column("keep", BOOL, "whether the clip is selected"),
+    Column("failed_rules", STRINGS, "name of every rule that the clip fails, in rule order"),
+    Column(
+        "tier", STR, "the highest tier whose bounds the clip meets; null where rejected or no tiers"
+    ),
+    Column(
+        "duplicate_group", STR, "clip_id of the group's kept clip; null where it has no duplicate"
+    ),
+    Column("bucket", STR, "shard bucket such as '16x9-720p-4to8s'; null where rejected"),
+)
+
+SHARD_INDEX = (
+    Column("clip_id", STR, "as in the scenes layer"),
+    Column("bucket", STR, "folder of the shard under the selection's shards"),
+    Column(
+        "shard",
+        STR,
+        "path of the tar relative to the selection's shards; null where cutting failed",
+    ),
+    Column(
+        "key", STR, "name of the sample in the tar, without extension; null where cutting failed"
+    ),
+    Column("export_reject", STR, "why the clip could not be cut, else null"),
+    Column("media_name", STR, "member name of the .mp4 or .jpg"),
+    Column("media_offset", I64, "first byte of the media in the tar", "bytes"),
+    Column("media_size", I64, "length of the media", "bytes"),
+    Column("json_offset", I64, "first byte of the .json", "bytes"),
+    Column("json_size", I64, "length of the .json", "bytes"),
+    Column("txt_offset", I64, "first byte of the .txt", "bytes"),
+    Column("txt_size", I64, "length of the .txt", "bytes"),
+    Column("caption", STR, "as in the captions layer"),
+    Column("num_frames", I32, "frames in the media file"),
+    Column("fps", F32, "of the media file; null for images", "1/s"),
+    Column("duration_s", F32, "of the media file; 0 for images", "s"),
+    Column("width", I32, "of the media file", "px"),
+    Column("height", I32, "of the media file", "px"),
+)
+
+LAYERS: dict[str, tuple[Column, ...]] = {
+    "probe": PROBE,
+    "scenes": SCENES,
+    "keyframes": KEYFRAMES,
+    "embeddings": EMBEDDINGS,
+    "aesthetics": AESTHETICS,
+    "overlay_text": OVERLAY_TEXT,
+    "safety": SAFETY,
+    "taxonomy": TAXONOMY,
+    "captions": CAPTIONS,
+    "caption_text": CAPTION_TEXT,
+}
+"""Layer name -> the columns it adds. `probe` has a row a source, all others a row a scene."""
+
+SOURCE_COLUMNS: dict[str, Column] = {c.name: c for c in (*SOURCES, *PROBE)}
+"""Columns that a source has; its clips see them through `source_row`."""
+
+CLIP_COLUMNS: dict[str, Column] = {
+    column.name: column for name, columns in LAYERS.items() if name != "probe" for column in columns
+}
+"""Columns that a clip has of its own."""
+
+LAYER_OF: dict[str, str] = {
+    column.name: name for name, columns in LAYERS.items() for column in columns
+} | {column.name: "sources" for column in SOURCES}
+"""Column name -> the layer that adds it ('sources' for what the list of sources gives)."""
+
+
+def schema(columns: tuple[Column, ...]) -> pa.Schema:
+    """The Arrow schema of some columns, docs and units included."""
+    return pa.schema([column.field for column in columns])
+
+
+def layer_schema(name: str) -> pa.Schema:
+    """The Arrow schema of one layer's file.
+
+    Every layer with a row a scene begins with `clip_id`, by which its rows are checked against the
+    scenes layer's; they are in the same order, so no join by key is ever needed.
+    """
+    columns = LAYERS[name]
+    if name in ("probe", "scenes"):
+        return schema(columns)
+    return schema((CLIP_COLUMNS["clip_id"], *columns))

@@ -1,0 +1,84 @@
+"""What can go wrong, as a tree.
+
+::
+
+    LavieError
+    +-- BadSource            one source cannot be used; becomes a row with `reason`, never stops a run
+    +-- MissingWeights       a model file is absent or has other bytes; stops a run before any work
+    +-- CorpusError          the corpus on disk is not what the command needs
+    |   +-- MissingColumn    a station or rule needs a column that no layer of this corpus holds
+    |   +-- TornPart         a committed file is unreadable or its rows do not line up
+    |   +-- SourceChanged    the bytes behind a source are not those that were curated
+    |   +-- CorpusBusy       another run is writing this corpus
+    +-- NothingToDo          no source could be read, or no clip was selected
+
+Wrong arguments are `ValueError`. Bad data is a value (a reason in a row); a bad run is one of these.
+"""
+
+from __future__ import annotations
+
+
+class LavieError(Exception):
+    """Base of every error that this project raises on purpose; its text is meant for the user."""
+
+
+class BadSource(LavieError):
+    """One source cannot be used.
+
+    Args:
+        reason: the short word of `REJECT_REASONS` that goes into the row.
+        detail: what was seen, for a person.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class MissingWeights(LavieError):
+    """A model file that a chosen station needs is absent or has other bytes than expected."""
+
+
+class CorpusError(LavieError):
+    """The corpus on disk is not what the command needs."""
+
+
+class MissingColumn(CorpusError):
+    """A station or rule needs a column that no layer of this corpus holds."""
+
+
+class TornPart(CorpusError):
+    """A committed file is unreadable, or its rows do not line up with its neighbours'."""
+
+
+class SourceChanged(CorpusError):
+    """The bytes behind a source are not those that were curated."""
+
+
+class CorpusBusy(CorpusError):
+    """Another run is writing this corpus."""
+
+
+class NothingToDo(LavieError):
+    """No source could be read, or no clip was selected."""
+
+
+REJECT_REASONS: dict[str, str] = {
+    "not_found": "the file is gone",
+    "not_regular": "a link out of the source folder, a FIFO, a device or a folder",
+    "empty": "the file holds no byte",
+    "too_large": "more bytes than the limit",
+    "unknown_format": "the first bytes are of no format on the list",
+    "playlist": "a playlist or script that names other files",
+    "no_video": "no video stream (audio only, subtitles, cover art)",
+    "undecodable": "the decoder gives no frame, or stops with an error before the end",
+    "truncated": "the container promises more than the file holds",
+    "too_many_pixels": "a frame is larger than the limit",
+    "too_long": "longer than the limit",
+    "too_slow": "the decoder did not end within its time limit",
+    "decoder_died": "the decoder was ended by a signal or by its memory limit",
+    "changed": "the bytes are not those that were listed",
+    "unreadable": "the store gave an error on every try",
+}
+"""Why a source was rejected: the word in the row -> what it means."""
