@@ -167,7 +167,7 @@ class Store:
                 return bool(info.type == pafs.FileType.File)
         raise AssertionError("tenacity re-raises")
 
-    def list(self, folder: str = "", *, recursive: bool = False) -> list[str]:
+    def files(self, folder: str = "", *, recursive: bool = False) -> list[str]:
         """Names of the files under ``folder``, sorted; empty where there is no such folder."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         for attempt in _attempts():
@@ -182,7 +182,7 @@ class Store:
                 return sorted(names)
         raise AssertionError("tenacity re-raises")
 
-    def list_folders(self, folder: str = "") -> list[str]:
+    def folders(self, folder: str = "") -> list[str]:
         """Names (last component) of the folders directly under ``folder``, sorted."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
         for attempt in _attempts():
