@@ -1,0 +1,105 @@
+"""What one worker does with one unit: read its files, call the station, commit its layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from curation.corpus import layout
+from curation.corpus.parts import read_clips, read_table, to_parquet
+from curation.corpus.schema import layer_schema
+from curation.corpus.store import Store
+from curation.decode import DecodingPass
+from curation.shards import ShardWriter
+from curation.station import Station, check_output, made_by
+
+
+def rejected_counts(probe: pa.Table) -> dict[str, int]:
+    """How many sources were rejected for which reason, as counters "rejected: <reason>"."""
+    counts = probe["source_reject"].value_counts().to_pylist()
+    return {f"rejected: {c['values']}": c["counts"] for c in counts if c["values"] is not None}
+
+
+@dataclass(slots=True)
+class DecodeJob:
+    """Part N of the sources -> part N of probe, scenes and keyframes."""
+
+    store: Store
+    decoding: DecodingPass
+    layers: Mapping[str, str]
+
+    def setup(self) -> None:
+        """Start the decoder's child process."""
+        self.decoding.setup()
+
+    def run(self, unit: int) -> dict[str, int]:
+        """Commit one part; `scenes` last, since it is the file that says the unit is done."""
+        sources = read_table(self.store, layout.sources(unit))
+        tables = self.decoding(sources)
+        probe, scenes = tables["probe"], tables["scenes"]
+        assert probe.num_rows == sources.num_rows, "every source has one probe row"
+        assert sum(probe["num_scenes"].to_pylist()) == scenes.num_rows, "every scene has its source"
+        made = made_by(self.decoding)
+        for name in ("probe", "keyframes", "scenes"):
+            assert tables[name].schema.equals(layer_schema(name), check_metadata=False), name
+            table = tables[name].cast(layer_schema(name))
+            self.store.write(layout.layer(self.layers[name], unit), to_parquet(table, made_by=made))
+        return {
+            "sources": sources.num_rows,
+            "scenes": scenes.num_rows,
+            "too short": scenes.num_rows - scenes["scene_reject"].null_count,
+            **rejected_counts(probe),
+        }
+
+    def close(self) -> None:
+        """End the decoder's child process."""
+        self.decoding.close()
+
+
+@dataclass(slots=True)
+class StationJob:
+    """Part N of the layers a station reads -> part N of the layer it adds."""
+
+    store: Store
+    station: Station
+    layers: Mapping[str, str]
+
+    def setup(self) -> None:
+        """Load the station's models."""
+        self.station.setup()
+
+    def run(self, unit: int) -> dict[str, int]:
+        """Commit one part."""
+        clips = read_clips(self.store, self.layers, unit, self.station.needs)
+        added = self.station(clips)
+        check_output(self.station, clips, added)
+        name = self.station.name
+        data = to_parquet(added.cast(layer_schema(name)), made_by=made_by(self.station))
+        self.store.write(layout.layer(self.layers[name], unit), data)
+        return {"clips": clips.num_rows}
+
+    def close(self) -> None:
+        """Nothing to let go of: the process ends with its station."""
+
+
+@dataclass(slots=True)
+class ExportJob:
+    """Shard N of a plan -> one tar and its index rows."""
+
+    writer: ShardWriter
+    plans: list[Any] = field(repr=False)
+
+    def setup(self) -> None:
+        """Find the encoder."""
+        self.writer.setup()
+
+    def run(self, unit: int) -> dict[str, int]:
+        """Commit one shard."""
+        counts: dict[str, int] = self.writer(self.plans[unit])
+        return counts
+
+    def close(self) -> None:
+        """Nothing to let go of."""

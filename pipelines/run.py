@@ -1,0 +1,372 @@
+"""Units of work -> Ray actors: elastic pools per stage, bounded retries, counters.
+
+A unit is the number of a part (or of a shard). A stage turns unit N into committed files; what it needs of
+unit N are files too. So all that travels through Ray is the number of a unit and a few counters, there is
+nothing to spill, and losing a worker loses no more than the unit in its hands.
+
+Why actors and not Ray Data here: Ray Data takes a row whose worker dies natively back into the queue
+without end in actor pools, and its checkpoints lose clips where one source becomes many. An actor that runs
+one unit at a time tells which unit killed it, and the count of tries is ours.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import psutil
+import ray
+from ray.exceptions import RayActorError
+
+from curation.errors import LavieError
+from curation.station import Resources
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3  # a worker that dies three times over one unit dies of that unit or of its machine
+SWITCH_BACKLOG = 8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
+OBJECT_STORE_BYTES = 128 * 1024**2  # only unit numbers and counters travel; Ray's least is about 75 MB
+
+
+class UnitsFailed(LavieError):
+    """Workers died over some units on every try; all other units are committed."""
+
+
+class Job(Protocol):
+    """What one worker does: set up once, then one unit after another. Travels to the worker by pickle."""
+
+    def setup(self) -> None:
+        """Load models, start children."""
+
+    def run(self, unit: int) -> dict[str, int]:
+        """Commit one unit; returns counters such as {"clips": 12}."""
+
+    def close(self) -> None:
+        """Let go of what `setup` took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One kind of work over many units."""
+
+    name: str
+    """What progress and errors call it."""
+    job: Job
+    """Made here, set up and run in the workers."""
+    resources: Resources
+    """What one worker takes."""
+    units: Sequence[int]
+    """All units, finished ones included."""
+    done: frozenset[int] = frozenset()
+    """Units that are committed already."""
+    after: tuple[str, ...] = ()
+    """Stages that must have committed the same unit before."""
+
+
+@dataclass(slots=True)
+class StageCost:
+    """What a stage took, summed over its workers."""
+
+    units: int = 0
+    """Units committed in this run."""
+    wall_s: float = 0.0
+    """Time in units, summed over workers."""
+    cpu_s: float = 0.0
+    """Processor time of workers and their children, user and system."""
+    peak_memory_bytes: int = 0
+    """Largest resident memory of one worker with its children, seen at the end of a unit."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Counters that the jobs returned."""
+
+
+class Watcher(Protocol):
+    """Told of progress; see `pipelines.progress`."""
+
+    def start(self, stage: str, *, total: int, done: int) -> None:
+        """A stage has ``total`` units, ``done`` of them committed by earlier runs."""
+
+    def advance(self, stage: str, counts: Mapping[str, int]) -> None:
+        """A stage has committed one more unit."""
+
+
+@ray.remote
+class Worker:
+    """One process that holds one job."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._ready = False
+
+    def run(self, unit: int) -> tuple[dict[str, int], float, float, int]:
+        """Run one unit; returns its counters, wall and CPU seconds, and resident bytes."""
+        begin, cpu_begin = time.monotonic(), _family_cpu_s()
+        if not self._ready:
+            self._job.setup()
+            self._ready = True
+        counts = self._job.run(unit)
+        return (
+            counts,
+            time.monotonic() - begin,
+            _family_cpu_s() - cpu_begin,
+            _family_memory_bytes(),
+        )
+
+    def close(self) -> None:
+        """Let the job go before the process does."""
+        if self._ready:
+            self._job.close()
+
+
+def _family() -> list[psutil.Process]:
+    me = psutil.Process()
+    return [me, *me.children(recursive=True)]
+
+
+def _family_cpu_s() -> float:
+    """CPU seconds of this process, its live children and those it has waited for."""
+    total = 0.0
+    for process in _family():
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _family_memory_bytes() -> int:
+    total = 0
+    for process in _family():
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
+    """Connect to a cluster, or start a private one on this machine.
+
+    Args:
+        address: "local" for a private one; "auto" or an address joins a running cluster.
+        num_cpus: processor cores of a private cluster; all by default.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    else:
+        ray.init(address=address, logging_level=logging.WARNING)
+
+
+@dataclass(slots=True)
+class _Hand:
+    """One live worker: its actor, its stage, and the unit in its hands."""
+
+    actor: Any
+    stage: Stage
+    unit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cluster:
+    """What the cluster has now; nodes come and go."""
+
+    cpus: float
+    gpus: float
+    cpus_of_largest_node: float
+
+    @classmethod
+    def now(cls) -> _Cluster:
+        total = ray.cluster_resources()
+        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        return cls(total.get("CPU", 0.0), total.get("GPU", 0.0), max(nodes, default=0.0))
+
+    def cpus_of(self, stage: Stage) -> float:
+        """Cores that one worker asks for: never more than a node has, or it would wait for ever."""
+        return min(stage.resources.cpus, self.cpus_of_largest_node)
+
+    def gpus_of(self, stage: Stage) -> float:
+        """GPU share that one worker asks for: none where the cluster has no GPU."""
+        return stage.resources.gpus if self.gpus else 0.0
+
+
+class _Scheduler:
+    """Deals ready units to workers until none is left.
+
+    A stage gets a worker when it has ready units and the cluster has room. A worker stays with its stage
+    while units are ready for it; without any it makes room for a stage that waits, and with many waiting
+    elsewhere (`SWITCH_BACKLOG` per worker) it makes room too, so that no GPU idles behind a long decode.
+    """
+
+    def __init__(self, stages: Sequence[Stage], watcher: Watcher) -> None:
+        self._stages = {stage.name: stage for stage in stages}
+        self._watcher = watcher
+        self._done = {stage.name: set(stage.done) for stage in stages}
+        self._waiting = {stage.name: set(stage.units) - stage.done for stage in stages}
+        self._ready: dict[str, list[int]] = {stage.name: [] for stage in stages}
+        self._attempts: Counter[tuple[str, int]] = Counter()
+        self._failed: list[tuple[str, int]] = []
+        self._hands: dict[str, list[_Hand]] = defaultdict(list)
+        self._pending: dict[Any, _Hand] = {}
+        self.costs = {stage.name: StageCost() for stage in stages}
+
+    def run(self) -> None:
+        """Run every unit once, or raise what went wrong."""
+        for stage in self._stages.values():
+            self._watcher.start(stage.name, total=len(stage.units), done=len(stage.done))
+            for unit in sorted(self._waiting[stage.name]):
+                self._offer(stage, unit)
+        try:
+            while self._pending or any(self._ready.values()):
+                self._deal()
+                self._collect()
+        finally:
+            for hands in self._hands.values():
+                for hand in list(hands):
+                    self._dismiss(hand)
+        if self._failed:
+            names = ", ".join(f"{stage} of part {unit}" for stage, unit in self._failed[:5])
+            raise UnitsFailed(
+                f"{len(self._failed)} units failed: their workers died {MAX_ATTEMPTS} times ({names}). "
+                "Everything else is committed; see the machine's kernel log for the out-of-memory killer "
+                "and run the same command again"
+            )
+
+    def _offer(self, stage: Stage, unit: int) -> None:
+        """Queue a unit once all that it comes after is committed."""
+        if unit in self._waiting[stage.name] and all(unit in self._done[a] for a in stage.after):
+            self._waiting[stage.name].discard(unit)
+            heapq.heappush(self._ready[stage.name], unit)
+
+    def _deal(self) -> None:
+        """Give ready units to idle workers, hiring and dismissing as needed."""
+        latest_first = list(reversed(self._stages.values()))  # of equals, what is nearly finished
+        for stage in sorted(latest_first, key=lambda stage: -self._backlog(stage)):
+            while self._ready[stage.name]:
+                hand = self._idle(stage) or self._hire(stage)
+                if hand is None:
+                    break
+                hand.unit = heapq.heappop(self._ready[stage.name])
+                self._pending[hand.actor.run.remote(hand.unit)] = hand
+
+    def _backlog(self, stage: Stage) -> float:
+        """Units that wait per worker, were one more hired."""
+        return len(self._ready[stage.name]) / (len(self._hands[stage.name]) + 1)
+
+    def _idle(self, stage: Stage) -> _Hand | None:
+        return next((hand for hand in self._hands[stage.name] if hand.unit is None), None)
+
+    def _hire(self, stage: Stage) -> _Hand | None:
+        """Start one more worker, dismissing idle ones that may make room; None where there is none."""
+        cluster = _Cluster.now()
+        while not self._has_room(stage, cluster):
+            spare = self._spare(stage)
+            if spare is None:
+                return None
+            self._dismiss(spare)
+        actor = Worker.options(  # type: ignore[attr-defined]
+            num_cpus=cluster.cpus_of(stage),
+            num_gpus=cluster.gpus_of(stage),
+            max_restarts=0,
+            max_task_retries=0,
+        ).remote(stage.job)
+        hand = _Hand(actor=actor, stage=stage)
+        self._hands[stage.name].append(hand)
+        return hand
+
+    def _spare(self, stage: Stage) -> _Hand | None:
+        """An idle worker of a stage that has nothing to do, or so much less than ``stage``."""
+        for hands in self._hands.values():
+            for hand in hands:
+                other = self._backlog(hand.stage)
+                longer = self._backlog(stage) >= SWITCH_BACKLOG * max(1.0, other)
+                if hand.unit is None and (other == 0 or longer):
+                    return hand
+        return None
+
+    def _has_room(self, stage: Stage, cluster: _Cluster) -> bool:
+        stages = [hand.stage for hands in self._hands.values() for hand in hands] + [stage]
+        cpus = sum(cluster.cpus_of(each) for each in stages)
+        gpus = sum(cluster.gpus_of(each) for each in stages)
+        return cpus <= cluster.cpus and gpus <= cluster.gpus
+
+    def _dismiss(self, hand: _Hand) -> None:
+        self._hands[hand.stage.name].remove(hand)
+        ray.kill(hand.actor)
+
+    def _collect(self) -> None:
+        """Wait for at least one unit and take in what ended."""
+        if not self._pending:
+            return
+        ended, _ = ray.wait(list(self._pending), num_returns=1)
+        for reference in ended:
+            hand = self._pending.pop(reference)
+            stage, unit = hand.stage, hand.unit
+            assert unit is not None
+            try:
+                result = ray.get(reference)
+            except RayActorError as error:
+                self._hands[stage.name].remove(hand)
+                self._retry(stage, unit, error)
+                continue
+            hand.unit = None
+            self._commit(stage, unit, result)
+
+    def _retry(self, stage: Stage, unit: int, error: RayActorError) -> None:
+        self._attempts[stage.name, unit] += 1
+        tries = self._attempts[stage.name, unit]
+        logger.warning("worker of %s died over part %d (try %d): %s", stage.name, unit, tries, error)
+        if tries < MAX_ATTEMPTS:
+            heapq.heappush(self._ready[stage.name], unit)
+        else:
+            self._failed.append((stage.name, unit))
+
+    def _commit(
+        self, stage: Stage, unit: int, result: tuple[dict[str, int], float, float, int]
+    ) -> None:
+        counts, wall_s, cpu_s, memory_bytes = result
+        cost = self.costs[stage.name]
+        cost.units += 1
+        cost.wall_s += wall_s
+        cost.cpu_s += cpu_s
+        cost.peak_memory_bytes = max(cost.peak_memory_bytes, memory_bytes)
+        cost.counts.update(counts)
+        self._done[stage.name].add(unit)
+        self._watcher.advance(stage.name, counts)
+        for later in self._stages.values():
+            if stage.name in later.after:
+                self._offer(later, unit)
+
+
+def run_stages(stages: Sequence[Stage], watcher: Watcher) -> dict[str, StageCost]:
+    """Run every unit of every stage that is not committed yet.
+
+    Raises:
+        UnitsFailed: when workers died over a unit `MAX_ATTEMPTS` times; all else was committed first.
+        LavieError: what a job raised.
+    """
+    scheduler = _Scheduler(stages, watcher)
+    scheduler.run()
+    return scheduler.costs
+
+
+def driver_memory_bytes() -> int:
+    """Resident memory of this process, without its children."""
+    return int(psutil.Process().memory_info().rss)
+
+
