@@ -1,0 +1,221 @@
+"""What several test files share: small films made on the spot, and an object store on loopback.
+
+Films are textures that move, not flat colours: a codec, a cut detector and optical flow all see
+what they would see in a real one. The same arguments give the same frames.
+
+Use the fixtures: nothing below tests/ can be imported (another package of that name is installed).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import urllib.request
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageColor
+
+Frames = NDArray[np.uint8]
+Scene = tuple[str, int] | tuple[str, int, int]
+
+
+def texture_HWC(look: str, size: tuple[int, int]) -> Frames:
+    """A seeded cloud of coarse and fine structure in one tint, uint8 RGB ``[H, W, 3]``.
+
+    Args:
+        look: a colour of PIL ('red', 'teal', '#203040'), optionally with '/' and any word after it
+            for another texture of the same tint: 'red', 'red/2'. 'black' is black everywhere.
+        size: width and height in pixels.
+    """
+    width, height = size
+    generator = np.random.default_rng(zlib.crc32(look.encode()))
+    cloud_HW = np.zeros((height, width), np.float32)
+    for cells, weight in ((4, 0.5), (16, 0.3), (48, 0.2)):
+        grid = generator.integers(0, 256, (max(2, cells * 9 // 16), cells), dtype=np.uint8)
+        layer = Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
+        cloud_HW += weight * np.asarray(layer, np.float32) / 255
+    tint = np.array(ImageColor.getrgb(look.split("/")[0])[:3], np.float32)
+    return (tint * (0.15 + 0.85 * cloud_HW[..., None])).clip(0, 255).astype(np.uint8)
+
+
+def moving_frames(
+    look: str, num_frames: int, *, size: tuple[int, int] = (320, 180), speed_px: int = 2
+) -> Iterator[Frames]:
+    """Frames of one scene: the texture of ``look`` moved right by ``speed_px`` each frame."""
+    base_HWC = texture_HWC(look, size)
+    for index in range(num_frames):
+        yield np.roll(base_HWC, index * speed_px, axis=1)
+
+
+def film_frames(scenes: Iterable[Scene], *, size: tuple[int, int] = (320, 180)) -> Iterator[Frames]:
+    """Frames of scenes ``(look, num_frames[, speed_px])`` with hard cuts between them."""
+    for look, num_frames, *speed in scenes:
+        yield from moving_frames(look, num_frames, size=size, speed_px=speed[0] if speed else 2)
+
+
+def write_video(  # noqa: PLR0913 - one argument for each thing that films differ in
+    path: Path,
+    frames: Iterable[Frames],
+    *,
+    fps: Fraction | int = 24,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    pixel_format: str = "yuv420p",
+    times_s: Sequence[float] | None = None,
+    sample_aspect: Fraction | None = None,
+    audio: bool = False,
+    container_format: str | None = None,
+) -> Path:
+    """Encode RGB frames ``[H, W, 3]`` with PyAV; the container follows the suffix of ``path``.
+
+    Args:
+        path: file to write.
+        frames: uint8 RGB, all of one size.
+        fps: frame rate; also the rate that the stream states when ``times_s`` is given.
+        codec: any encoder of PyAV: libx264 (B-frames on unless options say bf=0), mpeg4,
+            mpeg2video, libvpx-vp9, mjpeg, ...
+        options: of the encoder; for libx264 the default is veryfast, one thread.
+        pixel_format: of the encoder.
+        times_s: start of each frame, for variable frame rates; must rise.
+        sample_aspect: width of a pixel through its height.
+        audio: adds a second of silence.
+        container_format: of libav, where the suffix does not say it.
+    """
+    import av
+
+    chosen = options or ({"preset": "veryfast", "threads": "1"} if codec == "libx264" else {})
+    tick = Fraction(1, 90_000)
+    with av.open(str(path), "w", format=container_format) as output:
+        stream = None
+        sound = output.add_stream("aac", rate=16_000, layout="mono") if audio else None
+        for index, frame_HWC in enumerate(frames):
+            if stream is None:
+                stream = output.add_stream(codec, rate=Fraction(fps), options=chosen)
+                stream.height, stream.width = frame_HWC.shape[:2]
+                stream.pix_fmt = pixel_format
+                stream.thread_count = 1
+                if sample_aspect is not None:
+                    stream.codec_context.sample_aspect_ratio = sample_aspect
+                if times_s is not None:
+                    stream.codec_context.time_base = tick
+            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            frame.pts = index if times_s is None else round(times_s[index] / tick)
+            frame.time_base = 1 / Fraction(fps) if times_s is None else tick
+            output.mux(stream.encode(frame))
+        if stream is not None:
+            output.mux(stream.encode())
+        if sound is not None:
+            silence = av.AudioFrame.from_ndarray(
+                np.zeros((1, 16_000), np.float32), format="fltp", layout="mono"
+            )
+            silence.sample_rate = 16_000
+            silence.pts = 0
+            output.mux(sound.encode(silence))
+            output.mux(sound.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """``make_video(path, scenes=[("red", 48), ("teal", 48, 5)], size=(320, 180), fps=24, ...)``.
+
+    A scene is look, number of frames and, if not 2, speed in pixels a frame; the other arguments
+    are `write_video`'s. Hard cuts lie at the running sums of the frame counts.
+    """
+
+    def make(
+        path: Path,
+        scenes: Iterable[Scene] = (("red", 48), ("teal", 48)),
+        *,
+        size: tuple[int, int] = (320, 180),
+        **arguments: object,
+    ) -> Path:
+        return write_video(path, film_frames(scenes, size=size), **arguments)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encode_video() -> Callable[..., Path]:
+    """`write_video`: ``encode_video(path, frames, fps=, codec=, times_s=, ...)`` for own frames."""
+    return write_video
+
+
+@pytest.fixture(scope="session")
+def scene_frames() -> Callable[..., Iterator[Frames]]:
+    """`moving_frames`: ``scene_frames(look, num_frames, size=, speed_px=)``, to fade or mix."""
+    return moving_frames
+
+
+@pytest.fixture(scope="session")
+def texture() -> Callable[[str, tuple[int, int]], Frames]:
+    """`texture_HWC`: ``texture(look, size)`` as one picture ``[H, W, 3]``."""
+    return texture_HWC
+
+
+@pytest.fixture(scope="session")
+def ffmpeg_exe() -> str:
+    """Path of the ffmpeg program that imageio-ffmpeg ships."""
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@pytest.fixture(scope="session")
+def run_ffmpeg(ffmpeg_exe: str) -> Callable[..., None]:
+    """``run_ffmpeg("-f", "lavfi", "-i", "testsrc2=d=2", path)``: overwrites, raises on error."""
+
+    def run(*arguments: str | Path) -> None:
+        command = [ffmpeg_exe, "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+        subprocess.run(command, check=True, timeout=120)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def rotated(run_ffmpeg: Callable[..., None]) -> Callable[[Path, Path, int], Path]:
+    """``rotated(source, target, 90)``: the same stream, with a turn clockwise that players obey."""
+
+    def rotate(source: Path, target: Path, clockwise_deg: int) -> Path:
+        run_ffmpeg("-display_rotation", str(-clockwise_deg), "-i", source, "-c", "copy", target)
+        return target
+
+    return rotate
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Address of a real S3 server (moto) on loopback, such as 'http://127.0.0.1:43339'."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh bucket as 's3://name'; the environment names the server, as a user's would."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "test-key",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")
+    urllib.request.urlopen(request, timeout=10).close()
+    return f"s3://{bucket}"
