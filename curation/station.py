@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from curation.corpus.schema import LAYER_OF, layer_schema
 from curation.errors import MissingColumn
-from curation.weights import Weight
+from curation.weights import Weight, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +73,32 @@ class Station(Protocol):
         """
 
 
-def made_by(station: Station) -> dict[str, Any]:
+class Maker(Protocol):
+    """What makes a layer: a station, or the decoding pass."""
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+
+    @property
+    def version(self) -> int:
+        """Raised by one whenever the same settings would give other values."""
+
+    @property
+    def settings(self) -> Any:
+        """The frozen dataclass it was made from."""
+
+    def weights(self) -> Sequence[Weight]:
+        """The model files it loads."""
+
+
+def made_by(station: Maker) -> dict[str, Any]:
     """What determines a station's values: name, version, settings, digests of its weights."""
     return {
         "name": station.name,
         "version": station.version,
         "settings": asdict(station.settings),
-        "weights": {weight.name: weight.sha256 for weight in station.weights()},
+        "weights": {weight.name: digest(weight) for weight in station.weights()},
     }
 
 
@@ -101,7 +120,9 @@ def check_order(stations: Sequence[Station]) -> None:
         MissingColumn: naming the station, the column and who would add it.
     """
     present = {"sources", "probe", "scenes", "keyframes"}
+    promised: dict[str, str] = {}
     for station in stations:
+        _check_accepts(station, promised)
         for column in station.needs:
             layer = LAYER_OF.get(column)
             if layer is None:
@@ -112,6 +133,22 @@ def check_order(stations: Sequence[Station]) -> None:
                     f"switch {layer!r} on, before it"
                 )
         present.add(station.name)
+        promised |= getattr(station, "promises", {})
+
+
+def _check_accepts(station: Station, promised: Mapping[str, str]) -> None:
+    """Check values that are known before any work: whose embeddings they are, for one.
+
+    A station may have two more properties. `promises`: column -> the value it will write into every
+    row. `accepts`: column -> the values it can work with.
+    """
+    accepts: Mapping[str, Sequence[str]] = getattr(station, "accepts", {})
+    for column, values in accepts.items():
+        if column in promised and promised[column] not in values:
+            raise MissingColumn(
+                f"station {station.name!r} as set needs {column} {' or '.join(map(repr, values))}, "
+                f"but {LAYER_OF[column]!r} is set to {promised[column]!r}"
+            )
 
 
 def check_output(station: Station, clips: pa.Table, added: pa.Table) -> None:

@@ -46,15 +46,14 @@ def read_table(store: Store, name: str, columns: Iterable[str] | None = None) ->
         FileNotFoundError: if it was never committed.
         TornPart: if its bytes are damaged.
     """
+    data = pa.BufferReader(store.read(name))
     try:
         return pq.read_table(
-            pa.BufferReader(store.read(name)),
+            data,
             columns=None if columns is None else list(columns),
             page_checksum_verification=True,
         )
-    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (pa.ArrowInvalid, OSError) as error:  # OSError: the reader's word for a bad page
         raise TornPart(f"{store.root}/{name}: not a whole Parquet file ({error})") from error
 
 

@@ -1,0 +1,76 @@
+"""The `lavie` command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+from rich.console import Console
+
+from curation.errors import LavieError
+from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
+from pipelines.commands.doctor import Doctor
+from pipelines.commands.weights import Weights
+from pipelines.presets import PRESETS
+
+DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
+EXIT_ERROR = 1  # something the user must see to; wrong arguments are 2, as everywhere
+EXIT_INTERRUPTED = 130
+
+
+def _preset(arguments: Sequence[str]) -> str | None:
+    """The value of --preset, which the defaults of all other flags depend on."""
+    for position, argument in enumerate(arguments):
+        if argument == "--preset" and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith("--preset="):
+            return argument.removeprefix("--preset=")
+    return None
+
+
+def _commands(preset: str | None) -> Any:
+    """The subcommands as a type for tyro, defaults filled from a preset."""
+    name = preset if preset in PRESETS else "embedded"  # tyro refuses a wrong one, naming the choices
+    config = PRESETS[name]()
+    missing = tyro.MISSING
+    with_preset = {
+        "curate": Curate(sources=missing, out=missing, preset=name, config=config),
+        "select": Select(corpus=missing, preset=name, config=config.select),
+        "export": Export(corpus=missing, preset=name, config=config.export),
+        "report": Report(corpus=missing, preset=name, config=config.report),
+    }
+    plain = {"status": Status, "verify": Verify, "weights": Weights, "doctor": Doctor}
+    choices = [
+        Annotated[type(default), tyro.conf.subcommand(command, default=default)]
+        for command, default in with_preset.items()
+    ] + [Annotated[kind, tyro.conf.subcommand(command)] for command, kind in plain.items()]
+    return Union[tuple(choices)]  # noqa: UP007 - made at run time
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command that the arguments ask for, with all its settings."""
+    return tyro.cli(
+        _commands(_preset(arguments)),
+        prog="lavie",
+        description=DESCRIPTION,
+        args=list(arguments),
+        config=(tyro.conf.OmitSubcommandPrefixes,),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    command = parse(arguments)
+    try:
+        return int(command.run())
+    except LavieError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; run the same command again to go on")
+        return EXIT_INTERRUPTED

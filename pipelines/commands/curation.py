@@ -1,0 +1,248 @@
+"""curate, select, export, report, status, verify."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo, read_corpus
+from curation.corpus.shards import verify_shards
+from curation.corpus.store import Store
+from curation.errors import LavieError
+from curation.report import ReportConfig, write_report
+from curation.select import Funnel, SelectConfig, select
+from curation.shards import ExportConfig
+from pipelines import curate
+from pipelines.config import CurationConfig
+from pipelines.corpus import locked
+from pipelines.presets import PresetName
+
+
+def _console() -> Console:
+    return Console(stderr=False)
+
+
+def _command_line() -> str:
+    return shlex.join(["lavie", *sys.argv[1:]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curate:
+    """Raw videos and images -> corpus, selection, shards and report, in one go.
+
+    Run the same command again after an interruption: what is committed is not done twice.
+    """
+
+    sources: Positional[tuple[str, ...]]
+    """Files, folders, globs, s3:// or gs:// prefixes, and lists (.csv .jsonl .parquet) of sources."""
+    out: str
+    """Folder or object-store prefix of the corpus."""
+    preset: PresetName = "embedded"
+    """Where the defaults of all other flags come from; `lavie doctor` says what each needs."""
+    selection: str = "default"
+    """Name of the selection, its shards and its report."""
+    until: str = "report"
+    """Stop after this step: measure, select, export or report."""
+    ray_address: str = "local"
+    """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    config: OmitArgPrefixes[CurationConfig] = field(default_factory=CurationConfig)
+    """Settings of every step."""
+
+    def run(self) -> int:
+        """Run the steps; 0 unless something is wrong that the user must see to."""
+        steps = ("measure", "select", "export", "report")
+        if self.until not in steps:
+            raise LavieError(f"--until must be one of {', '.join(steps)}, got {self.until!r}")
+        last = steps.index(self.until)
+        console, store = _console(), Store(self.out)
+        with locked(store):
+            info = curate.measure(
+                self.sources,
+                store,
+                self.config.river,
+                console=console,
+                command=_command_line(),
+                ray_address=self.ray_address,
+            )
+            if last >= 1:
+                funnel = select(store, info, self.selection, self.config.select)
+                console.print(funnel_table(funnel))
+            if last >= 2:
+                _export(store, info, self.selection, self.config.export, console, self.ray_address)
+            if last >= 3:
+                _report(store, info, self.selection, self.config.report, console)
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select:
+    """Choose clips by rules over the columns: seconds, at will, no video is read."""
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+    name: str = "default"
+    """Name of the selection; an existing one of this name is replaced."""
+    preset: PresetName = "embedded"
+    """Where the defaults of the rules come from."""
+    config: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
+    """The rules."""
+
+    def run(self) -> int:
+        """Select and print the funnel."""
+        store = Store(self.corpus)
+        with locked(store):
+            funnel = select(store, read_corpus(store), self.name, self.config)
+        _console().print(funnel_table(funnel))
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Cut the selected clips and pack them into WebDataset shards."""
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+    selection: str = "default"
+    """Name of the selection."""
+    ray_address: str = "local"
+    """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    preset: PresetName = "embedded"
+    """Where the defaults of the settings come from."""
+    config: OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
+    """How clips are cut and packed."""
+
+    def run(self) -> int:
+        """Export what is not exported yet."""
+        store = Store(self.corpus)
+        with locked(store):
+            info = read_corpus(store)
+            _export(store, info, self.selection, self.config, _console(), self.ray_address)
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Write the statistics report of a selection."""
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+    selection: str = "default"
+    """Name of the selection."""
+    preset: PresetName = "embedded"
+    """Where the defaults of the settings come from."""
+    config: OmitArgPrefixes[ReportConfig] = field(default_factory=ReportConfig)
+    """What the report shows."""
+
+    def run(self) -> int:
+        """Write index.html and statistics.json."""
+        store = Store(self.corpus)
+        with locked(store):
+            _report(store, read_corpus(store), self.selection, self.config, _console())
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Say what a corpus holds and how far each layer is."""
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+
+    def run(self) -> int:
+        """Print a line for each layer and selection."""
+        console, store = _console(), Store(self.corpus)
+        info = read_corpus(store)
+        table = Table(title=f"{self.corpus}: {info.num_parts} parts")
+        table.add_column("layer")
+        table.add_column("parts", justify="right")
+        table.add_column("current")
+        current = set(info.layers.values())
+        for layer_id in store.folders("layers"):
+            done = len(store.files(f"layers/{layer_id}"))
+            table.add_row(
+                layer_id,
+                f"{done} of {info.num_parts}",
+                "yes" if layer_id in current else "earlier settings",
+            )
+        console.print(table)
+        for name in store.folders("selections"):
+            has_shards = store.exists(f"{layout.shards(name)}/manifest.json")
+            has_report = store.exists(f"{layout.report(name)}/index.html")
+            console.print(
+                f"selection {name}: shards {'yes' if has_shards else 'no'}, "
+                f"report {'yes' if has_report else 'no'}",
+                highlight=False,
+            )
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verify:
+    """Read every byte of a selection's shards again and compare with the manifest."""
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+    selection: str = "default"
+    """Name of the selection."""
+
+    def run(self) -> int:
+        """Print what is wrong; 1 if anything is."""
+        console = _console()
+        faults = list(verify_shards(Store(self.corpus), self.selection))
+        for fault in faults:
+            console.print(fault, style="red", markup=False)
+        if not faults:
+            console.print("every file of the manifest is there with its bytes")
+        return 1 if faults else 0
+
+
+def funnel_table(funnel: Funnel) -> Table:
+    """The funnel for a terminal."""
+    table = Table(title="funnel")
+    table.add_column("step")
+    for header in ("clips", "hours", "kept", "fail this rule", "fail only this"):
+        table.add_column(header, justify="right")
+    for step in funnel.steps:
+        table.add_row(
+            step.name,
+            f"{step.clips:,}",
+            f"{step.hours:.3f}",
+            f"{step.share:.1%}",
+            f"{step.removed_alone:,}",
+            f"{step.removed_only_by:,}",
+        )
+    return table
+
+
+def _export(
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    config: ExportConfig,
+    console: Console,
+    ray_address: str,
+) -> None:
+    manifest = curate.export(
+        store, info, selection, config, console=console, ray_address=ray_address
+    )
+    console.print(
+        f"shards: {store.root}/{layout.shards(selection)} "
+        f"({manifest['num_clips']:,} clips in {manifest['num_shards']:,} tars, "
+        f"{manifest['num_failed']:,} could not be cut)",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _report(
+    store: Store, info: CorpusInfo, selection: str, config: ReportConfig, console: Console
+) -> None:
+    paths = write_report(store, info, selection, config)
+    console.print(f"report: {store.root}/{paths.page}", soft_wrap=True, highlight=False)
+    console.print(f"numbers: {store.root}/{paths.statistics}", soft_wrap=True, highlight=False)

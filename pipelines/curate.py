@@ -1,0 +1,191 @@
+"""The commands curate, select, export and report as functions."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_table
+from curation.corpus.store import Store
+from curation.decode import DecodingPass
+from curation.errors import NothingToDo
+from curation.shards import ExportConfig, ShardWriter, finish_shards, plan_shards
+from curation.sources import list_sources
+from curation.station import Station
+from curation.weights import check_weights
+from pipelines import corpus, river
+from pipelines.config import RiverConfig
+from pipelines.jobs import DecodeJob, ExportJob, StationJob
+from pipelines.progress import ProgressBars
+from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, start_ray
+
+logger = logging.getLogger(__name__)
+
+
+def measure(
+    specs: Sequence[str],
+    store: Store,
+    config: RiverConfig,
+    *,
+    console: Console,
+    command: str,
+    ray_address: str = "local",
+) -> CorpusInfo:
+    """List the sources, decode them once, and run every keyframe station: all layers of the corpus.
+
+    What earlier runs committed under the same settings is not done again.
+
+    Raises:
+        MissingWeights: before any work, if a station's model files are not there.
+        NothingToDo: if not one source could be read.
+    """
+    decoding = DecodingPass(config.decode)
+    chosen = river.stations(config)
+    check_weights([weight for each in (decoding, *chosen) for weight in each.weights()])
+    ids = river.layer_ids(decoding, chosen)
+    num_parts = corpus.deal_sources(
+        store, list_sources(specs), sources_per_part=config.sources_per_part
+    )
+    info = corpus.record(
+        store, num_parts=num_parts, layers=ids, settings=asdict(config), command=command
+    )
+    stages = _stages(store, decoding, chosen, ids, num_parts)
+    if any(set(stage.units) - stage.done for stage in stages):
+        start_ray(ray_address)
+        with ProgressBars(console) as bars:
+            costs = run_stages(stages, bars)
+        console.print(costs_table(costs))
+    _check_sources(store, info, console)
+    return info
+
+
+def _stages(
+    store: Store,
+    decoding: DecodingPass,
+    chosen: Sequence[Station],
+    ids: dict[str, str],
+    num_parts: int,
+) -> list[Stage]:
+    units = range(num_parts)
+    stages = [
+        Stage(
+            name="decode",
+            job=DecodeJob(store, decoding, ids),
+            resources=decoding.resources,
+            units=units,
+            done=frozenset.intersection(
+                *(_committed(store, ids[name]) for name in river.DECODED_LAYERS)
+            ),
+        )
+    ]
+    stages += [
+        Stage(
+            name=station.name,
+            job=StationJob(store, station, ids),
+            resources=station.resources,
+            units=units,
+            done=_committed(store, ids[station.name]),
+            after=river.stage_after(station, ids),
+        )
+        for station in chosen
+    ]
+    return stages
+
+
+def _committed(store: Store, layer_id: str) -> frozenset[int]:
+    """Parts of a layer that are there; one listing, not a question a part."""
+    names = store.files(f"layers/{layer_id}")
+    return frozenset(int(name.rsplit("-", 1)[1].removesuffix(".parquet")) for name in names)
+
+
+def _check_sources(store: Store, info: CorpusInfo, console: Console) -> None:
+    """Say what became of the sources, and stop if there is nothing to go on with."""
+    reasons: Counter[str | None] = Counter()
+    example: dict[str, str] = {}
+    for part in range(info.num_parts):
+        probe = read_table(
+            store,
+            layout.layer(info.layers["probe"], part),
+            ["source_reject", "source_reject_detail"],
+        )
+        for entry in probe["source_reject"].value_counts().to_pylist():
+            reasons[entry["values"]] += entry["counts"]
+        if probe["source_reject"].null_count < probe.num_rows:
+            uris = read_table(store, layout.sources(part), ["uri"])
+            rejected = probe.append_column("uri", uris["uri"]).filter(
+                pc.is_valid(probe["source_reject"])
+            )
+            for row in rejected.to_pylist():
+                example.setdefault(
+                    row["source_reject"], f"{row['uri']}: {row['source_reject_detail']}"
+                )
+    total = reasons.total()
+    console.print(f"{total} sources: {reasons[None]} read, {total - reasons[None]} rejected")
+    for reason, count in sorted(reasons.items(), key=str):
+        if reason is not None:
+            console.print(f"  {reason}: {count}, such as {example[reason]}", markup=False)
+    if not reasons[None]:
+        raise NothingToDo(
+            f"none of the {total} sources could be read: "
+            + "; ".join(f"{reason} ({example[reason]})" for reason in sorted(example))
+        )
+
+
+def export(
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    config: ExportConfig,
+    *,
+    console: Console,
+    ray_address: str = "local",
+) -> dict[str, Any]:
+    """Cut the selected clips and pack them into shards; returns the manifest."""
+    plans = list(plan_shards(store, info, selection, config))
+    if not plans:
+        raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
+    writer = ShardWriter(store, info, selection, config)
+    done = frozenset(number for number, plan in enumerate(plans) if writer.is_done(plan))
+    stage = Stage(
+        name="export",
+        job=ExportJob(writer, plans),
+        resources=config.resources,
+        units=range(len(plans)),
+        done=done,
+    )
+    if len(done) < len(plans):
+        start_ray(ray_address)
+        with ProgressBars(console, unit="shards") as bars:
+            costs = run_stages([stage], bars)
+        console.print(costs_table(costs))
+    return finish_shards(store, selection)
+
+
+def costs_table(costs: dict[str, StageCost]) -> Table:
+    """Time and memory of each stage of a run."""
+    table = Table(title="what it took")
+    for header in ("stage", "units", "wall s", "CPU s", "peak MB a worker", "counted"):
+        table.add_column(
+            header, justify="left" if header in ("stage", "counted") else "right", no_wrap=True
+        )
+    for name, cost in costs.items():
+        counted = ", ".join(f"{n:,} {what}" for what, n in sorted(cost.counts.items()) if n)
+        table.add_row(
+            name,
+            str(cost.units),
+            f"{cost.wall_s:.1f}",
+            f"{cost.cpu_s:.1f}",
+            f"{cost.peak_memory_bytes / 1e6:.0f}",
+            counted,
+        )
+    table.caption = f"driver {driver_memory_bytes() / 1e6:.0f} MB"
+    return table

@@ -1,0 +1,80 @@
+"""Named runs.
+
+`embedded` needs no model hub: every model file comes with a package of the Python index. `vimeo25m` is
+what LaVie's corpus asks for, with today's models. `tiny` is what the tests run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+from curation import rule_presets
+from curation.aesthetics import AestheticsConfig
+from curation.captions import CaptionsConfig
+from curation.decode import DecodeConfig
+from curation.embeddings import EmbeddingsConfig
+from curation.shards import ExportConfig
+from curation.taxonomy import TaxonomyConfig
+from pipelines.config import CurationConfig, RiverConfig
+
+PresetName = Literal["embedded", "vimeo25m", "tiny"]
+
+
+def vimeo25m() -> CurationConfig:
+    """What LaVie describes (arXiv 2309.15103, section 5.1), with CLIP ViT-L/14 and LAION's v2 head.
+
+    Captions are those that the source list gives; clips without one fail the caption rule.
+    """
+    river = RiverConfig(
+        sources_per_part=64,  # hours of video a part: a worker killed loses minutes
+        embeddings=EmbeddingsConfig(engine="open_clip", model="ViT-L-14", pretrained="openai"),
+        aesthetics=AestheticsConfig(head="v2-l14"),
+        taxonomy=TaxonomyConfig(engine="zero_shot"),
+        captions=CaptionsConfig(engines=("given",)),
+    )
+    return CurationConfig(river=river, select=rule_presets.paper())
+
+
+def embedded() -> CurationConfig:
+    """Models that packages ship: no CLIP, so no aesthetic score, and captions are made of tags."""
+    river = RiverConfig(
+        stations=(
+            "embeddings",
+            "overlay_text",
+            "safety",
+            "taxonomy",
+            "captions",
+            "caption_text",
+        ),
+        sources_per_part=1,  # a handful of films on a laptop: every film its own part
+        decode=DecodeConfig(threads=2),
+        embeddings=EmbeddingsConfig(engine="efficientnet_lite0"),
+        taxonomy=TaxonomyConfig(engine="imagenet_tags"),
+        captions=CaptionsConfig(engines=("given", "tags")),
+    )
+    return CurationConfig(
+        river=river,
+        select=rule_presets.embedded(),
+        export=ExportConfig(max_clips_per_shard=32),
+    )
+
+
+def tiny() -> CurationConfig:
+    """No model at all: decoding, given captions, their text. What the tests run."""
+    config = embedded()
+    river = replace(
+        config.river,
+        stations=("captions", "caption_text"),
+        decode=DecodeConfig(threads=1),
+        captions=CaptionsConfig(engines=("given",)),
+    )
+    return replace(config, river=river, select=rule_presets.tiny())
+
+
+PRESETS: dict[str, Callable[[], CurationConfig]] = {
+    "embedded": embedded,
+    "vimeo25m": vimeo25m,
+    "tiny": tiny,
+}
