@@ -1,0 +1,1 @@
+"""From shards to weights: data, networks, the three stages of the cascade, the trainer."""

@@ -15,7 +15,7 @@ ROTARY_DIMS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
-    """Architecture of one denoising network; the defaults are LaVie's base text-to-video network."""
+    """Architecture of one denoising network; the defaults are LaVie's base network."""
 
     in_channels: int = 4
     """Channels of the sample, conditioning channels included."""
@@ -40,7 +40,7 @@ class UNetConfig:
     """Levels whose first attention reads the text in place of its own frame; the middle follows
     the last level."""
     use_linear_projection: bool = False
-    """Whether the projections around a transformer are stored as (c, c) rather than (c, c, 1, 1)."""
+    """Whether the projections around a transformer are stored as (c, c), not (c, c, 1, 1)."""
     frame_attention: Literal["own", "sparse_causal"] = "own"
     """What a frame's self-attention reads: its own tokens, or those of the first and the previous
     frame (interpolation)."""
@@ -60,6 +60,9 @@ class UNetConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that no network can be built from."""
         levels = len(self.block_out_channels)
+        for name in ("in_channels", "out_channels", "layers_per_block", "cross_attention_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if levels == 0:
             raise ValueError("block_out_channels must name at least one level, got ()")
         for name in ("attention_levels", "only_cross_attention"):
@@ -68,12 +71,11 @@ class UNetConfig:
                     f"{name} must have one entry per level of block_out_channels ({levels}), "
                     f"got {getattr(self, name)}"
                 )
-        if not isinstance(self.num_attention_heads, int):
-            if len(self.num_attention_heads) != levels:
-                raise ValueError(
-                    f"num_attention_heads must be one number or one per level ({levels}), "
-                    f"got {self.num_attention_heads}"
-                )
+        heads = self.num_attention_heads
+        if not isinstance(heads, int) and len(heads) != levels:
+            raise ValueError(
+                f"num_attention_heads must be one number or one per level ({levels}), got {heads}"
+            )
         for level in range(levels):
             self._check_level(level)
 

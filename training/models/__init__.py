@@ -1,0 +1,10 @@
+"""The networks of the cascade and their companions; the one part of training that inference sees.
+
+Order of the files, lowest first: config, layout, rotary, embedding, attention, residual, temporal,
+transformer, blocks, unet; schedule; then what surrounds the networks.
+"""
+
+from training.models.config import UNetConfig
+from training.models.unet import UNet
+
+__all__ = ["UNet", "UNetConfig"]
