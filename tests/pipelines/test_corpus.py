@@ -1,0 +1,103 @@
+"""Dealing sources into parts, the lock, corpus.json."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from curation.corpus import layout
+from curation.corpus.manifest import read_corpus
+from curation.corpus.parts import read_table
+from curation.corpus.schema import SOURCES, schema
+from curation.corpus.store import TEMPORARY_PREFIX, Store
+from curation.errors import CorpusBusy, CorpusError, SourceChanged
+from pipelines.corpus import deal_sources, locked, record
+
+LAYERS = {"probe": "probe@1-a", "scenes": "scenes@1-a", "keyframes": "keyframes@1-a"}
+
+
+def listing(*uris: str, size_bytes: int = 5) -> pa.Table:
+    rows = [{"uri": uri, "media": "video", "size_bytes": size_bytes} for uri in uris]
+    names = [column.name for column in SOURCES]
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in names} for row in rows], schema=schema(SOURCES)
+    )
+
+
+def uris(store: Store, part: int) -> list[str]:
+    return read_table(store, layout.sources(part))["uri"].to_pylist()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "corpus"))
+
+
+def deal(store: Store, listed: pa.Table, *, sources_per_part: int = 2) -> int:
+    num_parts = deal_sources(store, listed, sources_per_part=sources_per_part)
+    record(store, num_parts=num_parts, layers=LAYERS, settings={}, command="test")
+    return num_parts
+
+
+def test_sources_are_dealt_in_order_and_every_source_once(store: Store) -> None:
+    assert deal(store, listing("a", "b", "c", "d", "e")) == 3
+    assert [uris(store, part) for part in range(3)] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_new_sources_go_into_new_parts_and_old_ones_stay(store: Store) -> None:
+    deal(store, listing("b", "d", "e"))
+    assert deal(store, listing("a", "b", "c", "d", "e")) == 3
+    assert [uris(store, part) for part in range(3)] == [["b", "d"], ["e"], ["a", "c"]]
+    assert deal(store, listing("a", "b", "c", "d", "e")) == 3
+
+
+def test_a_source_with_another_size_than_was_curated_stops_the_run(store: Store) -> None:
+    deal(store, listing("a", "b"))
+    with pytest.raises(SourceChanged, match="5 bytes then, 6 now"):
+        deal(store, listing("a", "b", size_bytes=6))
+
+
+def test_layers_of_other_scenes_are_no_longer_current(store: Store) -> None:
+    deal(store, listing("a"))
+    record(store, num_parts=1, layers={"safety": "safety@1-b", **LAYERS}, settings={}, command="")
+    record(store, num_parts=1, layers=LAYERS, settings={}, command="")
+    assert read_corpus(store).layers["safety"] == "safety@1-b"
+    moved = {**LAYERS, "scenes": "scenes@1-other"}
+    record(store, num_parts=1, layers=moved, settings={}, command="")
+    assert read_corpus(store).layers == moved
+
+
+def test_a_folder_without_a_corpus_says_what_makes_one(store: Store) -> None:
+    with pytest.raises(CorpusError, match="lavie curate"):
+        read_corpus(store)
+
+
+HOLDER = """
+import sys, time
+from curation.corpus.store import Store
+from pipelines.corpus import locked
+with locked(Store(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_is_gone_even_by_kill(store: Store) -> None:
+    store.write("x", b"")
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, store.root], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    with pytest.raises(CorpusBusy), locked(store):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    left = Path(store.path(f"{TEMPORARY_PREFIX}1234"))
+    left.write_bytes(b"half")
+    with locked(store):
+        assert not left.exists()
