@@ -147,33 +147,64 @@ EMBEDDINGS = (
     Column(
         "embedding",
         pa.list_(F32),
-        "mean over keyframes of the unit-length embeddings, unit length again",
+        "mean over keyframes of the unit-length embeddings, unit length again; empty without any",
     ),
     Column("frame_embeddings", pa.list_(pa.list_(F32)), "unit-length embedding of each keyframe"),
+    Column(
+        "frame_norms",
+        pa.list_(F32),
+        "length of each keyframe's embedding before it was made unit length; the product is what "
+        "the network gave, for a head that was trained on it",
+    ),
+    Column(
+        "embedding_model",
+        STR,
+        "the network: open_clip's architecture/tag, or 'efficientnet-lite0'; the same in every row",
+    ),
 )
 
 AESTHETICS = (
-    Column("aesthetic_score", F32, "LAION aesthetic score, mean over keyframes", "about 0..10"),
-    Column("aesthetic_min", F32, "the lowest of the keyframes", "about 0..10"),
+    Column(
+        "aesthetic_score",
+        F32,
+        "LAION aesthetic score, mean over keyframes; null without any",
+        "about 0..10",
+    ),
+    Column("aesthetic_min", F32, "the lowest of the keyframes; null without any", "about 0..10"),
 )
 
 OVERLAY_TEXT = (
     Column(
-        "text_area_share", F32, "share of the picture under text boxes, mean over keyframes", "0..1"
+        "text_area_share",
+        F32,
+        "share of the picture under text boxes, mean over keyframes; null without any",
+        "0..1",
     ),
-    Column("text_area_max", F32, "the largest of the keyframes", "0..1"),
-    Column("text_num_boxes", F32, "text boxes in a keyframe, mean"),
+    Column("text_area_max", F32, "the largest of the keyframes; null without any", "0..1"),
+    Column("text_num_boxes", F32, "text boxes in a keyframe, mean; null without any"),
 )
 
-SAFETY = (Column("nsfw_score", F32, "probability of explicit content, highest keyframe", "0..1"),)
+SAFETY = (
+    Column(
+        "nsfw_score",
+        F32,
+        "probability of explicit content, highest keyframe; null without any",
+        "0..1",
+    ),
+)
 
 TAXONOMY = (
-    Column("category", STR, "best of the station's categories; null where it offers tags only"),
+    Column(
+        "category",
+        STR,
+        "likeliest of Vimeo's ten; null without keyframes, and where the engine gives tags",
+    ),
     Column("category_score", F32, "its probability among the categories; null as category", "0..1"),
     Column(
         "tags",
         STRINGS,
-        "what the keyframes show, likeliest first; empty where it offers categories only",
+        "what the keyframes show, likeliest first; empty without any, and where the engine gives "
+        "categories",
     ),
     Column("tag_scores", pa.list_(F32), "probability of each tag, mean over keyframes", "0..1"),
 )
@@ -185,12 +216,25 @@ CAPTIONS = (
     ),
     Column("caption_model", STR, "model id and digest, or the column or station that it came from"),
     Column("caption_prompt", STR, "name and version of the prompt; null where no model was asked"),
-    Column("caption_status", STR, "'ok', or why there is no caption"),
+    Column(
+        "caption_status",
+        STR,
+        "'ok', 'nothing_given' or 'no_tags' (the last engine asked had nothing to say)",
+    ),
 )
 
 CAPTION_TEXT = (
-    Column("caption_words", I32, "words in the caption; 0 where there is none"),
-    Column("caption_language", STR, "ISO 639-1 code; null where there is no caption"),
+    Column(
+        "caption_words",
+        I32,
+        "words in the caption, a Chinese, Japanese or Korean character counting as one; 0 where "
+        "there is no caption",
+    ),
+    Column(
+        "caption_language",
+        STR,
+        "ISO 639-1 code (639-3 where there is none); null where there is no caption",
+    ),
     Column("caption_language_score", F32, "the detector's confidence; null as language", "0..1"),
     Column("caption_repetition", F32, "1 - distinct/all word pairs; null as language", "0..1"),
 )
@@ -198,14 +242,27 @@ CAPTION_TEXT = (
 SELECTION = (
     Column("clip_id", STR, "as in the scenes layer"),
     Column("keep", BOOL, "whether the clip is selected"),
-    Column("failed_rules", STRINGS, "name of every rule that the clip fails, in rule order"),
     Column(
-        "tier", STR, "the highest tier whose bounds the clip meets; null where rejected or no tiers"
+        "failed_rules",
+        STRINGS,
+        "name of every rule that the clip fails, in the order of rules.json; empty where kept",
     ),
     Column(
-        "duplicate_group", STR, "clip_id of the group's kept clip; null where it has no duplicate"
+        "tier",
+        STR,
+        "the highest tier whose bounds the clip meets; null where rejected, or where it meets none",
+    ),
+    Column(
+        "duplicate_group",
+        STR,
+        "clip_id of the group's kept clip, also on that clip; null where it has no look-alike",
     ),
     Column("bucket", STR, "shard bucket such as '16x9-720p-4to8s'; null where rejected"),
+    Column(
+        "sampling_weight",
+        F32,
+        "how often to draw the clip, mean 1 over kept clips; null where rejected",
+    ),
 )
 
 SHARD_INDEX = (
