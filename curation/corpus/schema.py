@@ -82,55 +82,74 @@ SCENES = (
     Column("source_row", I32, "row of the source in the sources file of this part"),
     Column("scene_index", I32, "position of the scene in its source, from 0"),
     Column("scene_reject", STR, "'too_short' (under the minimum seconds or frames), else null"),
-    Column("start_pts", I64, "timestamp of the first frame, in time_base units"),
-    Column("end_pts", I64, "timestamp at which the last frame ends (not part of the clip)"),
-    Column("time_base_num", I32, "numerator of the stream's time base"),
-    Column("time_base_den", I32, "denominator of the stream's time base"),
+    Column("start_pts", I64, "timestamp of the first frame, in time_base units; 0 for images"),
+    Column(
+        "end_pts",
+        I64,
+        "timestamp at which the last frame ends (not part of the clip); 1 for images",
+    ),
+    Column("time_base_num", I32, "numerator of the stream's time base; 1 for images"),
+    Column("time_base_den", I32, "denominator of the stream's time base; 1 for images"),
     Column(
         "start_s", pa.float64(), "start on the source's clock, first frame of the stream = 0", "s"
     ),
-    Column("end_s", pa.float64(), "end on the same clock", "s"),
+    Column("end_s", pa.float64(), "end on the same clock; 0 for images", "s"),
     Column("duration_s", F32, "end - start; 0 for images", "s"),
     Column("start_frame", I32, "index of the first frame in decoding output order"),
-    Column("num_frames", I32, "frames in the clip"),
+    Column("num_frames", I32, "frames that were decoded from start_pts up to end_pts"),
     Column("fps", F32, "num_frames / duration; null for images", "1/s"),
     Column("width", I32, "shown width", "px"),
     Column("height", I32, "shown height", "px"),
-    Column("cut_in", STR, "what begins the clip: 'start' 'cut' 'fade' 'stride'"),
-    Column("cut_out", STR, "what ends it: 'end' 'cut' 'fade' 'stride'"),
+    Column("cut_in", STR, "what begins the clip: 'start' 'cut' 'fade' 'dissolve' 'stride'"),
+    Column("cut_out", STR, "what ends it: 'end' 'cut' 'fade' 'dissolve' 'stride'"),
     Column(
         "motion_mean",
         F32,
-        "mean optical-flow length at 2 fps; null under 2 samples",
+        "mean over frame pairs, sampled twice a second, of the pair's mean optical-flow length; null "
+        "for images and scenes with fewer than two samples",
         "short sides/s",
     ),
     Column(
         "motion_p10",
         F32,
-        "10th percentile over frame pairs of the pair's mean flow",
+        "10th percentile over frame pairs of the same; null as motion_mean",
         "short sides/s",
     ),
-    Column("motion_p50", F32, "median of the same", "short sides/s"),
-    Column("motion_p90", F32, "90th percentile of the same", "short sides/s"),
+    Column("motion_p50", F32, "median of the same; null as motion_mean", "short sides/s"),
+    Column("motion_p90", F32, "90th percentile of the same; null as motion_mean", "short sides/s"),
     Column(
         "still_share",
         F32,
-        "share of sampled frame pairs without visible change; null as motion",
+        "share of sampled frame pairs whose luma changes by less than 1 of 255 on average; null as "
+        "motion_mean",
         "0..1",
     ),
-    Column("brightness_mean", F32, "mean luma", "0..255"),
-    Column("contrast_mean", F32, "standard deviation of luma, mean over sampled frames", "0..128"),
-    Column("dark_share", F32, "share of pixels with luma under 20", "0..1"),
-    Column("bright_share", F32, "share of pixels with luma over 235", "0..1"),
-    Column("saturation_mean", F32, "mean distance of chroma from grey", "0..1"),
     Column(
-        "sharpness", F32, "variance of the Laplacian of luma at analysis size, median over frames"
+        "brightness_mean",
+        F32,
+        "mean luma over sampled frames, short side at most 144 px; null, as the next six, for a "
+        "rejected scene without a sampled frame",
+        "0..255",
     ),
-    Column("border_share", F32, "share of the picture that is a constant black rim", "0..1"),
+    Column("contrast_mean", F32, "standard deviation of luma, mean over sampled frames", "0..128"),
+    Column(
+        "dark_share", F32, "share of pixels with luma under 20, mean over sampled frames", "0..1"
+    ),
+    Column(
+        "bright_share", F32, "share of pixels with luma over 235, mean over sampled frames", "0..1"
+    ),
+    Column("saturation_mean", F32, "mean of max(R,G,B) - min(R,G,B), through 255", "0..1"),
+    Column("sharpness", F32, "variance of the 3x3 Laplacian of luma, median over sampled frames"),
+    Column(
+        "border_share",
+        F32,
+        "share of the picture that is black rim in every sampled frame",
+        "0..1",
+    ),
     Column(
         "perceptual_hashes",
         pa.list_(pa.uint64()),
-        "64-bit DCT hash of each keyframe, in their order",
+        "64-bit DCT hash of each keyframe, in their order; empty as keyframes",
     ),
 )
 
@@ -138,9 +157,10 @@ KEYFRAMES = (
     Column(
         "keyframes",
         pa.list_(pa.binary()),
-        "JPEG bytes, spread over the clip; empty for a rejected scene",
+        "JPEG bytes, in the middle of equal parts of the clip, upright, square pixels; empty for a "
+        "rejected scene",
     ),
-    Column("keyframe_s", pa.list_(F32), "time of each on the source's clock", "s"),
+    Column("keyframe_s", pa.list_(F32), "time of each on the source's clock; 0 for images", "s"),
 )
 
 EMBEDDINGS = (

@@ -1,0 +1,51 @@
+"""Read a selection: the verdicts of `lavie select`, only if it was finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from curation.corpus import layout
+from curation.corpus.parts import read_table
+from curation.corpus.store import Store
+from curation.errors import CorpusError
+
+RULES = "rules.json"
+"""Written last: its presence says that the selection is whole."""
+FUNNEL = "funnel.json"
+
+
+def read_rules(store: Store, name: str) -> dict[str, Any]:
+    """The effective configuration of a selection, and the layers that it read.
+
+    Raises:
+        CorpusError: if there is no finished selection of this name.
+    """
+    try:
+        content: dict[str, Any] = json.loads(store.read(f"{layout.selection(name)}/{RULES}"))
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"{store.root} holds no finished selection {name!r}; `lavie select` makes one"
+        ) from error
+    return content
+
+
+def read_funnel(store: Store, name: str) -> dict[str, Any]:
+    """The counts of a selection.
+
+    Raises:
+        CorpusError: if there is no finished selection of this name.
+    """
+    read_rules(store, name)
+    content: dict[str, Any] = json.loads(store.read(f"{layout.selection(name)}/{FUNNEL}"))
+    return content
+
+
+def read_verdicts(
+    store: Store, name: str, part: int, columns: Iterable[str] | None = None
+) -> pa.Table:
+    """Verdicts on one part's clips, in the order of the scenes layer; check `read_rules` first."""
+    return read_table(store, f"{layout.selection(name)}/{layout.part_file(part)}", columns)

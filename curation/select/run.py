@@ -1,0 +1,286 @@
+"""Run a selection: plain rules while the columns stream by, then look-alikes, then limits."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.store import Store
+from curation.dedup import HASHES_PER_CLIP, find_groups
+from curation.select.config import (
+    CATEGORY_CAP_RULE,
+    DUPLICATE_RULE,
+    SOURCE_CAP_RULE,
+    Rule,
+    SelectConfig,
+)
+from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
+from curation.select.plan import Plan
+from curation.select.scan import Corpus, Extent, lists_as_rows
+from curation.select.sql import Bounds
+from curation.select.table import ClipTable, SelectResources, open_table
+from curation.select.write import Duplicates, Verdicts, abandon, publish
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, parts done, and parts in all."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+
+
+def check_selection(info: CorpusInfo, name: str, config: SelectConfig) -> None:
+    """Check all that can be checked before any work.
+
+    Raises:
+        MissingColumn: if a rule reads what the corpus does not hold.
+        ValueError: if the name cannot be a folder's, or a bound does not fit its column.
+    """
+    if not _NAME.match(name):
+        raise ValueError(
+            "the name of a selection must be letters, digits, '.', '_' or '-' and begin with a "
+            f"letter or digit, got {name!r}"
+        )
+    Plan(config).check(info)
+
+
+def select(
+    store: Store,
+    info: CorpusInfo,
+    name: str,
+    config: SelectConfig,
+    *,
+    resources: SelectResources | None = None,
+    on_progress: Progress | None = None,
+) -> Funnel:
+    """Decide which clips of a corpus are kept, and write it down.
+
+    Writes `selections/<name>/`: a part for each part of the corpus with the scenes' rows in their
+    order, funnel.json, and last rules.json, without which readers take the selection for
+    unfinished. The same corpus and configuration give the same bytes.
+
+    Args:
+        store: the corpus.
+        info: its contents; the layers it names are the ones that are read.
+        name: of the selection; one of the same name is replaced.
+        config: what to keep.
+        resources: what may be used.
+        on_progress: told after every part.
+
+    Raises:
+        MissingColumn: if a rule reads what the corpus does not hold; nothing was touched.
+        CorpusError: if a part is missing or damaged.
+    """
+    check_selection(info, name, config)
+    resources = resources or SelectResources()
+    plan = Plan(config)
+    abandon(store, name)
+    with open_table(plan, resources) as table:
+        run = _Run(
+            corpus=Corpus(store, info, threads=resources.threads),
+            plan=plan,
+            table=table,
+            progress=on_progress or (lambda what, done, total: None),
+        )
+        funnel, bounds = run.decide(name)
+    check_accounts(funnel)
+    publish(store, name, rules=plan.to_json(info, name, bounds), funnel=funnel)
+    logger.info("selection %s keeps %d of %d clips", name, funnel.kept.clips, funnel.clips.clips)
+    return funnel
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """One selection under way."""
+
+    corpus: Corpus
+    plan: Plan
+    table: ClipTable
+    progress: Progress
+
+    def decide(self, name: str) -> tuple[Funnel, dict[Rule, Bounds]]:
+        """Write every part's verdicts; returns what is left to publish."""
+        extent, sources = self._read_sources()
+        bounds: dict[Rule, Bounds] = {}
+        if rules := self.plan.quantile_rules:
+            columns = ["scene_reject", "duration_s", *(c for rule in rules for c in rule.columns)]
+            bounds = self.table.quantiles(
+                self._stream("quantiles", list(dict.fromkeys(columns)), extent)
+            )
+        is_copy = _later_copies(sources) if self.plan.config.dedup.copies else None
+        self.table.load(
+            self._stream("rules", self.plan.columns, extent, is_copy),
+            bounds,
+            with_copies=is_copy is not None,
+        )
+        duplicates = self._drop_look_alikes(extent)
+        self._drop_surplus()
+        verdicts = Verdicts(
+            rules=self.plan.names,
+            tiers=[tier.name for tier in self.plan.config.tiers],
+            buckets=self.plan.config.buckets.names(),
+            duplicates=duplicates,
+            weights=self._weights(),
+        )
+        funnel = self._count(sources, verdicts)
+        verdicts.write(self.corpus, name, self.table.verdicts(), extent, self.progress)
+        return funnel, bounds
+
+    def _read_sources(self) -> tuple[Extent, pa.Table]:
+        """Size of every part, and digest and reject reason of every source."""
+        tables, num_clips = [], []
+
+        def read(part: int) -> tuple[pa.Table, int]:
+            return self.corpus.read_sources(part), self.corpus.num_clips(part)
+
+        for part, (table, count) in self.corpus.in_order(read):
+            tables.append(table)
+            num_clips.append(count)
+            self.progress("sources", part + 1, self.corpus.info.num_parts)
+        extent = Extent(tuple(table.num_rows for table in tables), tuple(num_clips))
+        return extent, pa.concat_tables(tables)
+
+    def _stream(
+        self,
+        what: str,
+        columns: Sequence[str],
+        extent: Extent,
+        is_copy: np.ndarray | None = None,
+    ) -> pa.RecordBatchReader:
+        """All clips in their order: some columns, `position`, `source` and `is_copy`."""
+        first_clip, first_source = extent.first_clip, extent.first_source
+
+        def read(part: int) -> pa.RecordBatch:
+            table = self.corpus.read_clips(part, columns)
+            rows = np.arange(first_clip[part], first_clip[part + 1])
+            table = table.append_column("position", pa.array(rows))
+            if "source_row" in columns:
+                source = table["source_row"].to_numpy() + np.int64(first_source[part])
+                table = table.append_column("source", pa.array(source, pa.int64()))
+                if is_copy is not None:
+                    table = table.append_column("is_copy", pa.array(is_copy[source]))
+            return pa.record_batch(
+                [column.combine_chunks() for column in table.columns], names=table.column_names
+            )
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for part, batch in self.corpus.in_order(read):
+                yield batch
+                self.progress(what, part + 1, self.corpus.info.num_parts)
+
+        return pa.RecordBatchReader.from_batches(read(0).schema, batches())
+
+    def _drop_look_alikes(self, extent: Extent) -> Duplicates:
+        """Among clips that pass all rules, keep the best of each group of look-alikes."""
+        if not self.plan.config.dedup.look_alikes:
+            return Duplicates.none()
+        positions = self.table.kept_positions()
+        hashes, lengths = self._read_hashes(positions, extent)
+        groups = find_groups(
+            hashes, lengths, config=self.plan.config.dedup, threads=self.corpus.threads
+        )
+        del hashes, lengths
+        inside = groups >= 0
+        if not inside.any():
+            return Duplicates.none()
+        best = self.table.best_of(self._members(positions[inside], groups[inside], extent))
+        self.table.fail(DUPLICATE_RULE, best.filter(pc.invert(best["is_kept"]))["position"])
+        return Duplicates(
+            positions=best["position"].to_numpy(),
+            kept_ids=best["kept_id"].combine_chunks(),
+            num_groups=int(pc.sum(best["is_kept"]).as_py()),
+        )
+
+    def _read_hashes(self, positions: np.ndarray, extent: Extent) -> tuple[np.ndarray, np.ndarray]:
+        """Perceptual hashes of some clips, ``[N, HASHES_PER_CLIP]``, and how many each has."""
+        first, edges = extent.first_clip, np.searchsorted(positions, extent.first_clip)
+        hashes = np.zeros((len(positions), HASHES_PER_CLIP), dtype=np.uint64)
+        lengths = np.zeros(len(positions), dtype=np.int64)
+
+        def read(part: int) -> None:
+            here = slice(edges[part], edges[part + 1])
+            lists = self.corpus.read_clips(part, ["perceptual_hashes"])["perceptual_hashes"]
+            lists = lists.take(pa.array(positions[here] - first[part]))
+            hashes[here], lengths[here] = lists_as_rows(lists, width=HASHES_PER_CLIP)
+
+        wanted = np.flatnonzero(np.diff(edges)).tolist()
+        for done, _ in enumerate(self.corpus.in_order(read, wanted), start=1):
+            self.progress("look-alikes", done, len(wanted))
+        return hashes, lengths
+
+    def _members(self, positions: np.ndarray, groups: np.ndarray, extent: Extent) -> pa.Table:
+        """Position, group and id of clips that are in a group."""
+        first, edges = extent.first_clip, np.searchsorted(positions, extent.first_clip)
+
+        def read(part: int) -> pa.ChunkedArray:
+            rows = positions[edges[part] : edges[part + 1]] - first[part]
+            return self.corpus.read_clips(part, ["clip_id"])["clip_id"].take(pa.array(rows))
+
+        wanted = np.flatnonzero(np.diff(edges)).tolist()
+        ids = [chunk for _, ids in self.corpus.in_order(read, wanted) for chunk in ids.chunks]
+        return pa.table(
+            {
+                "position": pa.array(positions),
+                "group_number": pa.array(groups),
+                "clip_id": pa.chunked_array(ids, pa.string()),
+            }
+        )
+
+    def _drop_surplus(self) -> None:
+        """Apply the limits on clips of one source and of one category."""
+        balance = self.plan.config.balance
+        if balance.max_per_source is not None:
+            surplus = self.table.surplus("source", balance.max_per_source)
+            self.table.fail(SOURCE_CAP_RULE, surplus)
+        if balance.max_per_category is not None:
+            surplus = self.table.surplus("category", balance.max_per_category)
+            self.table.fail(CATEGORY_CAP_RULE, surplus)
+
+    def _weights(self) -> dict[str | None, float] | None:
+        """Category -> sampling weight, so that the mean over kept clips is 1."""
+        if not self.plan.config.balance.weight_by_category:
+            return None
+        counts = self.table.category_counts()
+        # Over clips, 1 / sqrt(n of its category) sums up to the categories' sqrt(n).
+        total, roots = sum(n for _, n in counts), sum(n**0.5 for _, n in counts)
+        return {category: total / (roots * n**0.5) for category, n in counts}
+
+    def _count(self, sources: pa.Table, verdicts: Verdicts) -> Funnel:
+        by_failed = self.table.amounts("failed")
+        kept = by_failed.get(0, Amount())
+        rejected = sum((a for failed, a in by_failed.items() if failed), Amount())
+        tiers = self.table.amounts("tier", "failed = 0") if verdicts.tiers else {}
+        buckets = self.table.amounts("bucket", "failed = 0")
+        return Funnel(
+            sources=sources.num_rows,
+            sources_rejected=_count_words(sources["source_reject"]),
+            clips=kept + rejected,
+            kept=kept,
+            rejected=rejected,
+            steps=make_steps(self.plan.step_names(), by_failed),
+            duplicate_groups=verdicts.duplicates.num_groups,
+            tiers={["", *verdicts.tiers][number]: amount for number, amount in tiers.items()},
+            buckets={verdicts.buckets[number]: amount for number, amount in buckets.items()},
+        )
+
+
+def _count_words(words: pa.ChunkedArray) -> dict[str, int]:
+    """How often each word appears, nulls aside."""
+    counts = pc.value_counts(words.drop_null()).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
+
+
+def _later_copies(sources: pa.Table) -> np.ndarray:
+    """For each source, whether one before it has the same digest."""
+    codes = sources["source_sha256"].combine_chunks().dictionary_encode().indices
+    codes = codes.fill_null(-1).to_numpy()
+    first = np.zeros(len(codes), dtype=bool)
+    first[np.unique(codes, return_index=True)[1]] = True
+    return ~first & (codes >= 0)

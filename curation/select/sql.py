@@ -1,0 +1,162 @@
+"""Rules as SQL: each becomes one bit of a number that says which rules a clip fails.
+
+Everything that is spliced into SQL is either a column name of the schema, a number, or a text
+quoted by `_text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS
+from curation.errors import MissingColumn
+from curation.select.config import DERIVED, Buckets, Rule, Tier
+
+IS_IMAGE = "(duration_s = 0)"
+"""The schema gives pictures no duration; a file's name says nothing of its content."""
+
+_DERIVED_SQL = {
+    "short_side": "least(width, height)",
+    "aspect": "(width::DOUBLE / nullif(height, 0))",
+}
+
+Bounds = tuple[float | None, float | None]
+"""The values behind a rule's min_quantile and max_quantile in this corpus."""
+
+
+def column_type(name: str) -> pa.DataType:
+    """Arrow type of a column of clips, of their sources, or of `DERIVED`.
+
+    Raises:
+        MissingColumn: if there is no such column.
+    """
+    if name in DERIVED:
+        return pa.float64() if name == "aspect" else pa.int32()
+    column = CLIP_COLUMNS.get(name) or SOURCE_COLUMNS.get(name)
+    if column is None:
+        raise MissingColumn(
+            f"no column is called {name!r}; docs/corpus.md lists them all, and rules may also use "
+            f"{', '.join(DERIVED)}"
+        )
+    return column.type
+
+
+def check_types(rules: Iterable[Rule]) -> None:
+    """Check that numbers are compared with numbers and texts with texts.
+
+    Raises:
+        MissingColumn: if a rule names no column.
+        ValueError: if its bounds do not fit the column's type.
+    """
+    for rule in rules:
+        kind = column_type(rule.column)
+        if rule.has_bounds and not _is_number(kind):
+            raise ValueError(f"rule {rule.label!r}: {rule.column} is {kind}, bounds need a number")
+        if not rule.has_bounds and not _is_text(kind) and not _is_texts(kind):
+            raise ValueError(f"rule {rule.label!r}: {rule.column} is {kind}, one_of needs texts")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind)
+
+
+def _is_texts(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and pa.types.is_string(kind.value_type)
+
+
+def value_sql(name: str) -> str:
+    """A column as a number or text that is NULL where there is no value (NaN is none)."""
+    kind = column_type(name)
+    sql = _DERIVED_SQL.get(name, f'"{name}"')
+    if pa.types.is_floating(kind):
+        return f"(CASE WHEN isnan({sql}) THEN NULL ELSE {sql} END)"
+    return f"{sql}::TINYINT" if pa.types.is_boolean(kind) else sql
+
+
+def applies_sql(rule: Rule) -> str:
+    """Which clips the rule is for."""
+    return {"all": "true", "image": IS_IMAGE, "video": f"NOT {IS_IMAGE}"}[rule.media]
+
+
+def _number(value: float, kind: pa.DataType) -> str:
+    # A bound is rounded to the column's own precision: 0.07 stored as float32 must pass max=0.07.
+    return f"{value!r}::DOUBLE::FLOAT" if pa.types.is_float32(kind) else f"{value!r}::DOUBLE"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _texts(values: Sequence[str]) -> str:
+    return ", ".join(_text(value) for value in values)
+
+
+def pass_sql(rule: Rule, bounds: Bounds = (None, None)) -> str:
+    """Boolean SQL, never NULL: whether a clip passes a rule.
+
+    Args:
+        rule: the rule.
+        bounds: its quantiles' values; where a quantile was asked for and is None here, no clip had
+        a
+            value, so no bound is needed: all of them fail or pass as nulls do.
+    """
+    kind, value = column_type(rule.column), value_sql(rule.column)
+    wrap = "{0}" if not pa.types.is_integer(kind) else "({0})::DOUBLE"
+    low, high = bounds
+    parts = [
+        f"{wrap.format(value)} {sign} {_number(bound, kind)}"
+        for sign, bound in ((">=", rule.min), ("<=", rule.max), (">=", low), ("<=", high))
+        if bound is not None
+    ]
+    if _is_texts(kind):
+        parts += [f"list_has_any({value}, [{_texts(rule.one_of)}])"] if rule.one_of else []
+        parts += [f"NOT list_has_any({value}, [{_texts(rule.none_of)}])"] if rule.none_of else []
+    else:
+        parts += [f"{value} IN ({_texts(rule.one_of)})"] if rule.one_of else []
+        parts += [f"{value} NOT IN ({_texts(rule.none_of)})"] if rule.none_of else []
+    parts = parts or [f"{value} IS NOT NULL"]
+    null = "true" if rule.keep_null else "false"
+    passes = f"coalesce({' AND '.join(parts)}, {null})"
+    return passes if rule.media == "all" else f"(NOT {applies_sql(rule)} OR {passes})"
+
+
+def failed_sql(passes: Sequence[str]) -> str:
+    """Number whose bit i is set where boolean i of ``passes`` is false."""
+    bits = [
+        f"(CASE WHEN {sql} THEN 0 ELSE {1 << bit} END)::BIGINT" for bit, sql in enumerate(passes)
+    ]
+    return "(" + " | ".join(bits) + ")"
+
+
+def tier_sql(tiers: Sequence[Tier], bounds: Mapping[Rule, Bounds]) -> str:
+    """Number of the highest tier met, from 1; 0 where none is."""
+    whens = []
+    for number, tier in reversed(list(enumerate(tiers, start=1))):
+        met = [pass_sql(rule, bounds.get(rule, (None, None))) for rule in tier.rules]
+        whens.append(f"WHEN {' AND '.join(met) or 'true'} THEN {number}")
+    return f"(CASE {' '.join(whens)} ELSE 0 END)::UTINYINT" if whens else "0::UTINYINT"
+
+
+def bucket_sql(buckets: Buckets) -> str:
+    """Index of the clip's bucket in `Buckets.names`."""
+    aspect = _steps(_DERIVED_SQL["aspect"], buckets.aspect_edges, sign=">")
+    resolution = _steps(_DERIVED_SQL["short_side"], buckets.resolution_edges_px, sign=">=")
+    duration = _steps("duration_s::DOUBLE", buckets.duration_edges_s, sign=">=")
+    resolutions, durations = len(buckets.resolution_names), len(buckets.duration_names)
+    duration = f"(CASE WHEN {IS_IMAGE} THEN 0 ELSE 1 + {duration} END)"
+    return f"(({aspect} * {resolutions} + {resolution}) * {durations} + {duration})::USMALLINT"
+
+
+def _steps(value: str, edges: Sequence[float], *, sign: str) -> str:
+    """How many of the rising ``edges`` lie below the value."""
+    whens = [
+        f"WHEN {value} {sign} {edge!r}::DOUBLE THEN {number}"
+        for number, edge in reversed(list(enumerate(edges, start=1)))
+    ]
+    return f"(CASE {' '.join(whens)} ELSE 0 END)" if whens else "0"

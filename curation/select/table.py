@@ -1,0 +1,226 @@
+"""The query engine's side: one table with a row a clip, and all that is asked of it.
+
+A clip's `failed` has bit i set for the plan's rule i; 0 means kept.
+"""
+# ruff: noqa: S608  what is spliced in: numbers, our own names, and rules as `sql` quotes them
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from curation.select.config import Rule
+from curation.select.funnel import Amount
+from curation.select.plan import Plan
+from curation.select.sql import (
+    IS_IMAGE,
+    Bounds,
+    applies_sql,
+    bucket_sql,
+    failed_sql,
+    pass_sql,
+    tier_sql,
+    value_sql,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+
+VERDICT_ROWS = 1 << 17
+"""Rows of one piece of the answer: 3 MB of verdicts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectResources:
+    """What a selection may use; the result does not depend on it."""
+
+    threads: int = 2
+    """Threads that read and write, and threads that the query engine computes with."""
+    memory_bytes: int = 3 * 1024**3
+    """Memory of the query engine, which goes to disk beyond it.
+
+    Comparing look-alikes takes about 150 bytes a clip that passes all rules on top of it, reading
+    and writing some hundred MB.
+    """
+    temp_folder: Path | None = None
+    """Where the query engine may write; a folder of the system's choice if not given."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if self.memory_bytes < 128 * 1024**2:
+            raise ValueError(f"memory_bytes must be at least 128 MiB, got {self.memory_bytes}")
+
+
+@contextmanager
+def open_table(plan: Plan, resources: SelectResources) -> Iterator[ClipTable]:
+    """An empty table, which is gone at the end."""
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="lavie-select-", dir=resources.temp_folder) as temp:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{resources.memory_bytes // 1024**2}MiB",
+            "temp_directory": temp,
+            "threads": resources.threads,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        with duckdb.connect(":memory:", config=settings) as connection:
+            # From here on only what is registered can be read; the folder above stays allowed.
+            connection.execute("SET enable_external_access = false")
+            yield ClipTable(plan, connection)
+
+
+class ClipTable:
+    """Clips and which rules they fail.
+
+    Args:
+        plan: the rules.
+        connection: of a fresh engine.
+    """
+
+    def __init__(self, plan: Plan, connection: duckdb.DuckDBPyConnection) -> None:
+        self.plan, self._connection = plan, connection
+
+    def _do(self, statement: str, **tables: pa.Table | pa.RecordBatchReader) -> None:
+        """Run a statement that may name some Arrow tables."""
+        for name, table in tables.items():
+            self._connection.register(name, table)
+        self._connection.execute(statement).fetchall()
+        for name in tables:
+            self._connection.unregister(name)
+
+    def _rows(self, query: str) -> list[Any]:
+        """A short answer."""
+        return self._connection.execute(query).fetchall()
+
+    def _arrow(self, query: str) -> pa.Table:
+        """A long answer."""
+        return self._connection.sql(query).to_arrow_table()
+
+    def quantiles(self, clips: pa.RecordBatchReader) -> dict[Rule, Bounds]:
+        """Values of the quantiles that the plan's rules ask for.
+
+        Args:
+            clips: `scene_reject`, `duration_s` and the rules' columns of all clips.
+        """
+        values = []
+        for rule in self.plan.quantile_rules:
+            among = f"FILTER (WHERE scene_reject IS NULL AND {applies_sql(rule)})"
+            for quantile in (rule.min_quantile, rule.max_quantile):
+                share = 0.5 if quantile is None else quantile
+                values.append(f"quantile_disc({value_sql(rule.column)}, {share!r}::DOUBLE) {among}")
+        self._connection.register("stream", clips)
+        (row,) = self._rows(f"SELECT {', '.join(values)} FROM stream")
+        self._connection.unregister("stream")
+        return {
+            rule: (
+                _asked(row[2 * number], rule.min_quantile),
+                _asked(row[2 * number + 1], rule.max_quantile),
+            )
+            for number, rule in enumerate(self.plan.quantile_rules)
+        }
+
+    def load(
+        self, clips: pa.RecordBatchReader, bounds: dict[Rule, Bounds], *, with_copies: bool
+    ) -> None:
+        """Evaluate plain rules, tiers and buckets of all clips; only what comes later stays.
+
+        Args:
+            clips: the plan's columns, `position`, `source`, and `is_copy` if ``with_copies``.
+            bounds: from `quantiles`.
+            with_copies: whether clips of copied sources fail.
+        """
+        config = self.plan.config
+        passes = ["scene_reject IS NULL"]
+        passes += [pass_sql(rule, bounds.get(rule, (None, None))) for rule in config.rules]
+        passes += ["NOT is_copy"] if with_copies else []
+        quality = value_sql(config.quality_column) if config.quality_column else "0"
+        category = f'"{config.balance.category_column}"' if config.balance.uses_category else "NULL"
+        self._do(
+            f"""CREATE TABLE clips AS SELECT position, source::INTEGER AS source,
+                round(duration_s::DOUBLE * 1000)::BIGINT AS duration_ms, {IS_IMAGE} AS is_image,
+                {failed_sql(passes)} AS failed, {tier_sql(config.tiers, bounds)} AS tier,
+                {bucket_sql(config.buckets)} AS bucket, width::BIGINT * height AS pixels,
+                ({quality})::DOUBLE AS quality, {category}::VARCHAR AS category
+            FROM stream""",
+            stream=clips,
+        )
+
+    def kept_positions(self) -> np.ndarray:
+        """Positions of the clips that fail nothing so far, rising."""
+        found = self._arrow("SELECT position FROM clips WHERE failed = 0")["position"]
+        return np.sort(found.to_numpy())
+
+    def best_of(self, members: pa.Table) -> pa.Table:
+        """For each clip that has look-alikes, which of them is kept.
+
+        Args:
+            members: `position`, `group_number`, `clip_id`.
+
+        Returns:
+            `position` (rising), `kept_id`, `is_kept`. Kept is the one with most pixels, then the
+            highest quality column, then the first clip id.
+        """
+        self._connection.register("members", members)
+        best = self._arrow(
+            """SELECT position, first_value(clip_id) OVER best AS kept_id,
+                row_number() OVER best = 1 AS is_kept
+            FROM members JOIN clips USING (position)
+            WINDOW best AS (PARTITION BY group_number
+                ORDER BY pixels DESC, quality DESC NULLS LAST, clip_id, position)
+            ORDER BY position"""
+        )
+        self._connection.unregister("members")
+        return best
+
+    def surplus(self, column: str, limit: int) -> pa.ChunkedArray:
+        """Positions of kept clips beyond the best ``limit`` of each value of a column."""
+        table = self._arrow(
+            f"""SELECT position FROM (SELECT position, row_number() OVER (
+                PARTITION BY {column}
+                ORDER BY tier DESC, quality DESC NULLS LAST, pixels DESC, position) AS place
+            FROM clips WHERE failed = 0) WHERE place > {limit}"""
+        )
+        return table["position"]
+
+    def fail(self, rule: str, positions: pa.ChunkedArray) -> None:
+        """Let some clips fail a rule."""
+        self._do(
+            f"""UPDATE clips SET failed = failed | {self.plan.bit(rule)}::BIGINT
+            FROM losers WHERE clips.position = losers.position""",
+            losers=pa.table({"position": positions}),
+        )
+
+    def amounts(self, key: str, where: str = "true") -> dict[int, Amount]:
+        """How many clips have each value of a column."""
+        rows = self._rows(
+            f"""SELECT {key}, count(*), count(*) FILTER (WHERE is_image), sum(duration_ms)::BIGINT
+            FROM clips WHERE {where} GROUP BY ALL ORDER BY ALL"""
+        )
+        return {k: Amount(clips=n, images=i, duration_ms=d or 0) for k, n, i, d in rows}
+
+    def category_counts(self) -> list[tuple[str | None, int]]:
+        """Kept clips of each category."""
+        return self._rows(
+            "SELECT category, count(*) FROM clips WHERE failed = 0 GROUP BY ALL ORDER BY ALL"
+        )
+
+    def verdicts(self) -> pa.RecordBatchReader:
+        """`position`, `failed`, `tier`, `bucket`, `category` in the clips' order.
+
+        The engine keeps the order of insertion; the writer asserts it.
+        """
+        query = "SELECT position, failed, tier, bucket, category FROM clips"
+        return self._connection.sql(query).to_arrow_reader(VERDICT_ROWS)
+
+
+def _asked(value: float | None, quantile: float | None) -> float | None:
+    return None if quantile is None or value is None else float(value)

@@ -1,0 +1,170 @@
+"""Put a selection's verdicts into its files.
+
+rules.json is written last and removed first: a selection without it is unfinished, and readers say
+so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.corpus import layout
+from curation.corpus.manifest import canonical_json
+from curation.corpus.parts import to_parquet
+from curation.corpus.schema import SELECTION, schema
+from curation.corpus.selection import FUNNEL, RULES
+from curation.corpus.store import Store
+from curation.select.funnel import Funnel
+from curation.select.scan import PARTS_AHEAD, Corpus, Extent
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """Clips that have look-alikes.
+
+    Args:
+        positions: where they are in the corpus, rising.
+        kept_ids: clip id of the one of the group that is kept, for each.
+        num_groups: how many groups there are.
+    """
+
+    positions: np.ndarray
+    kept_ids: pa.Array
+    num_groups: int
+
+    @classmethod
+    def none(cls) -> Duplicates:
+        """No clip has one."""
+        return cls(np.zeros(0, dtype=np.int64), pa.array([], pa.string()), 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """How the numbers of a verdict read as words."""
+
+    rules: Sequence[str]
+    """Rule i is bit i of `failed`."""
+    tiers: Sequence[str]
+    """Tier number t is ``tiers[t - 1]``; 0 is none."""
+    buckets: Sequence[str]
+    """Bucket number -> name."""
+    duplicates: Duplicates
+    """Look-alikes."""
+    weights: dict[str | None, float] | None
+    """Category -> sampling weight; all 1 if not given."""
+
+    def table(self, rows: pa.Table, clip_ids: pa.ChunkedArray) -> pa.Table:
+        """One part of a selection.
+
+        Args:
+            rows: `position`, `failed`, `tier`, `bucket`, `category` of the part's clips.
+            clip_ids: their ids.
+        """
+        failed = rows["failed"].to_numpy()
+        keep = failed == 0
+        hidden = pa.array(~keep)
+        columns = {
+            "clip_id": clip_ids,
+            "keep": pa.array(keep),
+            "failed_rules": self._failed_rules(failed),
+            "tier": _words(rows["tier"].to_numpy(), [None, *self.tiers], hidden),
+            "duplicate_group": self._groups(rows["position"].to_numpy()),
+            "bucket": _words(rows["bucket"].to_numpy(), self.buckets, hidden),
+            "sampling_weight": self._weight(rows["category"], hidden),
+        }
+        return pa.table(columns, schema=schema(SELECTION))
+
+    def _failed_rules(self, failed: np.ndarray) -> pa.Array:
+        sets, which = np.unique(failed, return_inverse=True)
+        names = [
+            [rule for bit, rule in enumerate(self.rules) if s >> bit & 1] for s in sets.tolist()
+        ]
+        return pa.array(names, pa.list_(pa.string())).take(pa.array(which))
+
+    def _groups(self, positions: np.ndarray) -> pa.Array:
+        if len(positions) == 0:
+            return pa.array([], pa.string())
+        low, high = np.searchsorted(self.duplicates.positions, [positions[0], positions[-1] + 1])
+        where = np.full(len(positions), -1)
+        where[self.duplicates.positions[low:high] - positions[0]] = np.arange(low, high)
+        return self.duplicates.kept_ids.take(pa.array(where, mask=where < 0))
+
+    def _weight(self, categories: pa.ChunkedArray, hidden: pa.Array) -> pa.ChunkedArray:
+        if self.weights is None:
+            weights = pa.array(np.ones(len(hidden), dtype=np.float32))
+        else:
+            names, values = list(self.weights), [*self.weights.values()]
+            where = pc.index_in(categories, value_set=pa.array(names, pa.string()))
+            weights = pa.array(values, pa.float32()).take(where)
+        return pc.if_else(hidden, pa.scalar(None, pa.float32()), weights)
+
+    def write(
+        self,
+        corpus: Corpus,
+        name: str,
+        rows: pa.RecordBatchReader,
+        extent: Extent,
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        """Write every part, a few at a time."""
+
+        def put(part: int, table: pa.Table) -> None:
+            clip_ids = corpus.read_clips(part, ["clip_id"])["clip_id"]
+            path = f"{layout.selection(name)}/{layout.part_file(part)}"
+            corpus.store.write(path, to_parquet(self.table(table, clip_ids)))
+
+        pending: list[Future[None]] = []
+        with ThreadPoolExecutor(corpus.threads) as pool:
+            for part, table in _by_part(rows, extent):
+                pending.append(pool.submit(put, part, table))
+                if len(pending) >= corpus.threads * PARTS_AHEAD:
+                    pending.pop(0).result()
+                progress("writing", part + 1, len(extent.num_clips))
+            for future in pending:
+                future.result()
+
+
+def _words(numbers: np.ndarray, words: Sequence[str | None], hidden: pa.Array) -> pa.Array:
+    """Numbers as the words that they stand for, null where ``hidden``."""
+    named = pa.array(words, pa.string()).take(pa.array(numbers.astype(np.int64)))
+    return pc.if_else(hidden, pa.scalar(None, pa.string()), named)
+
+
+def _by_part(rows: pa.RecordBatchReader, extent: Extent) -> Iterator[tuple[int, pa.Table]]:
+    """Cut a stream of rows where parts begin."""
+    first = extent.first_clip
+    waiting: list[pa.RecordBatch] = []
+    have = 0
+    for part, wanted in enumerate(extent.num_clips):
+        while have < wanted:
+            batch = rows.read_next_batch()
+            waiting.append(batch)
+            have += batch.num_rows
+        table = pa.Table.from_batches(waiting, rows.schema)
+        positions = table["position"][:wanted].to_numpy()
+        expected = np.arange(first[part], first[part + 1])
+        assert np.array_equal(positions, expected), f"part {part}: verdicts out of order"
+        yield part, table.slice(0, wanted)
+        waiting, have = table.slice(wanted).to_batches(), have - wanted
+
+
+def abandon(store: Store, name: str) -> None:
+    """Make a selection of this name unfinished, and remove what an older one left."""
+    folder = layout.selection(name)
+    store.delete(f"{folder}/{RULES}")
+    for file in store.files(folder):
+        store.delete(file)
+
+
+def publish(store: Store, name: str, *, rules: dict[str, Any], funnel: Funnel) -> None:
+    """Finish a selection whose parts are written."""
+    folder = layout.selection(name)
+    store.write(f"{folder}/{FUNNEL}", funnel.to_json())
+    store.write(f"{folder}/{RULES}", canonical_json(rules))
