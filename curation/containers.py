@@ -1,0 +1,211 @@
+"""Container formats by their bytes: which one a file is, and whether the file is all there.
+
+Reads a few bytes at known places and decodes nothing, so it may run on anything. Layouts are those
+of ISO/IEC 14496-12 (MP4), the QuickTime file format, RFC 9559 (Matroska), RIFF, ITU-T T.81 (JPEG),
+the PNG specification, and libav's own probes where several formats look alike.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import BinaryIO
+
+from curation.errors import BadSource
+
+SNIFF_BYTES = 4096
+"""Enough for five packets of a transport stream and for a playlist with some comment before it."""
+
+IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe")
+"""Demuxers of still images. GIF is left out: 256 colours, and it is mostly screen captures."""
+
+_MOV_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
+_STILL_BRANDS = {b"heic", b"heix", b"mif1", b"avif", b"avis", b"msf1", b"hevc"}
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+
+_PLAYLIST = re.compile(
+    rb"#EXT|ffconcat\b|\[playlist\]|\[reference\]|v=0\s|RTSPtext|;FFMETADATA"
+    rb"|(file|https?|ftp|rtsp|rtmp|concat|subfile|mms)[ :]"
+    rb"|(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*"
+    rb"<(MPD|SmoothStreamingMedia|smil|asx|playlist|\w*:?CompositionPlaylist|AssetMap|qtl|embed)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""HLS, concat, PLS, QuickTime text, SDP, RTSP, DASH, Smooth Streaming, SMIL, ASX, XSPF, IMF."""
+
+
+def sniff(first_bytes: bytes) -> str:
+    """The demuxer for a file, by its first bytes.
+
+    Args:
+        first_bytes: the first `SNIFF_BYTES` of the file, or all of it where shorter.
+
+    Returns:
+        A libav demuxer: 'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'flv', 'asf', 'ogg', or one of
+        `IMAGE_DEMUXERS`.
+
+    Raises:
+        BadSource: 'empty', 'playlist', 'no_video' for audio files, else 'unknown_format'.
+    """
+    if not first_bytes:
+        raise BadSource("empty", "0 bytes")
+    demuxer = _by_signature(first_bytes) or _transport_stream(first_bytes)
+    if demuxer is not None:
+        return demuxer
+    text = first_bytes.removeprefix(b"\xef\xbb\xbf").lstrip(b"\x00 \t\r\n")
+    if first_bytes[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: ASCII once its zeros are gone
+        text = first_bytes[2:].replace(b"\x00", b"").lstrip()
+    if _PLAYLIST.match(text):
+        raise BadSource("playlist", f"begins with {_shown(text)}")
+    if _is_audio(first_bytes):
+        raise BadSource("no_video", "an audio file")
+    raise BadSource("unknown_format", f"begins with {_shown(first_bytes)}")
+
+
+def _shown(data: bytes) -> str:
+    """The beginning of a file as a person can read it, ASCII only."""
+    return ascii(data[:24].decode("latin-1"))
+
+
+def _by_signature(data: bytes) -> str | None:
+    if data[4:8] in _MOV_BOXES:
+        if data[4:8] == b"ftyp" and data[8:12] in _STILL_BRANDS:
+            raise BadSource("unknown_format", f"a {data[8:12].decode()} image")
+        return "mov"
+    if data[:4] == b"RIFF":
+        return {b"AVI ": "avi", b"WEBP": "webp_pipe"}.get(data[8:12])
+    signatures = {
+        b"\x1a\x45\xdf\xa3": "matroska",
+        b"FLV\x01": "flv",
+        _ASF_HEADER: "asf",
+        b"OggS": "ogg",
+        b"\x00\x00\x01\xba": "mpeg",
+        b"\xff\xd8\xff": "jpeg_pipe",
+        b"\x89PNG\r\n\x1a\n": "png_pipe",
+    }
+    return next((name for start, name in signatures.items() if data.startswith(start)), None)
+
+
+def _transport_stream(data: bytes) -> str | None:
+    """'mpegts' where five packets in a row begin with the sync byte, with or without a timecode."""
+    for packet_bytes, offset in ((188, 0), (192, 4)):
+        starts = range(offset, offset + 5 * packet_bytes, packet_bytes)
+        if len(data) > starts[-1] and all(data[i] == 0x47 for i in starts):
+            return "mpegts"
+    return None
+
+
+def _is_audio(data: bytes) -> bool:
+    wave = data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE"
+    mpeg_frame = data[0] == 0xFF and len(data) > 1 and data[1] & 0xE6 in (0xE2, 0xE4, 0xE0)
+    return wave or mpeg_frame or data.startswith((b"ID3", b"fLaC", b"ADIF", b"#!AMR", b"FORM"))
+
+
+def check_whole(file: BinaryIO, demuxer: str) -> None:
+    """Check that a file holds all that its container promises, where containers promise.
+
+    A film cut at the end would otherwise be taken for a shorter one: decoders conceal what is
+    missing. Transport, program and FLV streams promise nothing.
+
+    Args:
+        file: read at a few places, left anywhere.
+        demuxer: from `sniff`.
+
+    Raises:
+        BadSource: 'truncated', or 'undecodable' where the structure makes no sense.
+    """
+    size_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if demuxer == "mov":
+        _check_boxes(file, size_bytes)
+    elif demuxer == "matroska":
+        _check_segment(file, size_bytes)
+    elif demuxer in ("avi", "webp_pipe"):
+        promised = int.from_bytes(file.read(8)[4:], "little") + 8
+        _check_end(promised, size_bytes, "RIFF")
+    elif demuxer == "png_pipe":
+        _check_png(file, size_bytes)
+    elif demuxer == "jpeg_pipe":
+        _check_jpeg(file)
+
+
+def _check_end(promised: int, size_bytes: int, what: str) -> None:
+    if promised > size_bytes:
+        raise BadSource(
+            "truncated", f"{what} says {promised} bytes, the file holds {size_bytes} bytes"
+        )
+
+
+def _check_boxes(file: BinaryIO, size_bytes: int) -> None:
+    """Walk the top level of an MP4: every box must end inside the file, one must be moov."""
+    position = 0
+    has_index = False
+    for _ in range(1_000_000):  # a day of one-second fragments has 172,800
+        file.seek(position)
+        header = file.read(16)
+        if len(header) < 8:
+            break  # up to seven stray bytes at the end harm no one
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        elif length == 0:
+            length = size_bytes - position if any(kind) else 0
+        if length < 8:
+            if has_index and not any(header):
+                break  # zeros after the last box: files grown in blocks
+            raise BadSource("undecodable", f"a box of {length} bytes at byte {position}")
+        _check_end(position + length, size_bytes, f"box {_shown(kind)}")
+        has_index = has_index or kind == b"moov"
+        position += length
+    if not has_index:
+        raise BadSource("truncated", "no index (moov): cut, or never finished")
+
+
+def _check_segment(file: BinaryIO, size_bytes: int) -> None:
+    """Check the length of the Matroska segment; live recordings leave it unknown."""
+    head = file.read(SNIFF_BYTES)
+    start = head.find(b"\x18\x53\x80\x67")
+    if start < 0 or start + 12 > len(head):
+        return  # no segment so early: libav will say what it is
+    first = head[start + 4]
+    width = 9 - first.bit_length()  # of the length field: leading zeros of its first byte, plus one
+    bits = 7 * width
+    length = int.from_bytes(head[start + 4 : start + 4 + width], "big") & ((1 << bits) - 1)
+    if width <= 8 and length != (1 << bits) - 1:
+        _check_end(start + 4 + width + length, size_bytes, "the segment")
+
+
+def _check_png(file: BinaryIO, size_bytes: int) -> None:
+    """Walk the chunks of a PNG up to IEND."""
+    position = 8
+    while position < size_bytes:
+        file.seek(position)
+        header = file.read(8)
+        position += 12 + int.from_bytes(header[:4], "big")
+        _check_end(position, size_bytes, f"chunk {_shown(header[4:])}")
+        if header[4:] == b"IEND":
+            return
+    raise BadSource("truncated", "no IEND")
+
+
+def _check_jpeg(file: BinaryIO) -> None:
+    """Look for the end marker after the picture data, past any thumbnail in the headers.
+
+    In entropy-coded data FF is followed by 00 or a restart marker: FF D9 is the end (T.81 B.1.1).
+    """
+    position = 2
+    while True:
+        file.seek(position)
+        header = file.read(4)
+        if len(header) < 4:
+            raise BadSource("truncated", "no picture data")
+        if header[0] != 0xFF:
+            raise BadSource("undecodable", f"no JPEG marker at byte {position}")
+        if header[1] == 0xDA:
+            break
+        position += 1 if header[1] == 0xFF else 2 + int.from_bytes(header[2:], "big")
+    last = b""
+    while block := file.read(1 << 20):
+        if b"\xff\xd9" in last + block:
+            return
+        last = block[-1:]
+    raise BadSource("truncated", "no end marker")
