@@ -13,6 +13,13 @@ ROTARY_DIMS = 32
 """Leading dimensions of each head that the released networks rotate; the rest pass through."""
 
 
+CHOICES = {
+    "frame_attention": ("own", "sparse_causal"),
+    "temporal_order": ("before_feed_forward", "last"),
+    "temporal_name": ("temp", "temporal"),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetConfig:
     """Architecture of one denoising network; the defaults are LaVie's base network."""
@@ -63,6 +70,9 @@ class UNetConfig:
         for name in ("in_channels", "out_channels", "layers_per_block", "cross_attention_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if levels == 0:
             raise ValueError("block_out_channels must name at least one level, got ()")
         for name in ("attention_levels", "only_cross_attention"):

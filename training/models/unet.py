@@ -98,7 +98,7 @@ class UNet(nn.Module):
         self._compiled = torch.compile(self._denoise, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state: dict[str, Any] = super().__getstate__()
         return state | {"_compiled": None}  # a copy, as for an EMA, starts uncompiled
 
     def use_channels_last(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from curation.torchvision_shim import ensure_torchvision
 from training.models import UNet, UNetConfig
 
 SPEC = Path(__file__).resolve().parents[4] / "shared" / "spec"
@@ -143,3 +144,9 @@ def reference() -> Callable[[str], dict[str, torch.Tensor]]:
             return {key: torch.from_numpy(arrays[key]) for key in arrays}
 
     return read
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torchvision() -> None:
+    """The image twins and companions import diffusers, which imports torchvision."""
+    ensure_torchvision()

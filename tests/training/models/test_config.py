@@ -29,6 +29,7 @@ def test_a_configuration_cannot_be_changed_in_place():
         ({"num_attention_heads": 20}, r"heads must be at least 32 wide .* got 16"),
         ({"norm_num_groups": 48}, r"norm_num_groups \(48\), got 320"),
         ({"layers_per_block": 0}, "layers_per_block must be at least 1, got 0"),
+        ({"frame_attention": "all"}, "frame_attention must be one of .* got 'all'"),
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
     ],
 )
