@@ -105,8 +105,8 @@ SCENES = (
     Column(
         "motion_mean",
         F32,
-        "mean over frame pairs, sampled twice a second, of the pair's mean optical-flow length; null "
-        "for images and scenes with fewer than two samples",
+        "mean over frame pairs, sampled twice a second, of the pair's mean optical-flow length; "
+        "null for images and scenes with fewer than two samples",
         "short sides/s",
     ),
     Column(
@@ -294,22 +294,29 @@ SHARD_INDEX = (
         "path of the tar relative to the selection's shards; null where cutting failed",
     ),
     Column(
-        "key", STR, "name of the sample in the tar, without extension; null where cutting failed"
+        "key",
+        STR,
+        "name of the sample in the tar, without extension; null where cutting failed, like all "
+        "columns below that do not say otherwise",
     ),
-    Column("export_reject", STR, "why the clip could not be cut, else null"),
+    Column("export_reject", STR, "why the clip could not be cut (EXPORT_REJECTS), else null"),
+    Column("export_reject_detail", STR, "what was seen, for a person; null where the clip was cut"),
     Column("media_name", STR, "member name of the .mp4 or .jpg"),
     Column("media_offset", I64, "first byte of the media in the tar", "bytes"),
     Column("media_size", I64, "length of the media", "bytes"),
-    Column("json_offset", I64, "first byte of the .json", "bytes"),
+    Column("json_offset", I64, "first byte of the .json in the tar", "bytes"),
     Column("json_size", I64, "length of the .json", "bytes"),
-    Column("txt_offset", I64, "first byte of the .txt", "bytes"),
-    Column("txt_size", I64, "length of the .txt", "bytes"),
-    Column("caption", STR, "as in the captions layer"),
+    Column("txt_offset", I64, "first byte of the .txt in the tar", "bytes"),
+    Column("txt_size", I64, "length of the .txt; 0 where there is no caption", "bytes"),
+    Column("caption", STR, "as in the captions layer, also where cutting failed"),
     Column("num_frames", I32, "frames in the media file"),
-    Column("fps", F32, "of the media file; null for images", "1/s"),
+    Column("fps", F32, "num_frames / duration_s of the media file; null for images", "1/s"),
     Column("duration_s", F32, "of the media file; 0 for images", "s"),
-    Column("width", I32, "of the media file", "px"),
-    Column("height", I32, "of the media file", "px"),
+    Column("width", I32, "shown width of the media file", "px"),
+    Column("height", I32, "shown height of the media file", "px"),
+    Column("tier", STR, "as in the selection, also where cutting failed"),
+    Column("sampling_weight", F32, "as in the selection, also where cutting failed"),
+    Column("source_sha256", STR, "digest of the source's bytes, also where cutting failed"),
 )
 
 LAYERS: dict[str, tuple[Column, ...]] = {

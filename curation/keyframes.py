@@ -1,0 +1,155 @@
+"""The frames that stand for a scene: where they lie, how they are kept, and their perceptual hash.
+
+While frames stream by nobody knows yet where the scene will end, so small pictures are held at an
+even distance in time, thinned to every second one whenever a scene has too many. What is held is
+bounded, however long the scene.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HASH_SIDE = 32
+"""Side of the grey picture under the perceptual hash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyframeConfig:
+    """Which frames stand for a scene, and how they are stored."""
+
+    num: int = 8
+    """Keyframes of a scene, in the middle of as many equal parts of it."""
+    short_side_px: int = 384
+    """Short side of a keyframe; smaller pictures keep their size."""
+    jpeg_quality: int = 90
+    """JPEG quality, 1 to 95."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("num", self.num, 1, 64),
+            ("short_side_px", self.short_side_px, 32, 2160),
+            ("jpeg_quality", self.jpeg_quality, 1, 95),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"keyframes {name} must be {low} to {high}, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A small picture that may become a keyframe.
+
+    Args:
+        index: number of the frame.
+        frame: PyAV frame in the source's chroma layout, not yet turned upright.
+    """
+
+    index: int
+    frame: Any
+
+
+class Candidates:
+    """Holds candidates until the scene that they belong to is known.
+
+    Args:
+        num_recent: newest candidates that are never thinned: a cut reported late may still make
+            them the first of a new scene.
+        num_old: how many older ones are held before every second one is dropped.
+    """
+
+    def __init__(self, *, num_recent: int, num_old: int) -> None:
+        self._num_recent = num_recent
+        self._num_old = num_old
+        self._held: list[tuple[int, Candidate]] = []
+        self._count = 0
+        self._step = 1
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, candidate: Candidate) -> None:
+        """Take the next one, in order of time."""
+        self._held.append((self._count, candidate))
+        self._count += 1
+        while len(self._held) - self._num_recent > self._num_old:
+            self._step *= 2
+            border = len(self._held) - self._num_recent
+            self._held = [
+                held
+                for place, held in enumerate(self._held)
+                if place >= border or held[0] % self._step == 0
+            ]
+
+    def take(self, start_frame: int, end_frame: int, *, num_wanted: int) -> list[Candidate]:
+        """``num_wanted`` of the span ``[start_frame, end_frame)``, or all that it has if fewer.
+
+        They and all before are let go.
+        """
+        inside = [held for held in self._held if held[1].index < end_frame]
+        self._held = self._held[len(inside) :]
+        own = [held for held in inside if held[1].index >= start_frame]
+        # Old ones may have been thinned and new ones not: only every step-th is evenly spaced.
+        even = [held for held in own if held[0] % self._step == 0]
+        self._step = 1
+        row = even if len(even) >= num_wanted else own
+        return [row[place][1] for place in spread(num_wanted, len(row))]
+
+
+def spread(num_wanted: int, num_available: int) -> list[int]:
+    """Positions of the items in the middle of ``num_wanted`` equal parts of a row of items.
+
+    >>> spread(2, 8)
+    [2, 6]
+    >>> spread(8, 3)
+    [0, 1, 2]
+    """
+    num = min(num_wanted, num_available)
+    return [(2 * part + 1) * num_available // (2 * num) for part in range(num)]
+
+
+def keyframe_size(
+    width: int, height: int, sample_aspect: Fraction, *, short_side_px: int
+) -> tuple[int, int]:
+    """Width and height of a keyframe, even numbers, square pixels, before it is turned upright."""
+    shown_width = width * float(sample_aspect)
+    scale = min(1.0, short_side_px / min(shown_width, height))
+    even = [max(2, round(side * scale / 2) * 2) for side in (shown_width, height)]
+    return min(even[0], 16 * short_side_px), min(even[1], 16 * short_side_px)
+
+
+def upright(picture_HWC: NDArray[np.uint8], rotation_deg: int) -> NDArray[np.uint8]:
+    """Turn a picture clockwise by 0, 90, 180 or 270 degrees."""
+    return np.ascontiguousarray(np.rot90(picture_HWC, -rotation_deg // 90))
+
+
+def jpeg(picture_HWC: NDArray[np.uint8], *, quality: int) -> bytes:
+    """The bytes of a JPEG file of an RGB picture, uint8 ``[H, W, 3]``."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture_HWC).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def perceptual_hash(picture_HWC: NDArray[np.uint8]) -> int:
+    """64-bit DCT hash of a picture: near-copies differ in few bits (Zauner 2010, section 3.2.1).
+
+    Bit ``8 v + u`` says whether the DCT-II coefficient of frequency ``(u + 1, v + 1)`` of the 32x32
+    grey picture lies over the median of the 64; the row and column of frequency 0 are left out, so
+    brightness does not count.
+
+    Args:
+        picture_HWC: RGB, uint8 ``[H, W, 3]``, upright.
+    """
+    import cv2
+
+    grey_HW = cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2GRAY)
+    small_HW = cv2.resize(grey_HW, (HASH_SIDE, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    low = cv2.dct(small_HW.astype(np.float32))[1:9, 1:9].reshape(-1)
+    bits = low > np.median(low)
+    return int(np.packbits(bits, bitorder="little").view("<u8")[0])
