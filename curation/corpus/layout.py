@@ -6,7 +6,8 @@
     sources/part-00000.parquet
     layers/scenes@1-1f0c.../part-00000.parquet
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
-    shards/<selection>/<bucket>/000000.tar     index.parquet  manifest.json
+    shards/<selection>/plan.json  <bucket>/000000.tar  <bucket>/000000.parquet
+    shards/<selection>/index.parquet  manifest.json
     reports/<selection>/index.html             statistics.json
 """
 
@@ -44,6 +45,30 @@ def selection(name: str) -> str:
 def shards(name: str) -> str:
     """Folder of one selection's shards."""
     return f"shards/{name}"
+
+
+def shard(bucket: str, number: int) -> str:
+    """One shard, relative to its selection's shards and without extension.
+
+    Beside the `.tar` lies a `.parquet` with its rows of the index. It is written after the tar and
+    says that the shard is done; a tar without it is what a killed run left.
+    """
+    return f"{bucket}/{number:06d}"
+
+
+def shard_plan(name: str) -> str:
+    """What a selection's shards are made from, written before the first of them."""
+    return f"{shards(name)}/plan.json"
+
+
+def shard_index(name: str) -> str:
+    """Where every clip of a selection lies in its shards; a row a selected clip."""
+    return f"{shards(name)}/index.parquet"
+
+
+def shard_manifest(name: str) -> str:
+    """Digest and length of every shard and of the index; written last."""
+    return f"{shards(name)}/manifest.json"
 
 
 def report(name: str) -> str:

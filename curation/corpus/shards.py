@@ -1,0 +1,174 @@
+"""Read exported shards: the manifest, the index, single samples; and check that no byte changed.
+
+A reader that wants batches in order uses `webdataset` or `datasets` on the tars (docs/shards.md).
+This module is for what they do not offer: taking one clip out of a tar by its bytes, and proof.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from curation.corpus import layout
+from curation.corpus.manifest import canonical_json
+from curation.corpus.store import Store
+from curation.errors import CorpusError, TornPart
+
+FORMAT_VERSION = 1
+"""Of the tars, the index and the manifest."""
+KEY_GRAMMAR = r"[A-Za-z0-9_-]+"
+"""What a sample's key may be: no dot (it would begin the extension), no slash, no space."""
+_PIECE_BYTES = 16 * 1024**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One clip as it lies in a shard."""
+
+    key: str
+    """Name in the tar, without extension."""
+    extension: str
+    """Of the media: 'mp4' or 'jpg'."""
+    media: bytes
+    """The video or image file."""
+    facts: dict[str, Any]
+    """The .json: columns of the clip (docs/shards.md)."""
+    caption: str
+    """The .txt; empty where there is no caption."""
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of a manifest's canonical JSON without its own "digest"."""
+    return hashlib.sha256(
+        canonical_json({key: value for key, value in manifest.items() if key != "digest"})
+    ).hexdigest()
+
+
+def read_manifest(store: Store, selection: str) -> dict[str, Any]:
+    """manifest.json of a selection's shards, checked against its own digest.
+
+    Raises:
+        CorpusError: if the export was not finished, or is of a later format.
+        TornPart: if its bytes are not those that were written.
+    """
+    name = layout.shard_manifest(selection)
+    try:
+        content: dict[str, Any] = json.loads(store.read(name))
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"{store.root} holds no finished shards of selection {selection!r}; "
+            f"`lavie export` makes them"
+        ) from error
+    except ValueError as error:
+        raise TornPart(f"{store.root}/{name}: not JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("digest") != manifest_digest(content):
+        raise TornPart(f"{store.root}/{name}: its bytes are not those that were written")
+    if content["format_version"] != FORMAT_VERSION:
+        raise CorpusError(
+            f"{store.root}/{name} has format version {content['format_version']}, "
+            f"this program reads {FORMAT_VERSION}"
+        )
+    return content
+
+
+def read_index(
+    store: Store, selection: str, columns: Iterable[str] | None = None, *, failed: bool = False
+) -> pa.Table:
+    """Rows of index.parquet in the order of the shards.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        columns: names of `SHARD_INDEX`; None for all.
+        failed: also the clips that could not be cut, whose `shard` is null.
+
+    Raises:
+        CorpusError: if the export was not finished.
+        TornPart: if the file is damaged.
+    """
+    name = layout.shard_index(selection)
+    try:
+        return pq.read_table(
+            store.path(name),
+            filesystem=store.filesystem,
+            columns=None if columns is None else list(columns),
+            filters=None if failed else pc.field("shard").is_valid(),
+            page_checksum_verification=True,
+        )
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"{store.root} holds no finished shards of selection {selection!r}; "
+            f"`lavie export` makes them"
+        ) from error
+    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+        raise TornPart(f"{store.root}/{name}: not a whole Parquet file ({error})") from error
+
+
+def read_sample(store: Store, selection: str, row: Mapping[str, Any]) -> Sample:
+    """One sample by the bytes that its index row names: one request, whatever the size of the tar.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        row: shard, key, media_name, and the offset and size columns.
+    """
+    parts = ("media", "json", "txt")
+    start = min(row[f"{part}_offset"] for part in parts)
+    end = max(row[f"{part}_offset"] + row[f"{part}_size"] for part in parts)
+    data = store.read_range(
+        f"{layout.shards(selection)}/{row['shard']}", offset=start, size_bytes=end - start
+    )
+
+    def member(part: str) -> bytes:
+        begin = row[f"{part}_offset"] - start
+        return data[begin : begin + row[f"{part}_size"]]
+
+    return Sample(
+        key=row["key"],
+        extension=row["media_name"].rpartition(".")[2],
+        media=member("media"),
+        facts=json.loads(member("json")),
+        caption=member("txt").decode(),
+    )
+
+
+def verify_shards(store: Store, selection: str) -> Iterator[str]:
+    """Read every byte of a selection's shards again; yields one sentence for each file at fault.
+
+    Files that the manifest does not name are not looked at: readers should not either.
+
+    Raises:
+        CorpusError: if the export was not finished.
+    """
+    try:
+        manifest = read_manifest(store, selection)
+    except TornPart as error:
+        yield str(error)
+        return
+    for name, expected in sorted(manifest["files"].items()):
+        fault = _fault(store, f"{layout.shards(selection)}/{name}", expected)
+        if fault is not None:
+            yield fault
+
+
+def _fault(store: Store, name: str, expected: Mapping[str, Any]) -> str | None:
+    info = store.filesystem.get_file_info(store.path(name))
+    if info.type != pafs.FileType.File:
+        return f"{store.root}/{name}: missing"
+    if info.size != expected["size_bytes"]:
+        return f"{store.root}/{name}: {info.size} bytes, the manifest says {expected['size_bytes']}"
+    digest = hashlib.sha256()
+    for offset in range(0, info.size, _PIECE_BYTES):
+        size_bytes = min(_PIECE_BYTES, info.size - offset)
+        digest.update(store.read_range(name, offset=offset, size_bytes=size_bytes))
+    if digest.hexdigest() != expected["sha256"]:
+        return f"{store.root}/{name}: sha256 is not the manifest's, its bytes have changed"
+    return None
