@@ -1,10 +1,12 @@
-"""weights list, fetch, check, path: model files by name or group."""
+"""weights list, fetch, check, path, convert: model files by name or group."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +14,40 @@ from tyro.conf import Positional, subcommand
 
 from curation.errors import LavieError, MissingWeights
 from curation.fetch import fetch
-from curation.weights import GROUPS, WEIGHTS, Weight, find
+from curation.torchvision_shim import ensure_torchvision
+from curation.weights import GROUPS, WEIGHTS, Weight, cache_dir, file_sha256, find
+
+if TYPE_CHECKING:
+    from training.models.autoencoder import Autoencoder
+    from training.models.text_encoder import TextEncoder
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+@cache
+def known_groups() -> dict[str, tuple[Weight, ...]]:
+    """All groups: those of curation and the released ones of training.
+
+    Imports torch, so it is called by the commands that need it and not when this file is imported.
+    """
+    from training.models.released import released_files
+
+    released: dict[str, tuple[Weight, ...]] = {}
+    for file in released_files():
+        weight = Weight(
+            name=file.name,
+            sha256=file.sha256,
+            size_bytes=file.size_bytes,
+            licence=file.licence,
+            url=file.url,
+        )
+        released[file.group] = (*released.get(file.group, ()), weight)
+    return GROUPS | released
+
+
+def known_files() -> dict[str, Weight]:
+    """All files by name."""
+    return WEIGHTS | {weight.name: weight for group in known_groups().values() for weight in group}
 
 
 def named(names: Iterable[str]) -> list[Weight]:
@@ -23,12 +58,13 @@ def named(names: Iterable[str]) -> list[Weight]:
     """
     found: list[Weight] = []
     for name in names:
-        if name not in GROUPS and name not in WEIGHTS:
+        groups, files = known_groups(), known_files()
+        if name not in groups and name not in files:
             raise LavieError(
-                f"no model file or group is called {name!r}; groups: {', '.join(GROUPS)}; "
-                f"files: {', '.join(WEIGHTS)}"
+                f"no model file or group is called {name!r}; groups: {', '.join(groups)}; "
+                f"files: {', '.join(files)}"
             )
-        found += GROUPS[name] if name in GROUPS else [WEIGHTS[name]]
+        found += groups[name] if name in groups else [files[name]]
     return list(dict.fromkeys(found))
 
 
@@ -49,8 +85,8 @@ class WeightsList:
         table = Table()
         for header in ("file", "groups", "licence", "MB", "here"):
             table.add_column(header, justify="right" if header == "MB" else "left")
-        for weight in WEIGHTS.values():
-            groups = ", ".join(name for name, files in GROUPS.items() if weight in files)
+        for weight in known_files().values():
+            groups = ", ".join(name for name, files in known_groups().items() if weight in files)
             size = f"{weight.size_bytes / 1e6:,.1f}" if weight.size_bytes else "?"
             table.add_row(weight.name, groups, weight.licence, size, _state(weight))
         Console().print(table)
@@ -68,6 +104,7 @@ class WeightsFetch:
         """Fetch what is missing and print where everything lies."""
         console = Console()
         for weight in named(self.names):
+            (cache_dir() / weight.name).parent.mkdir(parents=True, exist_ok=True)
             with console.status(f"fetching {weight.name}"):
                 path = fetch(weight)
             console.print(f"{weight.name}: {path}", soft_wrap=True, highlight=False)
@@ -84,7 +121,7 @@ class WeightsCheck:
     def run(self) -> int:
         """Print a line for each file."""
         console = Console()
-        weights = named(self.names or tuple(WEIGHTS))
+        weights = named(self.names or tuple(known_files()))
         states = [_state(weight) for weight in weights]
         for weight, state in zip(weights, states, strict=True):
             console.print(f"{weight.name}: {state}", highlight=False)
@@ -106,14 +143,66 @@ class WeightsPath:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsConvert:
+    """Turn a released LaVie checkpoint into a model folder: safetensors with its noise schedule."""
+
+    stage: Positional[Literal["base", "interpolation", "super_resolution"]]
+    """Which network of the cascade."""
+    out: Path
+    """New folder of the model."""
+    checkpoint: Path | None = None
+    """The .pt or .safetensors file; by default the released one, if it was fetched."""
+    companions: Path | None = None
+    """Folder with vae/, text_encoder/ and tokenizer/ to put into the model, as
+    `lavie weights fetch stable-diffusion-1.4` or `x4-upscaler` lays them into the cache."""
+    dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Number format of the network's tensors; the companions keep fp32."""
+
+    def run(self) -> int:
+        """Read, check every key, write the folder and print where it is."""
+        import torch
+
+        from training.models.exported import ExportedModel, save_model
+        from training.models.released import CHECKPOINT_OF, load_released
+        from training.models.schedule import Objective
+
+        checkpoint = self.checkpoint or find(known_files()[CHECKPOINT_OF[self.stage]])
+        try:
+            net = load_released(checkpoint, self.stage).to(getattr(torch, DTYPES[self.dtype]))
+            autoencoder, text_encoder = self._load_companions()
+            model = ExportedModel(
+                net=net,
+                objective=Objective.of(self.stage),
+                autoencoder=autoencoder,
+                text_encoder=text_encoder,
+                origin=f"{checkpoint.name} sha256 {file_sha256(checkpoint)}",
+            )
+            save_model(model, self.out)
+        except (ValueError, FileNotFoundError, FileExistsError) as error:
+            raise LavieError(str(error)) from error
+        Console().print(str(self.out), soft_wrap=True, highlight=False, markup=False)
+        return 0
+
+    def _load_companions(self) -> tuple[Autoencoder | None, TextEncoder | None]:
+        if self.companions is None:
+            return None, None
+        from training.models.autoencoder import Autoencoder
+        from training.models.text_encoder import TextEncoder
+
+        ensure_torchvision()
+        return Autoencoder.load(self.companions / "vae"), TextEncoder.load(self.companions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Model files: list, fetch, check, path."""
+    """Model files: list, fetch, check, path, convert."""
 
     action: (
         Annotated[WeightsList, subcommand("list")]
         | Annotated[WeightsFetch, subcommand("fetch")]
         | Annotated[WeightsCheck, subcommand("check")]
         | Annotated[WeightsPath, subcommand("path")]
+        | Annotated[WeightsConvert, subcommand("convert")]
     )
     """What to do."""
 
