@@ -136,14 +136,15 @@ def _open_member(archive: Path, name: str) -> Iterator[IO[bytes]]:
             yield extracted
 
 
-def _copy(source: IO[bytes], out: IO[bytes], *, limit_bytes: int, what: str) -> None:
-    """Copy a stream, stopping at the first byte over the limit."""
+def _copy(source: IO[bytes], out: IO[bytes], *, limit_bytes: int, what: str) -> int:
+    """Copy a stream, stopping at the first byte over the limit; returns its length."""
     copied = 0
     while chunk := source.read(_CHUNK_BYTES):
         copied += len(chunk)
         if copied > limit_bytes:
             raise MissingWeights(f"{what}: more than the expected {limit_bytes} bytes")
         out.write(chunk)
+    return copied
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -173,7 +174,10 @@ def _download(url: str, got: Path, *, limit_bytes: int) -> None:
     """One https download in pieces, each try from the start."""
     opener = urllib.request.build_opener(_HttpsOnly)
     with opener.open(url, timeout=60.0) as answer, got.open("wb") as out:
-        _copy(answer, out, limit_bytes=limit_bytes, what=url)
+        copied = _copy(answer, out, limit_bytes=limit_bytes, what=url)
+        promised = int(answer.headers.get("Content-Length", copied))
+    if copied != promised:
+        raise OSError(f"the connection ended after {copied} of {promised} bytes")
 
 
 def _from_url(weight: Weight, got: Path) -> None:

@@ -250,7 +250,7 @@ def file_sha256(path: Path) -> str:
     stamp = cache_dir() / "stamps" / f"{key}.json"
     try:
         known = json.loads(stamp.read_bytes())
-    except (FileNotFoundError, PermissionError, ValueError):
+    except (OSError, ValueError):
         known = {}
     if isinstance(known, dict) and known.get("state") == state:
         return str(known["sha256"])
