@@ -17,7 +17,8 @@ from pipelines.commands.weights import Weights
 from pipelines.presets import PRESETS
 
 DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
-EXIT_ERROR = 1  # something the user must see to; wrong arguments are 2, as everywhere
+EXIT_ERROR = 1  # something the user must see to
+EXIT_USAGE = 2  # wrong arguments, as everywhere
 EXIT_INTERRUPTED = 130
 
 
@@ -38,7 +39,13 @@ def _commands(preset: str | None) -> Any:
     missing = tyro.MISSING
     with_preset = {
         "curate": Curate(sources=missing, out=missing, preset=name, config=config),
-        "select": Select(corpus=missing, preset=name, config=config.select),
+        "select": Select(
+            corpus=missing,
+            preset=name,
+            dedup=config.select.dedup,
+            balance=config.select.balance,
+            buckets=config.select.buckets,
+        ),
         "export": Export(corpus=missing, preset=name, config=config.export),
         "report": Report(corpus=missing, preset=name, config=config.report),
     }
@@ -52,13 +59,17 @@ def _commands(preset: str | None) -> Any:
 
 def parse(arguments: Sequence[str]) -> Any:
     """The command that the arguments ask for, with all its settings."""
-    return tyro.cli(
-        _commands(_preset(arguments)),
-        prog="lavie",
-        description=DESCRIPTION,
-        args=list(arguments),
-        config=(tyro.conf.OmitSubcommandPrefixes,),
-    )
+    try:
+        return tyro.cli(
+            _commands(_preset(arguments)),
+            prog="lavie",
+            description=DESCRIPTION,
+            args=list(arguments),
+            config=(tyro.conf.OmitSubcommandPrefixes,),
+        )
+    except ValueError as error:  # a setting outside its range, named by its dataclass
+        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        raise SystemExit(EXIT_USAGE) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tyro.conf import Suppress
+
 from curation.aesthetics import AestheticsConfig
 from curation.caption_text import CaptionTextConfig
 from curation.captions import CaptionsConfig
@@ -69,8 +71,8 @@ class CurationConfig:
 
     river: RiverConfig = field(default_factory=RiverConfig)
     """What is measured."""
-    select: SelectConfig = field(default_factory=SelectConfig)
-    """Which clips are kept."""
+    select: Suppress[SelectConfig] = field(default_factory=SelectConfig)
+    """Which clips are kept; changed by --rule and --drop-rule, or by `lavie select`."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """How they are cut and packed."""
     report: ReportConfig = field(default_factory=ReportConfig)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow.compute as pc
@@ -17,11 +17,11 @@ from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from curation.decode import DecodingPass
-from curation.errors import NothingToDo
+from curation.errors import MissingWeights, NothingToDo
 from curation.shards import ExportConfig, ShardWriter, finish_shards, plan_shards
 from curation.sources import list_sources
-from curation.station import Station
-from curation.weights import check_weights
+from curation.station import Resources, Station
+from curation.weights import Weight, find, missing
 from pipelines import corpus, river
 from pipelines.config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
@@ -29,6 +29,41 @@ from pipelines.progress import ProgressBars
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, start_ray
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class River:
+    """A configured river: who works, and the layers they will make."""
+
+    decoding: DecodingPass
+    stations: Sequence[Station]
+    layers: dict[str, str]
+
+
+def configure(config: RiverConfig) -> River:
+    """Make the stations and check all that can be checked before any work.
+
+    Raises:
+        MissingWeights: if a station's model files are not there; names each, and what gets them.
+        MissingColumn: if a station reads a column that none before it adds.
+    """
+    decoding = DecodingPass(config.decode)
+    chosen = river.stations(config)
+    require_weights([weight for each in (decoding, *chosen) for weight in each.weights()])
+    return River(decoding, chosen, river.layer_ids(decoding, chosen))
+
+
+def require_weights(weights: Sequence[Weight]) -> None:
+    """Raise one `MissingWeights` that speaks of every file that is missing."""
+    absent = missing(weights)
+    messages = []
+    for weight in absent:
+        try:
+            find(weight)
+        except MissingWeights as error:
+            messages.append(str(error))
+    if messages:
+        raise MissingWeights("\n".join(messages))
 
 
 def measure(
@@ -48,17 +83,18 @@ def measure(
         MissingWeights: before any work, if a station's model files are not there.
         NothingToDo: if not one source could be read.
     """
-    decoding = DecodingPass(config.decode)
-    chosen = river.stations(config)
-    check_weights([weight for each in (decoding, *chosen) for weight in each.weights()])
-    ids = river.layer_ids(decoding, chosen)
+    configured = configure(config)
     num_parts = corpus.deal_sources(
         store, list_sources(specs), sources_per_part=config.sources_per_part
     )
     info = corpus.record(
-        store, num_parts=num_parts, layers=ids, settings=asdict(config), command=command
+        store,
+        num_parts=num_parts,
+        layers=configured.layers,
+        settings=asdict(config),
+        command=command,
     )
-    stages = _stages(store, decoding, chosen, ids, num_parts)
+    stages = _stages(store, configured, num_parts)
     if any(set(stage.units) - stage.done for stage in stages):
         start_ray(ray_address)
         with ProgressBars(console) as bars:
@@ -68,14 +104,8 @@ def measure(
     return info
 
 
-def _stages(
-    store: Store,
-    decoding: DecodingPass,
-    chosen: Sequence[Station],
-    ids: dict[str, str],
-    num_parts: int,
-) -> list[Stage]:
-    units = range(num_parts)
+def _stages(store: Store, configured: River, num_parts: int) -> list[Stage]:
+    units, ids, decoding = range(num_parts), configured.layers, configured.decoding
     stages = [
         Stage(
             name="decode",
@@ -96,7 +126,7 @@ def _stages(
             done=_committed(store, ids[station.name]),
             after=river.stage_after(station, ids),
         )
-        for station in chosen
+        for station in configured.stations
     ]
     return stages
 
@@ -157,10 +187,11 @@ def export(
     done = frozenset(number for number, plan in enumerate(plans) if writer.is_done(plan))
     stage = Stage(
         name="export",
-        job=ExportJob(writer, plans),
-        resources=config.resources,
+        job=ExportJob(writer),
+        resources=Resources(cpus=config.threads),
         units=range(len(plans)),
         done=done,
+        plans=plans,
     )
     if len(done) < len(plans):
         start_ray(ray_address)

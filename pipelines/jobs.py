@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from curation.corpus.parts import read_clips, read_table, to_parquet
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.decode import DecodingPass
-from curation.shards import ShardWriter
+from curation.shards import ShardPlan, ShardWriter
 from curation.station import Station, check_output, made_by
 
 
@@ -35,7 +35,7 @@ class DecodeJob:
         """Start the decoder's child process."""
         self.decoding.setup()
 
-    def run(self, unit: int) -> dict[str, int]:
+    def run(self, unit: int, plan: Any = None) -> dict[str, int]:
         """Commit one part; `scenes` last, since it is the file that says the unit is done."""
         sources = read_table(self.store, layout.sources(unit))
         tables = self.decoding(sources)
@@ -71,7 +71,7 @@ class StationJob:
         """Load the station's models."""
         self.station.setup()
 
-    def run(self, unit: int) -> dict[str, int]:
+    def run(self, unit: int, plan: Any = None) -> dict[str, int]:
         """Commit one part."""
         clips = read_clips(self.store, self.layers, unit, self.station.needs)
         added = self.station(clips)
@@ -90,16 +90,14 @@ class ExportJob:
     """Shard N of a plan -> one tar and its index rows."""
 
     writer: ShardWriter
-    plans: list[Any] = field(repr=False)
 
     def setup(self) -> None:
         """Find the encoder."""
         self.writer.setup()
 
-    def run(self, unit: int) -> dict[str, int]:
+    def run(self, unit: int, plan: ShardPlan) -> dict[str, int]:
         """Commit one shard."""
-        counts: dict[str, int] = self.writer(self.plans[unit])
-        return counts
+        return self.writer(plan)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -29,9 +29,9 @@ def vimeo25m() -> CurationConfig:
     """
     river = RiverConfig(
         sources_per_part=64,  # hours of video a part: a worker killed loses minutes
-        embeddings=EmbeddingsConfig(engine="open_clip", model="ViT-L-14", pretrained="openai"),
-        aesthetics=AestheticsConfig(head="v2-l14"),
-        taxonomy=TaxonomyConfig(engine="zero_shot"),
+        embeddings=EmbeddingsConfig(engine="open_clip"),
+        aesthetics=AestheticsConfig(head="v2_l14"),
+        taxonomy=TaxonomyConfig(engine="clip"),
         captions=CaptionsConfig(engines=("given",)),
     )
     return CurationConfig(river=river, select=rule_presets.paper())
@@ -51,7 +51,7 @@ def embedded() -> CurationConfig:
         sources_per_part=1,  # a handful of films on a laptop: every film its own part
         decode=DecodeConfig(threads=2),
         embeddings=EmbeddingsConfig(engine="efficientnet_lite0"),
-        taxonomy=TaxonomyConfig(engine="imagenet_tags"),
+        taxonomy=TaxonomyConfig(engine="imagenet"),
         captions=CaptionsConfig(engines=("given", "tags")),
     )
     return CurationConfig(
@@ -70,7 +70,7 @@ def tiny() -> CurationConfig:
         decode=DecodeConfig(threads=1),
         captions=CaptionsConfig(engines=("given",)),
     )
-    return replace(config, river=river, select=rule_presets.tiny())
+    return replace(config, river=river, select=rule_presets.everything())
 
 
 PRESETS: dict[str, Callable[[], CurationConfig]] = {

@@ -44,8 +44,13 @@ class Job(Protocol):
     def setup(self) -> None:
         """Load models, start children."""
 
-    def run(self, unit: int) -> dict[str, int]:
-        """Commit one unit; returns counters such as {"clips": 12}."""
+    def run(self, unit: int, plan: Any) -> dict[str, int]:
+        """Commit one unit; returns counters such as {"clips": 12}.
+
+        Args:
+            unit: its number.
+            plan: its entry of `Stage.plans`; None where the number says it all.
+        """
 
     def close(self) -> None:
         """Let go of what `setup` took."""
@@ -67,6 +72,8 @@ class Stage:
     """Units that are committed already."""
     after: tuple[str, ...] = ()
     """Stages that must have committed the same unit before."""
+    plans: Sequence[Any] | None = None
+    """A few numbers for each unit, by its number, where the number alone does not say what to do."""
 
 
 @dataclass(slots=True)
@@ -103,13 +110,13 @@ class Worker:
         self._job = job
         self._ready = False
 
-    def run(self, unit: int) -> tuple[dict[str, int], float, float, int]:
+    def run(self, unit: int, plan: Any) -> tuple[dict[str, int], float, float, int]:
         """Run one unit; returns its counters, wall and CPU seconds, and resident bytes."""
         begin, cpu_begin = time.monotonic(), _family_cpu_s()
         if not self._ready:
             self._job.setup()
             self._ready = True
-        counts = self._job.run(unit)
+        counts = self._job.run(unit, plan)
         return (
             counts,
             time.monotonic() - begin,
@@ -262,7 +269,8 @@ class _Scheduler:
                 if hand is None:
                     break
                 hand.unit = heapq.heappop(self._ready[stage.name])
-                self._pending[hand.actor.run.remote(hand.unit)] = hand
+                plan = None if stage.plans is None else stage.plans[hand.unit]
+                self._pending[hand.actor.run.remote(hand.unit, plan)] = hand
 
     def _backlog(self, stage: Stage) -> float:
         """Units that wait per worker, were one more hired."""

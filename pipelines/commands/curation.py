@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
 
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
@@ -16,12 +17,25 @@ from curation.corpus.shards import verify_shards
 from curation.corpus.store import Store
 from curation.errors import LavieError
 from curation.report import ReportConfig, write_report
-from curation.select import Funnel, SelectConfig, select
+from curation import rule_presets
+from curation.select import (
+    Balance,
+    Buckets,
+    Dedup,
+    Funnel,
+    SelectConfig,
+    SelectResources,
+    change_rules,
+    check_selection,
+    parse_rule,
+    select,
+)
 from curation.shards import ExportConfig
 from pipelines import curate
 from pipelines.config import CurationConfig
 from pipelines.corpus import locked
-from pipelines.presets import PresetName
+from pipelines.presets import PRESETS, PresetName
+from pipelines.progress import PartBar
 
 
 def _console() -> Console:
@@ -51,6 +65,10 @@ class Curate:
     """Stop after this step: measure, select, export or report."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    rule: UseAppendAction[tuple[str, ...]] = ()
+    """One more rule for the selection: 'aesthetic_score>=4.5', 'motion_mean>=q0.25'; repeatable."""
+    drop_rule: UseAppendAction[tuple[str, ...]] = ()
+    """Name of a preset's rule to leave out; repeatable."""
     config: OmitArgPrefixes[CurationConfig] = field(default_factory=CurationConfig)
     """Settings of every step."""
 
@@ -60,6 +78,10 @@ class Curate:
         if self.until not in steps:
             raise LavieError(f"--until must be one of {', '.join(steps)}, got {self.until!r}")
         last = steps.index(self.until)
+        rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
+        planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
+        if last >= 1:
+            check_selection(planned, self.selection, rules)
         console, store = _console(), Store(self.out)
         with locked(store):
             info = curate.measure(
@@ -71,8 +93,7 @@ class Curate:
                 ray_address=self.ray_address,
             )
             if last >= 1:
-                funnel = select(store, info, self.selection, self.config.select)
-                console.print(funnel_table(funnel))
+                _select(store, info, self.selection, rules, console)
             if last >= 2:
                 _export(store, info, self.selection, self.config.export, console, self.ray_address)
             if last >= 3:
@@ -89,16 +110,47 @@ class Select:
     name: str = "default"
     """Name of the selection; an existing one of this name is replaced."""
     preset: PresetName = "embedded"
-    """Where the defaults of the rules come from."""
-    config: OmitArgPrefixes[SelectConfig] = field(default_factory=SelectConfig)
-    """The rules."""
+    """Where the rules and the defaults of all other flags come from."""
+    rule: UseAppendAction[tuple[str, ...]] = ()
+    """One more rule: 'aesthetic_score>=4.5', 'motion_mean>=q0.25', 'category!=Comedy'; repeatable."""
+    drop_rule: UseAppendAction[tuple[str, ...]] = ()
+    """Name of a preset's rule to leave out; repeatable."""
+    like: str | None = None
+    """Rules of a published recipe instead of the preset's, as `curation/rule_presets.py` names them:
+    paper, svd, open_sora, movie_gen, goku, allegro, cosmos, internvid."""
+    quality_column: str | None = None
+    """Number that decides which of several duplicates is the best one."""
+    dedup: Dedup = field(default_factory=Dedup)
+    """Which clips are the same."""
+    balance: Balance = field(default_factory=Balance)
+    """How much of one kind is kept."""
+    buckets: Buckets = field(default_factory=Buckets)
+    """How kept clips are dealt into shards."""
+    resources: SelectResources = field(default_factory=SelectResources)
+    """What the query may use; the result does not depend on it."""
+
+    @property
+    def config(self) -> SelectConfig:
+        """The effective selection."""
+        recipes = rule_presets.PRESETS
+        if self.like is not None and self.like not in recipes:
+            raise LavieError(f"--like must be one of {', '.join(recipes)}, got {self.like!r}")
+        start = recipes[self.like]() if self.like else PRESETS[self.preset]().select
+        changed = changed_rules(start, add=self.rule, drop=self.drop_rule)
+        return replace(
+            changed,
+            dedup=self.dedup,
+            balance=self.balance,
+            buckets=self.buckets,
+            quality_column=self.quality_column or changed.quality_column,
+        )
 
     def run(self) -> int:
         """Select and print the funnel."""
         store = Store(self.corpus)
         with locked(store):
-            funnel = select(store, read_corpus(store), self.name, self.config)
-        _console().print(funnel_table(funnel))
+            info, config = read_corpus(store), self.config
+            _select(store, info, self.name, config, _console(), resources=self.resources)
         return 0
 
 
@@ -202,22 +254,54 @@ class Verify:
         return 1 if faults else 0
 
 
+def changed_rules(
+    config: SelectConfig, *, add: Sequence[str], drop: Sequence[str]
+) -> SelectConfig:
+    """A selection with the rules that the user typed.
+
+    Raises:
+        LavieError: for a rule that cannot be read or dropped.
+    """
+    try:
+        return change_rules(config, add=[parse_rule(text) for text in add], drop=drop)
+    except ValueError as error:
+        raise LavieError(str(error)) from error
+
+
 def funnel_table(funnel: Funnel) -> Table:
     """The funnel for a terminal."""
-    table = Table(title="funnel")
-    table.add_column("step")
-    for header in ("clips", "hours", "kept", "fail this rule", "fail only this"):
+    table = Table(title=f"funnel: {funnel.sources} sources, {funnel.clips.clips:,} scenes")
+    table.add_column("rule")
+    for header in ("clips left", "hours left", "share", "fails it", "fails only it"):
         table.add_column(header, justify="right")
+    table.add_row(
+        "all scenes", f"{funnel.clips.clips:,}", f"{funnel.clips.hours:.3f}", "100.0%", "", ""
+    )
     for step in funnel.steps:
+        name = step.rule if step.allows == step.rule else f"{step.rule}  [dim]{step.allows}[/dim]"
         table.add_row(
-            step.name,
-            f"{step.clips:,}",
-            f"{step.hours:.3f}",
-            f"{step.share:.1%}",
-            f"{step.removed_alone:,}",
-            f"{step.removed_only_by:,}",
+            name,
+            f"{step.left.clips:,}",
+            f"{step.left.hours:.3f}",
+            f"{step.share_left:.1%}",
+            f"{step.removed_alone.clips:,}",
+            f"{step.removed_only.clips:,}",
         )
     return table
+
+
+def _select(
+    store: Store,
+    info: CorpusInfo,
+    name: str,
+    config: SelectConfig,
+    console: Console,
+    *,
+    resources: SelectResources | None = None,
+) -> None:
+    with PartBar(console) as bar:
+        funnel = select(store, info, name, config, resources=resources, on_progress=bar.advance)
+    console.print(funnel_table(funnel))
 
 
 def _export(

@@ -51,7 +51,7 @@ class Touch:
     def setup(self) -> None:
         pass
 
-    def run(self, unit: int) -> dict[str, int]:
+    def run(self, unit: int, plan: object) -> dict[str, int]:
         tries = self.folder / f"{self.name}-{unit}"
         with tries.open("a") as file:
             file.write("x")

@@ -39,8 +39,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_columns_of_several_layers_and_of_the_source_stand_side_by_side(store: Store) -> None:
-    clips = read_clips(store, LAYERS, 0, ["nsfw_score", "codec", "num_frames"])
-    assert clips.column_names == ["clip_id", "nsfw_score", "codec", "num_frames"]
+    clips = read_clips(store, LAYERS, 0, ["nsfw_score", "codec", "num_frames", "source_row"])
+    assert clips.column_names == ["clip_id", "nsfw_score", "codec", "num_frames", "source_row"]
     assert clips["codec"].to_pylist() == ["vp9", "vp9", "h264"]
     assert clips["nsfw_score"].to_pylist() == pytest.approx([0.1, 0.2, 0.3])
 
