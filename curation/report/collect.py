@@ -1,0 +1,191 @@
+"""One streaming pass over the parts of a corpus: every counter of the report.
+
+One part's columns are in memory at a time; keyframes and embeddings are not read here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_clips, read_table
+from curation.corpus.schema import LAYER_OF
+from curation.corpus.selection import read_verdicts
+from curation.corpus.store import Store
+from curation.errors import TornPart
+from curation.report.gallery import Choice
+from curation.report.measures import ALWAYS_READ, MEASURES, WORDS, Measure, Word, numbers
+from curation.report.statistics import Distribution, Tally
+
+POPULATIONS = ("all", "kept")
+"""All clips of the corpus; those that the selection keeps."""
+MS_PER_S = 1000
+
+
+@dataclass(slots=True)
+class ClipStatistics:
+    """Counters over clips, for all of them or for the kept ones."""
+
+    clips: int = 0
+    images: int = 0
+    duration_ms: int = 0
+    numbers: dict[str, Distribution] = field(default_factory=dict)
+    words: dict[str, Tally] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, columns: frozenset[str]) -> ClipStatistics:
+        """Empty counters for the figures that ``columns`` allow."""
+        return cls(
+            numbers={m.name: Distribution(m.edges) for m in available(MEASURES, columns)},
+            words={w.name: Tally() for w in available(WORDS, columns)},
+        )
+
+    def add(self, clips: pa.Table) -> None:
+        """Count some clips."""
+        duration_s = numbers(clips, "duration_s")
+        is_video = duration_s != 0
+        self.clips += len(clips)
+        self.images += len(clips) - int(is_video.sum())
+        self.duration_ms += int(np.rint(np.nan_to_num(duration_s) * MS_PER_S).sum())
+        for measure in MEASURES:
+            if measure.name in self.numbers:
+                values = measure.values(clips)
+                self.numbers[measure.name].add(values[is_video] if measure.videos_only else values)
+        for word in WORDS:
+            if word.name in self.words:
+                self.words[word.name].add(word.values(clips))
+
+    def merge(self, other: ClipStatistics) -> None:
+        """Add up with counters over other clips."""
+        self.clips += other.clips
+        self.images += other.images
+        self.duration_ms += other.duration_ms
+        for name, distribution in other.numbers.items():
+            self.numbers[name].merge(distribution)
+        for name, tally in other.words.items():
+            self.words[name].merge(tally)
+
+
+@dataclass(slots=True)
+class SourceStatistics:
+    """Counters over sources."""
+
+    sources: int = 0
+    size_bytes: int = 0
+    duration_ms: int = 0
+    rejects: Tally = field(default_factory=Tally)
+
+    def add(self, sources: pa.Table, probe: pa.Table) -> None:
+        """Count the sources of one part."""
+        self.sources += len(sources)
+        self.size_bytes += pc.sum(sources["size_bytes"]).as_py() or 0
+        duration_s = np.nan_to_num(numbers(probe, "source_duration_s"))
+        self.duration_ms += int(np.rint(duration_s * MS_PER_S).sum())
+        self.rejects.add(probe["source_reject"])
+
+    def merge(self, other: SourceStatistics) -> None:
+        """Add up with counters over other sources."""
+        self.sources += other.sources
+        self.size_bytes += other.size_bytes
+        self.duration_ms += other.duration_ms
+        self.rejects.merge(other.rejects)
+
+
+@dataclass(slots=True)
+class Collected:
+    """All that one pass gathers."""
+
+    sources: SourceStatistics
+    clips: dict[str, ClipStatistics]
+    kept_shown: Choice
+    rejected_shown: Choice
+    columns: frozenset[str]
+
+
+def available(figures: tuple[Any, ...], columns: frozenset[str]) -> list[Any]:
+    """Those of some figures whose columns are there."""
+    return [figure for figure in figures if columns.issuperset(figure.columns)]
+
+
+def columns_of(info: CorpusInfo) -> frozenset[str]:
+    """Columns of all figures that this corpus has."""
+    wanted = {column for figure in (*MEASURES, *WORDS) for column in figure.columns}
+    present = {"sources", *info.layers}
+    return frozenset(c for c in wanted if LAYER_OF[c] in present) | set(ALWAYS_READ)
+
+
+def collect(
+    store: Store, info: CorpusInfo, selection: str, *, kept: int, rejected: int
+) -> Collected:
+    """Read every part once.
+
+    Args:
+        store: the corpus.
+        info: its corpus.json.
+        selection: whose verdicts to read.
+        kept: how many kept clips to choose for the contact sheet.
+        rejected: how many rejected ones.
+
+    Raises:
+        TornPart: if a part's verdicts do not line up with its clips.
+    """
+    columns = columns_of(info)
+    found = Collected(
+        sources=SourceStatistics(),
+        clips={name: ClipStatistics.of(columns) for name in POPULATIONS},
+        kept_shown=Choice(kept),
+        rejected_shown=Choice(rejected),
+        columns=columns,
+    )
+    for part in range(info.num_parts):
+        sources = read_table(store, layout.sources(part), ["size_bytes"])
+        probe_path = layout.layer(info.layers["probe"], part)
+        probe = read_table(store, probe_path, ["source_reject", "source_duration_s"])
+        found.sources.add(sources, probe)
+        clips = read_clips(store, info.layers, part, sorted(columns))
+        _add_clips(found, part, clips, _verdicts(store, selection, part, clips))
+    return found
+
+
+def _verdicts(store: Store, selection: str, part: int, clips: pa.Table) -> pa.Table:
+    columns = ["clip_id", "keep", "failed_rules", "bucket"]
+    verdicts = read_verdicts(store, selection, part, columns)
+    if not verdicts["clip_id"].equals(clips["clip_id"]):
+        raise TornPart(
+            f"{store.root}/{layout.selection(selection)}/{layout.part_file(part)}: its rows are not "
+            "those of the scenes layer; run `lavie select` again"
+        )
+    return verdicts
+
+
+def _add_clips(found: Collected, part: int, clips: pa.Table, verdicts: pa.Table) -> None:
+    found.clips["all"].add(clips)
+    found.clips["kept"].add(clips.filter(verdicts["keep"]))
+    keep: NDArray[np.bool_] = verdicts["keep"].combine_chunks().to_numpy(zero_copy_only=False)
+    # A scene that the scenes layer rejected has no keyframe to show.
+    has_picture = pc.is_null(clips["scene_reject"]).combine_chunks().to_numpy(zero_copy_only=False)
+    shown = verdicts.filter(pa.array(keep & has_picture))
+    found.kept_shown.add(part, shown["clip_id"], shown["bucket"])
+    hidden = verdicts.filter(pa.array(~keep & has_picture))
+    found.rejected_shown.add(part, hidden["clip_id"], pc.list_element(hidden["failed_rules"], 0))
+
+
+def left_out(columns: frozenset[str]) -> list[dict[str, str]]:
+    """Figures that this corpus cannot have, and the station that would add each."""
+    missing: list[dict[str, str]] = []
+    figures: tuple[Measure | Word, ...] = (*MEASURES, *WORDS)
+    for figure in figures:
+        for column in figure.columns:
+            if column not in columns:
+                missing.append(
+                    {"figure": figure.title, "column": column, "station": LAYER_OF[column]}
+                )
+                break
+    return missing

@@ -1,0 +1,236 @@
+"""Contact sheets: a few kept and a few rejected clips, one picture each.
+
+Which clips are shown follows from their ids alone: an id is a uuid5, a digest, so the smallest ids are
+a fair draw that any order of parts gives again.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_clips
+from curation.corpus.schema import CLIP_COLUMNS, LAYER_OF
+from curation.corpus.selection import read_verdicts
+from curation.corpus.store import Store
+from curation.errors import TornPart
+from curation.report.config import ReportConfig
+from curation.report.text import cut_text, safe_uri
+
+CARD_COLUMNS = (
+    "uri",
+    "start_s",
+    "duration_s",
+    "width",
+    "height",
+    "fps",
+    "motion_mean",
+    "brightness_mean",
+    "aesthetic_score",
+    "text_area_share",
+    "nsfw_score",
+    "category",
+    "tags",
+    "caption",
+    "caption_engine",
+)
+"""What a card may say of its clip, as far as the corpus has it."""
+MAX_CAPTION_CHARS = 200
+MAX_NAME_CHARS = 80
+MAX_PIXELS = 1 << 24
+"""A keyframe's short side is at most 384 px; more pixels than this are no keyframe."""
+ROWS_AT_ONCE = 64
+
+
+@dataclass(slots=True)
+class Choice:
+    """Clips to show: as even as possible over their strata (reasons, buckets), the smallest ids first.
+
+    Args:
+        limit: how many at most.
+    """
+
+    limit: int
+    strata: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, part: int, clip_ids: pa.ChunkedArray, strata: pa.ChunkedArray) -> None:
+        """Consider the clips of one part."""
+        table = pa.table({"clip_id": clip_ids, "stratum": pc.fill_null(strata, "")})
+        for stratum in pc.unique(table["stratum"]).to_pylist():
+            ids = table.filter(pc.equal(table["stratum"], stratum))["clip_id"]
+            best = pc.take(ids, pc.bottom_k_unstable(ids, k=self.limit)).to_pylist()
+            self._keep(stratum, [(clip_id, part) for clip_id in best])
+
+    def merge(self, other: Choice) -> None:
+        """Add up with a choice among other clips."""
+        for stratum, clips in other.strata.items():
+            self._keep(stratum, clips)
+
+    def _keep(self, stratum: str, clips: Iterable[tuple[str, int]]) -> None:
+        self.strata[stratum] = sorted([*self.strata[stratum], *clips])[: self.limit]
+
+    def chosen(self) -> list[tuple[str, int]]:
+        """Clip id and part, one stratum after the other in turns."""
+        names = sorted(self.strata)
+        turns = [
+            (turn, name, clip) for name in names for turn, clip in enumerate(self.strata[name])
+        ]
+        first = sorted(turns, key=lambda entry: (entry[0], entry[1]))[: self.limit]
+        # Shown stratum by stratum, so that neighbours share their reason.
+        return [clip for _, _, clip in sorted(first, key=lambda entry: (entry[1], entry[0]))]
+
+
+def cards(
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    chosen: Sequence[tuple[str, int]],
+    *,
+    rules: Mapping[str, str],
+    config: ReportConfig,
+) -> list[dict[str, Any]]:
+    """What the contact sheet says of each chosen clip, in their order.
+
+    Args:
+        store: the corpus.
+        info: its corpus.json.
+        selection: whose verdicts.
+        chosen: clip ids and parts.
+        rules: rule -> the column it reads.
+        config: size and quality of the pictures, and which are left out.
+
+    Returns:
+        One dict a clip; `picture` is base64 of a JPEG, '' where it is left out (`withheld` says why).
+    """
+    by_part: dict[int, set[str]] = defaultdict(set)
+    for clip_id, part in chosen:
+        by_part[part].add(clip_id)
+    found: dict[str, dict[str, Any]] = {}
+    for part in sorted(by_part):
+        found |= _part_cards(store, info, selection, part, by_part[part], rules)
+        frames = _middle_keyframes(store, info, part, by_part[part])
+        for clip_id in by_part[part]:
+            found[clip_id] |= _picture(frames.get(clip_id), found[clip_id], config)
+    return [found[clip_id] for clip_id, _ in chosen]
+
+
+def _part_cards(
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    part: int,
+    clip_ids: set[str],
+    rules: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    present = {"sources", *info.layers}
+    asked = [*CARD_COLUMNS, *(c for c in rules.values() if c in CLIP_COLUMNS)]
+    columns = [c for c in dict.fromkeys(asked) if LAYER_OF[c] in present]
+    wanted = pa.array(sorted(clip_ids))
+    verdicts = read_verdicts(store, selection, part, ["clip_id", "failed_rules", "bucket", "tier"])
+    chosen = pc.is_in(verdicts["clip_id"], wanted)
+    clips = read_clips(store, info.layers, part, columns).filter(chosen).to_pylist()
+    return {
+        clip["clip_id"]: _card(clip, verdict, rules)
+        for clip, verdict in zip(clips, verdicts.filter(chosen).to_pylist(), strict=True)
+    }
+
+
+def _card(
+    clip: dict[str, Any], verdict: dict[str, Any], rules: Mapping[str, str]
+) -> dict[str, Any]:
+    clip |= {
+        "short_side": min(clip["width"], clip["height"]),
+        "aspect": clip["width"] / clip["height"] if clip["height"] else None,
+    }
+    card = {name: clip[name] for name in CARD_COLUMNS if name in clip}
+    return card | {
+        "clip_id": clip["clip_id"],
+        "uri": safe_uri(clip["uri"]),
+        "name": cut_text(safe_uri(clip["uri"]).rstrip("/").rpartition("/")[2], MAX_NAME_CHARS),
+        "caption": cut_text(clip.get("caption") or "", MAX_CAPTION_CHARS),
+        "tags": [cut_text(tag, MAX_NAME_CHARS) for tag in (clip.get("tags") or [])[:3]],
+        "bucket": verdict["bucket"],
+        "tier": verdict["tier"],
+        "failed": [
+            {
+                "rule": rule,
+                "column": rules.get(rule),
+                "value": _number(clip.get(rules.get(rule, ""))),
+            }
+            for rule in verdict["failed_rules"]
+        ],
+    }
+
+
+def _number(value: Any) -> float | None:
+    """A value that can be shown beside a rule: numbers only."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _middle_keyframes(
+    store: Store, info: CorpusInfo, part: int, clip_ids: set[str]
+) -> dict[str, bytes]:
+    """The keyframe in the middle of each clip that has some; a few rows are in memory at a time."""
+    if "keyframes" not in info.layers:
+        return {}
+    path = layout.layer(info.layers["keyframes"], part)
+    found: dict[str, bytes] = {}
+    try:
+        with store.filesystem.open_input_file(store.path(path)) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            for rows in parquet.iter_batches(ROWS_AT_ONCE, columns=["clip_id", "keyframes"]):
+                for clip_id, frames in zip(rows["clip_id"], rows["keyframes"], strict=True):
+                    if clip_id.as_py() in clip_ids and frames.is_valid and len(frames):
+                        found[clip_id.as_py()] = frames[len(frames) // 2].as_py()
+    except pa.ArrowInvalid as error:
+        raise TornPart(f"{store.root}/{path}: not a whole Parquet file ({error})") from error
+    return found
+
+
+def _picture(
+    keyframe: bytes | None, card: Mapping[str, Any], config: ReportConfig
+) -> dict[str, str]:
+    if keyframe is None:
+        return {"picture": "", "withheld": "no keyframe"}
+    if (card.get("nsfw_score") or 0.0) > config.hide_nsfw_above:
+        return {"picture": "", "withheld": "picture withheld: may be explicit"}
+    data = small_jpeg(keyframe, side_px=config.picture_side_px, quality=config.picture_quality)
+    if data is None:
+        return {"picture": "", "withheld": "keyframe unreadable"}
+    return {"picture": base64.b64encode(data).decode("ascii"), "withheld": ""}
+
+
+def small_jpeg(keyframe: bytes, *, side_px: int, quality: int) -> bytes | None:
+    """A keyframe, decoded and encoded again: only pixels travel into the page, no metadata.
+
+    Args:
+        keyframe: JPEG or WebP bytes.
+        side_px: longer side of the result at most.
+        quality: of the JPEG, 1..95.
+
+    Returns:
+        JPEG bytes; None if the keyframe is no picture, or one of too many pixels.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(keyframe), formats=("JPEG", "WEBP")) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                return None
+            rgb = picture.convert("RGB")
+    except (UnidentifiedImageError, OSError):
+        return None
+    rgb.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    rgb.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()

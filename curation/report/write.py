@@ -1,0 +1,129 @@
+"""Write a report: gather, put into statistics.json, draw the page from it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo, canonical_json
+from curation.corpus.parts import LAYER_METADATA
+from curation.corpus.schema import LAYERS
+from curation.corpus.selection import read_funnel, read_rules
+from curation.corpus.store import Store
+from curation.errors import CorpusError
+from curation.report.collect import Collected, collect
+from curation.report.config import ReportConfig, ReportPaths
+from curation.report.figures import (
+    REPORT_VERSION,
+    beside_lavie,
+    funnel_figure,
+    headline,
+    rejected_sources,
+    remarks,
+    report_figures,
+    without_values,
+)
+from curation.report.gallery import cards
+from curation.report.page import render
+from curation.report.text import safe_command, safe_settings
+
+PAGE = "index.html"
+STATISTICS = "statistics.json"
+
+
+def write_report(
+    store: Store, info: CorpusInfo, selection: str, config: ReportConfig
+) -> ReportPaths:
+    """Write `reports/<selection>/index.html` and `statistics.json`.
+
+    The same corpus and settings give the same bytes: no clock, no chance.
+
+    Args:
+        store: the corpus.
+        info: its corpus.json.
+        selection: name of a finished selection.
+        config: what the page shows.
+
+    Raises:
+        CorpusError: if there is no such selection, or it was made from other layers than the current.
+        TornPart: if a file is damaged or its rows do not line up.
+    """
+    rules = read_rules(store, selection)
+    _check_layers(rules, info, selection)
+    found = collect(
+        store, info, selection, kept=config.num_kept_shown, rejected=config.num_rejected_shown
+    )
+    statistics = _statistics(store, info, selection, found, rules)
+    shown = statistics["contact_sheet"] = {}
+    pictures: dict[str, str] = {}
+    columns = {_label(rule): rule["column"] for rule in rules["config"]["rules"]}
+    for name, choice in (("kept", found.kept_shown), ("rejected", found.rejected_shown)):
+        chosen = choice.chosen()
+        made = cards(store, info, selection, chosen, rules=columns, config=config)
+        pictures |= {card["clip_id"]: card.pop("picture") for card in made}
+        shown[name] = made
+    folder = layout.report(selection)
+    paths = ReportPaths(page=f"{folder}/{PAGE}", statistics=f"{folder}/{STATISTICS}")
+    store.write(paths.statistics, canonical_json(statistics))
+    store.write(paths.page, render(statistics, pictures).encode())
+    return paths
+
+
+def _label(rule: dict[str, Any]) -> str:
+    return str(rule["name"] or rule["column"])
+
+
+def _check_layers(rules: dict[str, Any], info: CorpusInfo, selection: str) -> None:
+    """A funnel over one layer beside distributions of another would contradict each other."""
+    for name, layer in rules["layers"].items():
+        if info.layers.get(name) != layer:
+            raise CorpusError(
+                f"selection {selection!r} was made from the layer {layer}, the corpus now has "
+                f"{info.layers.get(name)}: run `lavie select` again"
+            )
+
+
+def _statistics(
+    store: Store, info: CorpusInfo, selection: str, found: Collected, rules: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything but the contact sheet."""
+    figures = report_figures(found)
+    return {
+        "report_version": REPORT_VERSION,
+        "schema_version": info.schema_version,
+        "selection": selection,
+        "command": safe_command(info.created_by),
+        "headline": headline(found),
+        "remarks": remarks(found, figures),
+        "funnel": funnel_figure(read_funnel(store, selection), found),
+        "rejected_sources": rejected_sources(found),
+        "beside_lavie": beside_lavie(figures),
+        "figures": figures,
+        "left_out": without_values(found, figures),
+        "lineage": {
+            "num_parts": info.num_parts,
+            "layers": [_lineage(store, info, name) for name in LAYERS if name in info.layers],
+            "settings": safe_settings(info.settings),
+            "selection": safe_settings(rules["config"]),
+        },
+    }
+
+
+def _lineage(store: Store, info: CorpusInfo, name: str) -> dict[str, Any]:
+    """What made one layer, as its files say."""
+    layer = info.layers[name]
+    made: dict[str, Any] = {}
+    if info.num_parts:
+        path = store.path(layout.layer(layer, 0))
+        metadata = pq.read_schema(path, filesystem=store.filesystem).metadata or {}
+        made = json.loads(metadata.get(LAYER_METADATA, b"{}"))
+    return {
+        "name": name,
+        "layer": layer,
+        "version": made.get("version"),
+        "settings": safe_settings(made.get("settings", {})),
+        "weights": made.get("weights", {}),
+    }
