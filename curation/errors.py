@@ -5,6 +5,7 @@
     LavieError
     +-- BadSource            one source cannot be used; becomes a row with `reason`, never stops a run
     +-- MissingWeights       a model file is absent or has other bytes; stops a run before any work
+    +-- ModelUnavailable     a model cannot be asked (no pictures, no key, server gone); stops a run
     +-- CorpusError          the corpus on disk is not what the command needs
     |   +-- MissingColumn    a station or rule needs a column that no layer of this corpus holds
     |   +-- TornPart         a committed file is unreadable or its rows do not line up
@@ -38,6 +39,13 @@ class BadSource(LavieError):
 
 class MissingWeights(LavieError):
     """A model file that a chosen station needs is absent or has other bytes than expected."""
+
+
+class ModelUnavailable(LavieError):
+    """A model that was chosen cannot be asked: no pictures taken, key or package missing, server down.
+
+    Found before any work; or in mid-run, where going on would only make failed rows.
+    """
 
 
 class CorpusError(LavieError):

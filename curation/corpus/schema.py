@@ -230,17 +230,71 @@ TAXONOMY = (
 )
 
 CAPTIONS = (
-    Column("caption", STR, "the caption to train with; null where there is none"),
+    Column("caption", STR, "the caption to train with, short; null where there is none"),
+    Column("caption_long", STR, "a paragraph; null where no model wrote the caption"),
     Column(
-        "caption_engine", STR, "'given', 'tags' (stop-gap, not a caption model) or the model engine"
+        "captions",
+        STRINGS,
+        "up to three texts to train with: `caption`, `caption_long`, the source's own; empty where "
+        "there is no caption",
     ),
-    Column("caption_model", STR, "model id and digest, or the column or station that it came from"),
-    Column("caption_prompt", STR, "name and version of the prompt; null where no model was asked"),
+    Column(
+        "caption_weights",
+        pa.list_(pa.float32()),
+        "how often to draw each of `captions`; sums to 1, empty likewise",
+        "0..1",
+    ),
+    Column("caption_subject", STR, "who or what; null where no model wrote the caption"),
+    Column("caption_action", STR, "what it does; null likewise, empty where nothing happens"),
+    Column("caption_setting", STR, "where and when; null likewise"),
+    Column("caption_style", STR, "the look; null likewise"),
+    Column("caption_camera", STR, "shot size and movement; null likewise"),
+    Column(
+        "caption_screen_text",
+        STR,
+        "text that the model read in the picture; null likewise, empty where there is none",
+    ),
+    Column(
+        "caption_engine",
+        STR,
+        "'given', 'tags' (stop-gap, not a caption model), or the model engine that was asked "
+        "('transformers', 'endpoint', 'vllm'); null where no engine had a word to say",
+    ),
+    Column(
+        "caption_model",
+        STR,
+        "model that was asked, or the column or station that the text came from; null as engine",
+    ),
+    Column(
+        "caption_model_digest",
+        STR,
+        "sha256 over the model's files, or what the server calls its fingerprint; null where no "
+        "model was asked or its server says nothing",
+    ),
+    Column(
+        "caption_prompt",
+        STR,
+        "name, version and digest of the prompt; null where no model was asked",
+    ),
+    Column(
+        "caption_tokens_in",
+        I32,
+        "tokens of prompt and pictures over all tries; null where no model counted any",
+    ),
+    Column("caption_tokens_out", I32, "tokens that the model wrote over all tries; null likewise"),
     Column(
         "caption_status",
         STR,
-        "'ok', 'nothing_given' or 'no_tags' (the last engine asked had nothing to say)",
+        "'ok', 'nothing_given' or 'no_tags' (the last engine asked had nothing to say), "
+        "'no_keyframes' (nothing to show a model), 'failed' (see reason; can be asked again)",
     ),
+    Column(
+        "caption_reason",
+        STR,
+        "why a model gave no caption (a word of `curation.captioners.captioner.FAILURES`); null "
+        "unless failed",
+    ),
+    Column("caption_detail", STR, "what was seen then, for a person; null unless failed"),
 )
 
 CAPTION_TEXT = (
