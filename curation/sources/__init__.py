@@ -1,0 +1,20 @@
+"""Which sources there are, and their bytes on the local disk.
+
+A source is named by a file, a folder, a glob, an ``s3://`` or ``gs://`` object or prefix, or a row
+of a list (CSV, JSON lines, Parquet). Listing opens no media file; whatever is wrong with one is
+found when it is fetched, and becomes a reason in its row.
+
+Links: one given on the command line is followed, once, when listing, for the user asked for it. One
+found in a folder, by a glob or in a list stays a row as it is, and the gate refuses it
+('not_regular'): it may lead out of what the user meant to share. Folders behind links are not
+entered.
+
+Credentials belong into the environment or the configuration of the cloud's tools: a URI that
+carries some is refused, so that none can get into a corpus or a log.
+"""
+
+from curation.sources.fetched import Fetched, fetched
+from curation.sources.listing import list_sources
+from curation.sources.uris import local_path, redacted, uri_of
+
+__all__ = ["Fetched", "fetched", "list_sources", "local_path", "redacted", "uri_of"]

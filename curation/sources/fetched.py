@@ -1,0 +1,115 @@
+"""The bytes of one source: a regular local file, hashed, for as long as they are needed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow.fs as pafs
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from curation.corpus.store import is_remote
+from curation.errors import BadSource
+from curation.probe import open_regular
+from curation.sources.uris import SCHEMES, local_path, redacted
+
+_BLOCK_BYTES = 4 * 1024**2
+_FETCH_PREFIX = ".fetching-"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A source as a local regular file."""
+
+    path: Path
+    """Where it lies; a scratch file for sources in object stores, gone afterwards."""
+    file: BinaryIO
+    """The same, open, at its start: hand this on, since a path may come to name something else."""
+    sha256: str
+    """Digest of the bytes."""
+    size_bytes: int
+    """Their number."""
+
+
+@contextlib.contextmanager
+def fetched(uri: str, *, max_bytes: int, scratch: Path) -> Iterator[Fetched]:
+    """The bytes of one source, local and hashed, for as long as the context lasts.
+
+    Args:
+        uri: as in the sources layer.
+        max_bytes: larger ones are refused before they are read.
+        scratch: existing folder for copies of remote sources.
+
+    Raises:
+        BadSource: 'not_found', 'not_regular', 'empty', 'too_large' or 'unreadable'.
+    """
+    if not is_remote(uri):
+        path = local_path(uri)
+        with open_regular(path) as file:
+            size_bytes = _check_size(os.fstat(file.fileno()).st_size, max_bytes)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            file.seek(0)
+            yield Fetched(path, file, digest, size_bytes)
+        return
+    suffix = os.path.splitext(uri.split("?")[0])[1]
+    with tempfile.NamedTemporaryFile(dir=scratch, prefix=_FETCH_PREFIX, suffix=suffix) as copy:
+        sha256 = _download(uri, copy, max_bytes)  # type: ignore[arg-type]
+        size_bytes = copy.tell()
+        copy.seek(0)
+        yield Fetched(Path(copy.name), copy, sha256, size_bytes)  # type: ignore[arg-type]
+
+
+def _check_size(size_bytes: int, max_bytes: int) -> int:
+    if size_bytes == 0:
+        raise BadSource("empty", "0 bytes")
+    if size_bytes > max_bytes:
+        raise BadSource("too_large", f"{size_bytes} bytes, the limit is {max_bytes}")
+    return size_bytes
+
+
+def _download(uri: str, target: BinaryIO, max_bytes: int) -> str:
+    """Copy a remote object, again from its start after a fault; returns its sha256."""
+    scheme = uri.split("://")[0]
+    if scheme not in SCHEMES:
+        raise BadSource("unreadable", f"{scheme}:// is not a store that sources may lie in")
+    attempts = Retrying(
+        retry=retry_if_exception(_is_passing),
+        stop=stop_after_attempt(6),  # with 10 % faulty requests, one in a million sources fails
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        reraise=True,
+    )
+    try:
+        return attempts(_download_once, uri, target, max_bytes)
+    except FileNotFoundError as error:
+        raise BadSource("not_found", "the store has no such object") from error
+    except OSError as error:
+        raise BadSource("unreadable", redacted(str(error))[:300]) from error
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Tell a passing fault of a store from an answer that will not change."""
+    final = isinstance(error, FileNotFoundError | PermissionError) or "ACCESS_DENIED" in str(error)
+    return isinstance(error, OSError) and not final
+
+
+def _download_once(uri: str, target: BinaryIO, max_bytes: int) -> str:
+    target.seek(0)
+    target.truncate()
+    digest = hashlib.sha256()
+    filesystem, path = pafs.FileSystem.from_uri(uri)
+    with filesystem.open_input_file(path) as source:
+        expected = _check_size(source.size(), max_bytes)
+        while block := source.read(_BLOCK_BYTES):
+            digest.update(block)
+            target.write(block)
+    target.flush()
+    if target.seek(0, io.SEEK_END) != expected:
+        raise OSError(f"the store sent {target.tell()} of {expected} bytes")
+    return digest.hexdigest()

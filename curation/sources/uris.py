@@ -1,0 +1,89 @@
+"""How a source is named: what a URI may be, which path it means, what of it may be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.corpus.schema import SOURCES, schema
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"),
+        *(".mpg", ".mpeg", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogg"),
+    )
+)
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
+
+SCHEMES = ("s3", "gs")
+"""Stores that sources may lie in, by scheme."""
+
+WITH_CREDENTIALS = (
+    r"(?i)^[a-z0-9+.-]+://([^/]*@|[^?]*\?.*(key|secret|token|password|signature|credential))"
+)
+"""URIs with a user name, or with a query that names a secret; RE2 and Python read it alike."""
+
+
+def check_uri(uri: str) -> None:
+    """Refuse unknown schemes and credentials with a `ValueError`."""
+    scheme = uri.split("://")[0] if "://" in uri else "file"
+    if scheme not in (*SCHEMES, "file"):
+        raise ValueError(
+            f"sources may lie on disk or in s3:// and gs:// stores, got {redacted(uri)!r}"
+        )
+    if re.match(WITH_CREDENTIALS, uri):
+        raise ValueError(
+            f"a URI must not carry credentials, got {redacted(uri)!r}; set them in the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)"
+        )
+
+
+def redacted(text: str) -> str:
+    """``text`` without user names, passwords and query strings of the URIs in it."""
+    return re.sub(
+        r"(?i)(\b[a-z0-9+.-]+://)(?:[^/@\s'\"]*@)?([^?\s'\"]*)(\?[^\s'\"]*)?", r"\1\2", text
+    )
+
+
+def uri_of(path: Path) -> str:
+    """The path as text; a ``file://`` URI for names that are not UTF-8, which Arrow cannot hold."""
+    raw = os.fsencode(path)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "file://" + quote_from_bytes(raw)
+
+
+def local_path(uri: str) -> Path:
+    """The path that a path or ``file://`` URI names."""
+    if uri.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
+    return Path(uri)
+
+
+def media_of(name: str) -> str | None:
+    """'video' or 'image' by the suffix; None for neither."""
+    suffix = os.path.splitext(name)[1].lower()
+    return "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else None
+
+
+def source_rows(
+    uris: pa.Array, *, sizes: pa.Array | None = None, given: dict[str, pa.Array] | None = None
+) -> pa.Table:
+    """Rows of the sources layer; what is not known is null."""
+    images = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+    is_image = pc.match_substring_regex(uris, rf"(?i)\.({images})(\?|$)")
+    columns = {
+        "uri": uris,
+        "media": pc.if_else(is_image, "image", "video"),
+        "size_bytes": sizes,
+        **(given or {}),
+    }
+    absent = {field.name: pa.nulls(len(uris), field.type) for field in schema(SOURCES)}
+    filled = {name: array for name, array in columns.items() if array is not None}
+    return pa.table(absent | filled, schema=schema(SOURCES))
