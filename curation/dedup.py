@@ -39,18 +39,20 @@ class Dedup:
 
 
 BAND_BITS = 32
+"""Half a frame's hash: of random hashes, 5 million clips share a band by chance 3,000 times."""
 NEIGHBOURS = 8
-"""How many followers within its band each clip is compared with, in the order of whole signatures:
-all pairs of small bands, a chain through large ones (the same picture a million times)."""
+"""How many followers within its band each clip is compared with, in the order of the next frame's
+band: all pairs of small bands, a chain through large ones (the same picture a million times)."""
 FLAT_BITS = 8
 """A hash with fewer bits set (or fewer clear) is of a picture without structure: all such look the
 same, so it says nothing. A hash against the median sets 32 of 64 bits for any other picture."""
-PAIRS_AT_ONCE = 1 << 20
+PAIRS_AT_ONCE = 1 << 18
+
+Hashes = NDArray[np.uint64]
+Indices = NDArray[np.int64]
 
 
-def find_groups(
-    hashes: NDArray[np.uint64], lengths: NDArray[np.int64], *, config: Dedup, threads: int = 1
-) -> NDArray[np.int64]:
+def find_groups(hashes: Hashes, lengths: Indices, *, config: Dedup, threads: int = 1) -> Indices:
     """Groups of clips that look the same.
 
     Args:
@@ -65,22 +67,25 @@ def find_groups(
     groups = np.full(len(hashes), -1, dtype=np.int64)
     for length in np.unique(lengths[lengths > 0]).tolist():
         rows = np.flatnonzero(lengths == length)
+        rows = rows[~is_flat(hashes[rows, :length]).all(axis=1)]
         signatures = np.ascontiguousarray(hashes[rows, :length])
-        told = np.flatnonzero(~is_flat(signatures).all(axis=1))
-        rows, signatures = rows[told], signatures[told]
-        pairs = _similar_pairs(signatures, config.max_distance_bits, threads)
-        members, first = _components(pairs)
+        equal = _equal_pairs(signatures)
+        once = np.ones(len(rows), dtype=bool)
+        once[equal[:, 1]] = False
+        different = np.flatnonzero(once)
+        similar = _similar_pairs(signatures[different], config.max_distance_bits, threads)
+        members, first = _components(np.concatenate([equal, different[similar]]))
         groups[rows[members]] = rows[first]
     return groups
 
 
-def is_flat(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def is_flat(hashes: Hashes) -> NDArray[np.bool_]:
     """Whether each hash is of a picture without structure, such as a black one."""
     ones = np.bitwise_count(hashes)
     return (ones < FLAT_BITS) | (ones > 64 - FLAT_BITS)
 
 
-def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.float32]:
+def distances(a: Hashes, b: Hashes) -> NDArray[np.float32]:
     """Mean Hamming distance of aligned hashes, frames that are flat in both left out.
 
     Args:
@@ -91,54 +96,63 @@ def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.float3
         ``[N]`` bits, 0..64; 64 where all frames are flat in both.
     """
     telling = ~(is_flat(a) & is_flat(b))
-    bits = np.bitwise_count(a ^ b).sum(axis=1, where=telling, dtype=np.int64)
-    count = telling.sum(axis=1)
-    return np.where(count > 0, bits / np.maximum(count, 1), 64.0).astype(np.float32)
+    bits = (np.bitwise_count(a ^ b) * telling).sum(axis=1, dtype=np.float32)
+    count = telling.sum(axis=1, dtype=np.float32)
+    return np.where(count > 0, bits / np.maximum(count, 1), np.float32(64))
 
 
-def _similar_pairs(
-    signatures: NDArray[np.uint64], max_distance_bits: float, threads: int
-) -> NDArray[np.int64]:
+def _equal_pairs(signatures: Hashes) -> Indices:
+    """Pairs ``[P, 2]`` of a row and another with the very same signature, each row once as second.
+
+    Without them a million copies of one picture would fill every band.
+    """
+    mixed = np.zeros(len(signatures), dtype=np.uint64)
+    for column in signatures.T:
+        mixed = (mixed ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    order = np.argsort(mixed, kind="stable")
+    before, after = order[:-1], order[1:]
+    maybe = np.flatnonzero(mixed[before] == mixed[after])
+    before, after = before[maybe], after[maybe]
+    same = (signatures[before] == signatures[after]).all(axis=1)
+    return np.stack([before[same], after[same]], axis=1)
+
+
+def _similar_pairs(signatures: Hashes, max_distance_bits: float, threads: int) -> Indices:
     """Pairs ``[P, 2]`` of rows that share a band and are near enough."""
-    bands = [
-        (frame, shift) for frame in range(signatures.shape[1]) for shift in range(0, 64, BAND_BITS)
-    ]
+    frames = range(signatures.shape[1])
+    bands = [(frame, shift) for frame in frames for shift in range(0, 64, BAND_BITS)]
 
-    def work(band: tuple[int, int]) -> NDArray[np.int64]:
+    def work(band: tuple[int, int]) -> Indices:
         found = [
             pairs[distances(signatures[pairs[:, 0]], signatures[pairs[:, 1]]) <= max_distance_bits]
             for pairs in _candidates(signatures, *band)
         ]
-        return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+        return np.concatenate([np.zeros((0, 2), dtype=np.int64), *found])
 
     with ThreadPoolExecutor(threads) as pool:
         return np.concatenate(list(pool.map(work, bands)))
 
 
-def _candidates(
-    signatures: NDArray[np.uint64], frame: int, shift: int
-) -> Iterator[NDArray[np.int64]]:
+def _candidates(signatures: Hashes, frame: int, shift: int) -> Iterator[Indices]:
     """Pairs of rows that agree on one band of one frame's hash, some at a time."""
     rows = np.flatnonzero(~is_flat(signatures[:, frame]))
-    mask = np.uint64((1 << BAND_BITS) - 1)
-    keys = ((signatures[rows, frame] >> np.uint64(shift)) & mask).astype(np.uint32)
-    order = np.argsort(keys)
-    equal = keys[order[1:]] == keys[order[:-1]]
-    shared = np.zeros(len(rows), dtype=bool)
-    shared[order[1:]] |= equal
-    shared[order[:-1]] |= equal
-    rows, keys = rows[shared], keys[shared]
-    columns = [signatures[rows, t] for t in reversed(range(signatures.shape[1]))]
-    order = np.lexsort([rows, *columns, keys])
-    rows, keys = rows[order], keys[order]
+    following = (frame + 1) % signatures.shape[1]
+    half = np.uint64(BAND_BITS)
+    keys = signatures[rows, frame] >> np.uint64(shift) << half
+    keys |= signatures[rows, following] >> np.uint64(shift) & np.uint64((1 << BAND_BITS) - 1)
+    order = np.argsort(keys, kind="stable")
+    rows, keys = rows[order], keys[order] >> half
     for lag in range(1, NEIGHBOURS + 1):
         starts = np.flatnonzero(keys[lag:] == keys[:-lag])
+        if len(starts) == 0:
+            return
         for begin in range(0, len(starts), PAIRS_AT_ONCE):
             some = starts[begin : begin + PAIRS_AT_ONCE]
             yield np.stack([rows[some], rows[some + lag]], axis=1)
 
 
-def _components(pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _components(pairs: Indices) -> tuple[Indices, Indices]:
     """Rows that are in some pair, and for each the smallest row it is connected with."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
