@@ -56,6 +56,7 @@ def _command(
 
     width, height = fitted_size(clip.width, clip.height, config.max_short_side_px)
     base = f"{clip.time_base.numerator}/{clip.time_base.denominator}"
+    length = clip.end_pts - clip.start_pts
     opening: dict[str, object] = {
         **ffmpeg_input_args(clip.container),
         "threads": 1,
@@ -85,6 +86,9 @@ def _command(
         "threads": config.threads,
         "fps_mode": "passthrough",
         "enc_time_base": base,
+        # A frame does not know when the next one would have come, and in an MP4 only the duration
+        # of the last packet counts: each is told the time that is left.
+        "bsf:v": f"setts=duration={length}+STARTDTS-DTS",
         "flags:v": "+bitexact",
         "fflags": "+bitexact",
         "map_metadata": -1,
@@ -137,17 +141,17 @@ def measured(path: Path) -> Media:
         if not container.streams.video:
             raise BadSource("frames_missing", "no frame lies in the clip")
         stream = container.streams.video[0]
-        ends = [p.pts + (p.duration or 0) for p in container.demux(stream) if p.pts is not None]
+        durations = [packet.duration or 0 for packet in container.demux(stream) if packet.size]
         base = stream.time_base
         width, height = stream.codec_context.width, stream.codec_context.height
-    if not ends or base is None:
+    if not durations or base is None:
         raise BadSource("frames_missing", "no frame lies in the clip")
-    duration_s = float(max(ends) * base)
+    duration_s = float(sum(durations) * base)
     return Media(
         extension="mp4",
         data=path.read_bytes(),
-        num_frames=len(ends),
-        fps=len(ends) / duration_s if duration_s else None,
+        num_frames=len(durations),
+        fps=len(durations) / duration_s if duration_s else None,
         duration_s=duration_s,
         width=width,
         height=height,

@@ -43,8 +43,8 @@ def cut_copy(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> M
             stream = reader.streams.video[0]
             if stream.codec_context.name not in MP4_CODECS:
                 raise BadSource("codec_not_in_mp4", stream.codec_context.name)
-            packets = _clean_packets(_packets_of(reader, stream, clip), clip)
-            _write(target, stream, packets)
+            packets, end_pts = _clean_packets(_packets_of(reader, stream, clip), clip)
+            _write(target, stream, packets, end_pts)
     except av.FFmpegError as error:
         raise BadSource("encoder_failed", str(error)) from error
     media = replace(measured(target), width=clip.width, height=clip.height)
@@ -60,12 +60,13 @@ def _packets_of(reader: Any, stream: Any, clip: Clip) -> list[Any]:
     reader.seek(clip.start_pts, stream=stream, backward=True)
     found: list[Any] = []
     size_bytes = 0
+    end = _End(clip.end_pts)
     for packet in reader.demux(stream):
         if packet.size == 0:  # the flush at the end of the file
             break
         if packet.pts is None:
             raise BadSource("no_timestamps", "a packet has no presentation time")
-        if _is_behind(packet, clip.end_pts):
+        if end.is_passed(packet):
             break
         starts = packet.is_keyframe and clip.start_pts <= packet.pts < clip.end_pts
         if found or (starts and not packet.is_corrupt):
@@ -78,25 +79,37 @@ def _packets_of(reader: Any, stream: Any, clip: Clip) -> list[Any]:
     return found
 
 
-def _is_behind(packet: Any, end_pts: int) -> bool:
-    """Whether neither this packet nor a later one can be shown before ``end_pts`` and be used."""
-    if packet.is_keyframe and packet.pts >= end_pts:
-        return True
-    # Nothing is shown before it is decoded; Matroska leaves the time of decoding open at first.
-    return packet.dts is not None and packet.dts >= end_pts
+class _End:
+    """Sees from the packets in decoding order when none can follow that is shown before a time."""
+
+    def __init__(self, end_pts: int) -> None:
+        self._end_pts = end_pts
+        self._keyframe_pts: int | None = None
+
+    def is_passed(self, packet: Any) -> bool:
+        """Whether all later packets are shown at or after the end."""
+        # Nothing is shown before it is decoded; Matroska leaves the time of decoding open at first.
+        # There a keyframe behind the end is followed by its leading pictures, then by later ones.
+        if packet.dts is not None and packet.dts >= self._end_pts:
+            return True
+        if self._keyframe_pts is not None:
+            return packet.pts > self._keyframe_pts
+        if packet.is_keyframe and packet.pts >= self._end_pts:
+            self._keyframe_pts = packet.pts
+        return False
 
 
-def _clean_packets(packets: list[Any], clip: Clip) -> list[Any]:
-    """The packets that can be decoded by themselves and show an unbroken span of the clip."""
+def _clean_packets(packets: list[Any], clip: Clip) -> tuple[list[Any], int]:
+    """The packets that can be decoded by themselves and show an unbroken span; where it ends."""
     first_pts = packets[0].pts
     trailing = [p for p in packets if p.pts >= first_pts]
     end_pts = clip.end_pts
     while True:
         kept = list(_until(trailing, end_pts))
         dropped = [p.pts for p in trailing[len(kept) :] if p.pts < end_pts]
-        if not dropped or min(dropped) > max(p.pts for p in kept):
-            return kept
-        end_pts = min(dropped)  # the frames behind the gap go too
+        if not dropped:
+            return kept, end_pts
+        end_pts = min(dropped)  # if frames behind the gap were kept, they go too
 
 
 def _until(packets: list[Any], end_pts: int) -> Iterator[Any]:
@@ -107,19 +120,21 @@ def _until(packets: list[Any], end_pts: int) -> Iterator[Any]:
         yield packet
 
 
-def _write(target: Path, template: Any, packets: list[Any]) -> None:
-    """Write the packets to an MP4 file whose first frame is shown at 0."""
+def _write(target: Path, template: Any, packets: list[Any], end_pts: int) -> None:
+    """Write the packets to an MP4 file whose first frame is shown at 0 and its last to the end."""
     import av
 
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     first_pts = packets[0].pts
-    decode_times = iter(_decode_times([p.pts - first_pts for p in packets]))
+    times = _decode_times([p.pts - first_pts for p in packets])
+    # Of the durations an MP4 file keeps the last only; the others are the distances of these times.
+    packets[-1].duration = end_pts - first_pts - (times[-1] - times[0])
     with av.open(str(target), "w", format="mp4", options=options) as writer:
         stream = writer.add_stream_from_template(template)
-        for packet in packets:
+        for packet, decoded_at in zip(packets, times, strict=True):
             packet.stream = stream
             packet.pts -= first_pts
-            packet.dts = next(decode_times)
+            packet.dts = decoded_at
             writer.mux(packet)
 
 
