@@ -97,6 +97,37 @@ def test_wrong_keys_of_a_model_are_listed(exported):
         load_model(exported, Objective.of("base"))
 
 
+@pytest.fixture
+def autoencoder():
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    from training.models.autoencoder import Autoencoder
+
+    def build(scale):
+        vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, scaling_factor=scale)
+        return Autoencoder(vae)
+
+    return build
+
+
+def test_companions_travel_with_the_network(autoencoder, tiny_net, tmp_path):
+    model = ExportedModel(
+        net=tiny_net("base"), objective=Objective.of("base"), autoencoder=autoencoder(0.18215)
+    )
+    save_model(model, tmp_path / "m")
+    back = load_model(tmp_path / "m", Objective.of("base")).autoencoder
+    before, after = model.autoencoder.state_dict(), back.state_dict()
+    assert back.scale == 0.18215
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_an_autoencoder_of_another_latent_scale_is_refused(autoencoder, tiny_net):
+    with pytest.raises(ValueError, match=r"latent scale 0\.18215, got 0\.08333"):
+        ExportedModel(
+            net=tiny_net("base"), objective=Objective.of("base"), autoencoder=autoencoder(0.08333)
+        )
+
+
 def test_a_network_that_is_not_the_objectives_is_refused(tiny_config):
     net = UNet(tiny_config("base"))
     with pytest.raises(ValueError, match="must be a super_resolution network"):
