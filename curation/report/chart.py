@@ -1,23 +1,27 @@
 """Where the bars of a figure go: geometry for the template's SVG, in its own units.
 
-Grouped vertical bars over equal-width bins. No plotting library: these few rectangles need no script
-on the page, follow the reader's light or dark colours, and stay sharp on paper.
+Grouped vertical bars over equal-width bins. No plotting library: these few rectangles need no
+script on the page, follow the reader's light or dark colours, and stay sharp on paper.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 480.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 40.0, 6.0, 30.0, 36.0
+WIDTH, HEIGHT = 480.0, 240.0
+LEFT, RIGHT, TOP, BOTTOM = 40.0, 6.0, 30.0, 24.0
 MIN_LABELLED_BAR = 25.0
 """A bar at least this wide carries its value: four characters at the chart's font size."""
 MAX_RANGE_LABELS = 7
 """More bins than this are labelled at their edges: ranges would run into each other."""
 CHARACTER_WIDTH = 6.3
 """Of the chart's 11-unit font, digits; for the same question."""
+
+
+_RANGE = re.compile(r"(\d)-(\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,12 @@ def percent_text(value: float) -> str:
     return "<0.1" if value < 0.05 else f"{value:.1f}"
 
 
+def shown_label(label: str) -> str:
+    """A bin's name as a reader expects it: a real greater-or-equal sign, an en dash in ranges."""
+    dashed = _RANGE.sub("\\1\N{EN DASH}\\2", label)
+    return dashed.replace(">=", "\N{GREATER-THAN OR EQUAL TO}")
+
+
 def bar_chart(
     labels: Sequence[str],
     series: Sequence[tuple[str, str, Sequence[float | None]]],
@@ -89,14 +99,14 @@ def bar_chart(
     Args:
         labels: a name for every bin.
         series: key, name and percent of every bin; None where there is no value.
-        edges: of the bins where they are ranges of numbers, to label them at their edges if they are many.
+        edges: of bins that are ranges of numbers: many are labelled at their edges instead.
     """
     top = _axis_top(max((v for _, _, values in series for v in values if v is not None), default=0))
     base, plot = HEIGHT - BOTTOM, HEIGHT - BOTTOM - TOP
     step = (WIDTH - LEFT - RIGHT) / len(labels)
     bar_width = min(0.8 * step / max(len(series), 1), 46.0)
     bins = []
-    for i, label in enumerate(labels):
+    for i in range(len(labels)):
         x = LEFT + i * step + (step - bar_width * len(series)) / 2
         bars = [
             _bar(key, x + j * bar_width, bar_width, values[i], plot / top)
@@ -135,7 +145,7 @@ def _bar(key: str, x: float, width: float, value: float | None, scale: float) ->
 
 
 def _axis_top(largest: float) -> float:
-    """The smallest of some round numbers that is not under the largest value; four steps up to it."""
+    """The smallest round number that is not under the largest value; four steps lead up to it."""
     return next((top for top in (4, 8, 20, 40, 60, 80, 100) if largest <= top), 100)
 
 

@@ -6,7 +6,7 @@ One part's columns are in memory at a time; keyframes and embeddings are not rea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,10 @@ from curation.corpus.selection import read_verdicts
 from curation.corpus.store import Store
 from curation.errors import TornPart
 from curation.report.gallery import Choice
-from curation.report.measures import ALWAYS_READ, MEASURES, WORDS, Measure, Word, numbers
+from curation.report.measures import ALWAYS_READ, FIGURES, MEASURES, WORDS, Measure, Word, numbers
 from curation.report.statistics import Distribution, Tally
+
+Figure = TypeVar("Figure", bound=Measure | Word)
 
 POPULATIONS = ("all", "kept")
 """All clips of the corpus; those that the selection keeps."""
@@ -109,14 +111,14 @@ class Collected:
     columns: frozenset[str]
 
 
-def available(figures: tuple[Any, ...], columns: frozenset[str]) -> list[Any]:
+def available(figures: tuple[Figure, ...], columns: frozenset[str]) -> list[Figure]:
     """Those of some figures whose columns are there."""
     return [figure for figure in figures if columns.issuperset(figure.columns)]
 
 
 def columns_of(info: CorpusInfo) -> frozenset[str]:
     """Columns of all figures that this corpus has."""
-    wanted = {column for figure in (*MEASURES, *WORDS) for column in figure.columns}
+    wanted = {column for figure in FIGURES for column in figure.columns}
     present = {"sources", *info.layers}
     return frozenset(c for c in wanted if LAYER_OF[c] in present) | set(ALWAYS_READ)
 
@@ -159,8 +161,8 @@ def _verdicts(store: Store, selection: str, part: int, clips: pa.Table) -> pa.Ta
     verdicts = read_verdicts(store, selection, part, columns)
     if not verdicts["clip_id"].equals(clips["clip_id"]):
         raise TornPart(
-            f"{store.root}/{layout.selection(selection)}/{layout.part_file(part)}: its rows are not "
-            "those of the scenes layer; run `lavie select` again"
+            f"{store.root}/{layout.selection(selection)}/{layout.part_file(part)}: its rows are "
+            "not those of the scenes layer; run `lavie select` again"
         )
     return verdicts
 
@@ -180,8 +182,7 @@ def _add_clips(found: Collected, part: int, clips: pa.Table, verdicts: pa.Table)
 def left_out(columns: frozenset[str]) -> list[dict[str, str]]:
     """Figures that this corpus cannot have, and the station that would add each."""
     missing: list[dict[str, str]] = []
-    figures: tuple[Measure | Word, ...] = (*MEASURES, *WORDS)
-    for figure in figures:
+    for figure in FIGURES:
         for column in figure.columns:
             if column not in columns:
                 missing.append(

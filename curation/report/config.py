@@ -14,12 +14,12 @@ class ReportConfig:
     num_rejected_shown: int = 36
     """Rejected clips on the contact sheet, 0..200, spread over the rules that they fail."""
     picture_side_px: int = 256
-    """Longer side of a picture on the contact sheet in pixels, 64..384: sharp on a phone's half width."""
+    """Longer side of a picture on the contact sheet in pixels, 64..384; keyframes have no more."""
     picture_quality: int = 70
     """JPEG quality of those pictures, 1..95; 70 is about 10 KB at 256 px."""
     hide_nsfw_above: float = 0.5
-    """Pictures whose nsfw_score (0..1) is higher are left out of the contact sheet, their row stays;
-    0.5 is where Data-Juicer's video_nsfw_filter rejects."""
+    """Pictures whose nsfw_score (0..1) is higher are left out of the contact sheet;
+    their card stays. 0.5 is where Data-Juicer rejects."""
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from curation.errors import REJECT_REASONS, CorpusError
 from curation.report.collect import POPULATIONS, ClipStatistics, Collected, available, left_out
-from curation.report.measures import MEASURES, WORDS, Measure, Word
+from curation.report.measures import FIGURES, MEASURES, WORDS, Measure, Word
 from curation.report.reference import SOURCE, Published, Scrambled
 from curation.report.statistics import MAX_WORD_CHARS, Distribution, Tally
 from curation.report.text import cut_text
@@ -234,12 +234,12 @@ def remarks(found: Collected, figures: Sequence[Mapping[str, Any]]) -> list[str]
     if engines.get("tags", {}).get("all"):
         said.append(
             "Captions of the engine 'tags' are a stop-gap: image tags strung together, not written "
-            "by a caption model. Their words say nothing of a caption model's; do not train on them."
+            "by a caption model. Do not compare their lengths, and do not train on them."
         )
     if "given" in engines:
         said.append(
-            "Captions of the engine 'given' come from the source list, as LaVie's WebVid10M has them; "
-            "Vimeo25M's were written by VideoChat."
+            "Captions of the engine 'given' come from the source list, as WebVid10M's do; those of "
+            "Vimeo25M were written by the model VideoChat."
         )
     if "aesthetic" not in by_id:
         said.append(
@@ -273,7 +273,7 @@ def without_values(found: Collected, figures: Sequence[Mapping[str, Any]]) -> li
     titles = {entry["figure"] for entry in absent}
     empty = [
         {"figure": f.title, "column": f.columns[0], "station": ""}
-        for f in (*available(MEASURES, found.columns), *available(WORDS, found.columns))
+        for f in available(FIGURES, found.columns)
         if f.name not in shown and f.title not in titles
     ]
     return absent + empty

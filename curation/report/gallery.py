@@ -1,7 +1,7 @@
 """Contact sheets: a few kept and a few rejected clips, one picture each.
 
-Which clips are shown follows from their ids alone: an id is a uuid5, a digest, so the smallest ids are
-a fair draw that any order of parts gives again.
+Which clips are shown follows from their ids alone: an id is a uuid5, a digest, so the smallest ids
+are a fair draw that any order of parts gives again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ROWS_AT_ONCE = 64
 
 @dataclass(slots=True)
 class Choice:
-    """Clips to show: as even as possible over their strata (reasons, buckets), the smallest ids first.
+    """Clips to show: even over their strata (reasons, buckets), the smallest ids of each.
 
     Args:
         limit: how many at most.
@@ -110,7 +110,7 @@ def cards(
         config: size and quality of the pictures, and which are left out.
 
     Returns:
-        One dict a clip; `picture` is base64 of a JPEG, '' where it is left out (`withheld` says why).
+        One dict a clip; `picture` is base64 of a JPEG, '' where `withheld` says why not.
     """
     by_part: dict[int, set[str]] = defaultdict(set)
     for clip_id, part in chosen:

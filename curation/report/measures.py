@@ -114,8 +114,8 @@ MEASURES: tuple[Measure, ...] = (
         name="aesthetic",
         title="Aesthetic score",
         unit="",
-        reads="LAION aesthetic predictor over CLIP embeddings, mean over keyframes. LaVie does not say "
-        "which model it used; its bins suggest the same 0-10 scale, so compare shapes, not tenths.",
+        reads="LAION aesthetic predictor over CLIP embeddings, mean over keyframes. LaVie does not "
+        "say which model it used: compare shapes, not tenths.",
         columns=("aesthetic_score",),
         edges=(-INF, 0.0, 2.0, 4.0, 6.0, 8.0, 10.0, INF),
         published=AESTHETIC,
@@ -142,8 +142,8 @@ MEASURES: tuple[Measure, ...] = (
         name="duration",
         title="Clip length",
         unit="s",
-        reads="Seconds from the clip's first frame to the end of its last, in the paper's bins; videos "
-        "only.",
+        reads="Seconds from the clip's first frame to the end of its last, in the paper's bins; "
+        "videos only.",
         columns=("duration_s",),
         edges=(0.0, 2.0, 4.0, 8.0, 14.0, 20.0, INF),
         videos_only=True,
@@ -163,8 +163,8 @@ MEASURES: tuple[Measure, ...] = (
         name="aspect",
         title="Aspect ratio",
         unit="width / height",
-        reads="Named by the nearest common format; edges 0.65, 0.88, 1.16, 1.55 (cosmos-curate's) and "
-        "2.0.",
+        reads="Named by the nearest common format; edges 0.65, 0.88, 1.16, 1.55 (cosmos-curate's) "
+        "and 2.0.",
         columns=("width", "height"),
         edges=(0.0, 0.65, 0.88, 1.16, 1.55, 2.0, INF),
         labels=("9:16", "3:4", "1:1", "4:3", "16:9", "wider"),
@@ -174,8 +174,8 @@ MEASURES: tuple[Measure, ...] = (
         name="motion",
         title="Motion",
         unit="short sides/s",
-        reads="Mean length of the optical flow, in short sides of the picture per second; videos only. "
-        "LaVie publishes no motion figure.",
+        reads="Mean length of the optical flow, in short sides of the picture per second; videos "
+        "only. LaVie publishes no motion figure.",
         columns=("motion_mean",),
         edges=(0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, INF),
         videos_only=True,
@@ -194,7 +194,8 @@ MEASURES: tuple[Measure, ...] = (
         name="brightness",
         title="Brightness",
         unit="mean luma, 0-255",
-        reads="Mean luma over sampled frames: 16 is video black, 235 video white. Allegro keeps 20-180.",
+        reads="Mean luma over sampled frames: 16 is video black, 235 video white. Allegro "
+        "keeps 20-180.",
         columns=("brightness_mean",),
         edges=(0.0, 20.0, 50.0, 80.0, 110.0, 140.0, 180.0, 215.0, INF),
     ),
@@ -202,8 +203,8 @@ MEASURES: tuple[Measure, ...] = (
         name="sharpness",
         title="Sharpness",
         unit="variance of the Laplacian",
-        reads="Of luma at analysis size, median over sampled frames: low is blurred or plain, high is "
-        "detailed or noisy.",
+        reads="Of luma at analysis size, median over sampled frames: low is blurred or plain, high "
+        "is detailed or noisy.",
         columns=("sharpness",),
         edges=(0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, INF),
     ),
@@ -252,8 +253,8 @@ WORDS: tuple[Word, ...] = (
     Word(
         name="caption_engine",
         title="Where captions come from",
-        reads="'given': from the source list. 'tags': a stop-gap that strings tags together. Else the "
-        "model engine.",
+        reads="'given': from the source list. 'tags': a stop-gap that strings tags together. Else "
+        "the model engine.",
         columns=("caption_engine",),
     ),
     Word(
@@ -263,6 +264,9 @@ WORDS: tuple[Word, ...] = (
         columns=("licence",),
     ),
 )
+
+FIGURES: tuple[Measure | Word, ...] = (*MEASURES, *WORDS)
+"""All that the report can show."""
 
 ALWAYS_READ = ("duration_s", "scene_reject")
 """Read whatever figures there are: which clips are videos, which had no keyframe."""

@@ -1,8 +1,8 @@
 """The page: statistics.json drawn as one HTML file that loads nothing and runs nothing.
 
-There is no script on it. Its policy forbids all but inline pictures and its own style sheet, which is
-named by its digest, so even an escaping mistake could neither run nor fetch anything. Everything that
-came from outside goes through the template engine's escaping.
+There is no script on it. Its policy forbids all but inline pictures and its own style sheet, which
+is named by its digest, so even an escaping mistake could neither run nor fetch anything. Everything
+that came from outside goes through the template engine's escaping.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from curation.report.chart import Chart, bar_chart, percent_text
+from curation.report.chart import Chart, bar_chart, percent_text, shown_label
 
 SERIES_NAMES = {"all": "all clips", "kept": "kept"}
 MINUTES_PER_HOUR = 60
@@ -50,6 +50,10 @@ def render(statistics: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         "number": number,
         "clock": clock,
         "json": as_json,
+        "label": shown_label,
+        "plain": plain,
+        "prose": prose,
+        "seconds": seconds,
     }
     template = environment.from_string(package.joinpath("page.html").read_text("utf-8"))
     figures = statistics["figures"]
@@ -68,7 +72,9 @@ def render(statistics: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 def chart(figure: Mapping[str, Any]) -> Chart:
     """The bars of a distribution; open outer bins that hold nothing are not drawn."""
     series = [
-        (e["population"], SERIES_NAMES[e["population"]], e["percents"]) for e in figure["series"]
+        (entry["population"], SERIES_NAMES[entry["population"]], entry["percents"])
+        for entry in figure["series"]
+        if entry["num_values"]
     ]
     series += [(e["corpus"], e["corpus"], e["percents"]) for e in figure["published"]]
     bins = figure["bins"]
@@ -78,7 +84,7 @@ def chart(figure: Mapping[str, Any]) -> Chart:
     if bins[-1]["high"] is None and _is_empty(series, -1) and not figure["scrambled"]:
         last -= 1
     return bar_chart(
-        [entry["label"] for entry in bins[first:last]],
+        [shown_label(entry["label"]) for entry in bins[first:last]],
         [(key, name, percents[first:last]) for key, name, percents in series],
         edges=None if figure["named_bins"] else _edges(bins[first:last]),
     )
@@ -124,6 +130,21 @@ def _nothing() -> Markup:
 def count(value: int | None) -> Markup:
     """1234567 -> '1,234,567'."""
     return _nothing() if value is None else _data(value, f"{value:,}")
+
+
+def plain(value: int | None) -> Markup:
+    """1280 -> '1280': sizes of pictures are read without separators."""
+    return _nothing() if value is None else _data(value, str(value))
+
+
+def seconds(value: float | None) -> Markup:
+    """4.25 -> '4.2 s'."""
+    return _nothing() if value is None else _data(value, f"{value:.1f}\N{NO-BREAK SPACE}s")
+
+
+def prose(text: str) -> str:
+    """A sentence of ours: ranges with a dash, no line break before a percent sign."""
+    return shown_label(text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def percent(value: float | None) -> Markup:

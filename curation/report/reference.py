@@ -1,8 +1,8 @@
 """What LaVie publishes about Vimeo25M and WebVid10M, as far as it can be read.
 
-Source of all: arXiv 2309.15103, section 5.1 with figures 6 and 7. The figures' numbers come from the
-text layer of the paper, which has lost the order of some bins: where value and bin cannot be brought
-together again only the values are here, sorted, and never drawn as bars of bins.
+Source of all: arXiv 2309.15103, section 5.1 with figures 6 and 7. The figures' numbers come from
+the text layer of the paper, which has lost the order of some bins: where value and bin cannot be
+brought together again only the values are here, sorted, and never drawn as bars of bins.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ HEIGHT_PX = (
         corpus="WebVid10M",
         edges=_SIDE_PX,
         percents=(99.99, None, None, None),
-        note="WebVid10M: only the largest bin is printed; the other three share the remaining 0.01 %.",
+        note="WebVid10M: only the largest bin is printed; the others share the other 0.01 %.",
     ),
 )
 
@@ -76,7 +76,7 @@ WIDTH_PX = (
         corpus="WebVid10M",
         edges=_SIDE_PX,
         percents=(None, 99.99, None, None),
-        note="WebVid10M: only the largest bin is printed; the other three share the remaining 0.01 %.",
+        note="WebVid10M: only the largest bin is printed; the others share the other 0.01 %.",
     ),
 )
 
@@ -91,14 +91,14 @@ CAPTION_WORDS = Scrambled(
     corpus="Vimeo25M",
     percents=(41.0, 22.0, 21.0, 9.0, 7.0),
     bins="4-7, 7-9, 9-11, 11-13 and over 13 words",
-    note="which value belongs to which bin is not recoverable (22 % follows from the sum); the text "
-    "says that most captions have about 10 words, so 41 % is probably 9-11",
+    note="which value belongs to which bin is not recoverable (22 % follows from the sum); the "
+    "text says that most captions have about 10 words, so 41 % is probably 9-11",
 )
 
 CATEGORIES = Scrambled(
     corpus="Vimeo25M",
     percents=(12.0, 12.0, 12.0, 11.0, 11.0, 11.0, 10.0, 10.0, 7.0, 4.0),
-    bins="Ads and Commercials, Animation, Branded Content, Comedy, Documentary, Experimental, Music, "
-    "Narrative, Sports, Travel",
+    bins="Ads and Commercials, Animation, Branded Content, Comedy, Documentary, Experimental, "
+    "Music, Narrative, Sports, Travel",
     note="which value belongs to which category is not recoverable",
 )

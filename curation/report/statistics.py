@@ -7,8 +7,9 @@ is whole numbers (and minima and maxima).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 QUANTA_PER_UNIT = 1 << 20
 """Values are summed as whole millionths, so that the order of adding changes nothing."""
 LARGEST = float(1 << 20)
-"""Values beyond it enter the mean as it, which keeps the sum of four million rows within 64 bits."""
+"""Values beyond it enter the mean as it: the sum of four million rows stays within 64 bits."""
 MAX_ROWS = 1 << 22
 SKETCH_SHIFT = 17
-"""A float32 without its lowest 17 bits: 64 bins to every doubling, at most 0.8 % from their middle."""
+"""A float32 without its lowest 17 bits: 64 bins a doubling, at most 0.8 % from their middle."""
 MAX_WORDS = 10_000
 """Different texts that a tally tells apart; vocabularies are smaller, given texts may not be."""
 MAX_WORD_CHARS = 80
@@ -31,7 +32,7 @@ class Distribution:
     """How many values fall into each of some fixed bins, with mean, quantiles and extremes.
 
     Args:
-        edges: rising; bin i holds ``edges[i] <= value < edges[i + 1]``. Infinite outer edges take all.
+        edges: rising; bin i holds ``edges[i] <= value < edges[i + 1]``; may begin or end infinite.
     """
 
     edges: tuple[float, ...]
@@ -168,12 +169,9 @@ class Tally:
 def range_labels(edges: Sequence[float], *, whole: bool = False) -> list[str]:
     """Names of bins: '<2', '2-4', '>=20'; of whole numbers '1-2', '3', '13+'."""
     return [
-        _whole_label(low, high) if whole else _range_label(low, high) for low, high in _pairs(edges)
+        _whole_label(low, high) if whole else _range_label(low, high)
+        for low, high in pairwise(edges)
     ]
-
-
-def _pairs(edges: Sequence[float]) -> Iterable[tuple[float, float]]:
-    return zip(edges[:-1], edges[1:], strict=True)
 
 
 def _range_label(low: float, high: float) -> str:

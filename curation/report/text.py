@@ -1,4 +1,4 @@
-"""Texts that strangers wrote, made fit to be shown: shortened, without secrets and control characters.
+"""Texts that strangers wrote, made fit to be shown: short, no secrets, no control characters.
 
 Escaping for HTML is the template engine's work, not done here.
 """
@@ -10,9 +10,9 @@ import unicodedata
 from typing import Any
 
 _URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30})://(?P<rest>[^\s'\"]*)")
-_SECRET_NAME = r"[a-z0-9_-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential)"
+_SENSITIVE = r"[a-z0-9_-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential)"
 _SECRET_OPTION = re.compile(
-    rf"(?i)(?P<name>(?:--{_SECRET_NAME}[a-z0-9_-]*[=\s]|\b{_SECRET_NAME}[a-z0-9_-]*[=:])\s*)"
+    rf"(?i)(?P<name>(?:--{_SENSITIVE}[a-z0-9_-]*[=\s]|\b{_SENSITIVE}[a-z0-9_-]*[=:])\s*)"
     r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\"]+)"
 )
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -38,7 +38,7 @@ def _without_secrets(rest: str) -> str:
 
 
 def safe_command(command: str) -> str:
-    """A command line or setting without secrets of addresses or of options that are named after them.
+    """A command line or setting without the secrets of addresses and of options named so.
 
     >>> safe_command("lavie curate https://u:p@host/a?sig=1 --api-token abc")
     'lavie curate https://host/a --api-token ***'

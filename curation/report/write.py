@@ -48,7 +48,7 @@ def write_report(
         config: what the page shows.
 
     Raises:
-        CorpusError: if there is no such selection, or it was made from other layers than the current.
+        CorpusError: if there is no such selection, or it was made from layers that are not current.
         TornPart: if a file is damaged or its rows do not line up.
     """
     rules = read_rules(store, selection)
