@@ -61,7 +61,8 @@ def read_manifest(store: Store, selection: str) -> dict[str, Any]:
     """
     name = layout.shard_manifest(selection)
     try:
-        content: dict[str, Any] = json.loads(store.read(name))
+        data = store.read(name)
+        content: dict[str, Any] = json.loads(data)
     except FileNotFoundError as error:
         raise CorpusError(
             f"{store.root} holds no finished shards of selection {selection!r}; "
@@ -69,7 +70,7 @@ def read_manifest(store: Store, selection: str) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise TornPart(f"{store.root}/{name}: not JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("digest") != manifest_digest(content):
+    if canonical_json(content) != data or content.get("digest") != manifest_digest(content):
         raise TornPart(f"{store.root}/{name}: its bytes are not those that were written")
     if content["format_version"] != FORMAT_VERSION:
         raise CorpusError(

@@ -81,8 +81,8 @@ def plan_shards(
     deal: list[tuple[str, int, NDArray[np.int64]]] = []
     for code, bucket in enumerate(kept.buckets):
         members = order[bounds[code] : bounds[code + 1]]
-        pieces = _pieces(kept.length_us[members], config)
-        deal += [(bucket, n, members[begin:end]) for n, (begin, end) in enumerate(pieces)]
+        bounds_of = pieces(kept.length_us[members], config)
+        deal += [(bucket, n, members[begin:end]) for n, (begin, end) in enumerate(bounds_of)]
     if not deal:
         return
     _record(store, info, selection, config, kept, deal)
@@ -129,7 +129,7 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
     )
 
 
-def _pieces(length_us: NDArray[np.int64], config: ExportConfig) -> Iterator[tuple[int, int]]:
+def pieces(length_us: NDArray[np.int64], config: ExportConfig) -> Iterator[tuple[int, int]]:
     """Bounds of the shards of one bucket: as many clips as both limits allow, at least one."""
     ends_us = np.cumsum(length_us)
     limit_us = round(config.max_seconds_per_shard * 1e6)
