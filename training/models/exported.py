@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from training.models.autoencoder import Autoencoder
 from training.models.config import UNetConfig
 from training.models.schedule import Objective
-from training.models.state import fill
+from training.models.state import fill, read_safetensors
 from training.models.text_encoder import TextEncoder
 from training.models.unet import UNet
 
@@ -120,13 +120,13 @@ def load_model(folder: Path, expected: Objective) -> ExportedModel:
             f"{folder} must hold a {FORMAT} of version {FORMAT_VERSION}, got format "
             f"{config.get('format')!r}, version {config.get('format_version')!r}"
         )
-    objective = Objective.from_json(config["objective"])
+    objective = Objective.from_json(config.get("objective"))
     _check_metadata(folder / "unet" / WEIGHTS, objective)
     objective.check_equals(expected)
     with torch.device("meta"):
         net = UNet(_unet_config(_read_json(folder / "unet" / "config.json")))
     path = folder / "unet" / WEIGHTS
-    fill(net, load_file(path), str(path))
+    fill(net, read_safetensors(path), str(path))
     has_text = (folder / "text_encoder").is_dir()
     return ExportedModel(
         net=net,
@@ -138,8 +138,11 @@ def load_model(folder: Path, expected: Objective) -> ExportedModel:
 
 
 def _check_metadata(path: Path, objective: Objective) -> None:
-    with safe_open(path, framework="pt") as file:
-        digest = (file.metadata() or {}).get(OBJECTIVE_KEY)
+    try:
+        with safe_open(path, framework="pt") as file:
+            digest = (file.metadata() or {}).get(OBJECTIVE_KEY)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     if digest != objective.digest():
         raise ValueError(
             f"the tensors of {path} were saved for another objective than config.json says: "

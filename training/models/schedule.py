@@ -167,8 +167,8 @@ class Objective:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Objective":
-        """Read what `to_json` wrote.
+    def from_json(cls, values: Any) -> "Objective":
+        """Read what `to_json` wrote, or what a file of unknown origin holds.
 
         Raises:
             ValueError: A field is missing, unknown or out of range.
@@ -180,7 +180,7 @@ class Objective:
                 "low_resolution_schedule": None if low is None else NoiseSchedule(**low),
             }
             return cls(**(values | schedules))
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not an objective: {error}; got {values}") from error
 
     def digest(self) -> str:

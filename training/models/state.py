@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.suffix == ".safetensors":
-        return load_file(path)
+        return read_safetensors(path)
     try:
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -43,6 +44,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping) or not all(isinstance(v, Tensor) for v in held.values()):
         raise ValueError(f"{path} must hold a dictionary of tensors, got {type(held).__name__}")
     return dict(held)
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is torn or something else.
+    """
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
 def wrong_keys(expected: State, got: State) -> list[str]:

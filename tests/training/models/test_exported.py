@@ -82,6 +82,30 @@ def test_a_folder_that_is_no_model_is_refused(exported):
         load_model(exported, Objective.of("base"))
 
 
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [(None, "not an objective"), ([], "not an objective"), ({"stage": 1}, "not an objective")],
+)
+def test_a_folder_without_a_proper_objective_is_refused(objective, message, exported):
+    path = exported / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"objective": objective}))
+    with pytest.raises(ValueError, match=message):
+        load_model(exported, Objective.of("base"))
+
+
+def test_a_torn_tensor_file_is_refused(exported):
+    path = exported / "unet" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a whole safetensors file"):
+        load_model(exported, Objective.of("base"))
+
+
+def test_a_configuration_of_something_else_is_refused(exported):
+    (exported / "unet" / "config.json").write_text('{"layers": 3}')
+    with pytest.raises(ValueError, match=r"not a network's configuration: .*layers"):
+        load_model(exported, Objective.of("base"))
+
+
 def test_a_missing_file_is_named(exported):
     (exported / "unet" / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"unet/config\.json is missing"):

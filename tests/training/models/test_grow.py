@@ -54,10 +54,13 @@ def image_network(tmp_path):
     return build
 
 
-def test_one_frame_of_a_fresh_base_network_is_the_image_networks_output(image_network, inputs):
+@pytest.mark.parametrize("size", [(8, 8), (10, 12), (7, 9)])
+def test_one_frame_of_a_fresh_base_network_is_the_image_networks_output(
+    size, image_network, inputs
+):
     twin, folder = image_network("stable_diffusion")
     net = grow_base(folder).eval()
-    arguments = inputs(net, batch=2, frames=1)
+    arguments = inputs(net, batch=2, frames=1, size=size)
     with torch.no_grad():
         sample, time, text = arguments.values()
         expected = twin(sample[:, :, 0], time, text).sample
