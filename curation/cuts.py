@@ -91,10 +91,16 @@ class SceneDetectFinder:
         self._num_frames = 0
         self._previous: NDArray[np.uint8] | None = None
         self._found: list[Transition] = []
+        self._black: bool | None = None
+        self._settled = 0
 
     @property
     def settled(self) -> int:
         """No transition that is still to be reported begins before this frame."""
+        return self._settled
+
+    def _certain(self) -> int:
+        """What `settled` is now."""
         # One merging distance earlier than anything that may still be found: it could join a
         # neighbour.
         open_starts = [self._bursts.settled(self._num_frames)]
@@ -107,26 +113,25 @@ class SceneDetectFinder:
     def push(self, picture_HWC: NDArray[np.uint8]) -> list[Transition]:
         """Take the next frame's analysis picture (BGR); report what has become certain."""
         import cv2
-        from scenedetect import FrameTimecode
 
         index = self._num_frames
         self._num_frames += 1
-        # Detectors count in frames, so that nothing depends on an even frame rate.
-        timecode = FrameTimecode(index, self._fps)
         hsv_HWC: Any = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2HSV)
         score = 0.0 if self._previous is None else content_score(self._previous, hsv_HWC)
         self._previous = hsv_HWC
         self._bursts.add_frame(index, hsv_HWC, score)
-        for cut in (
-            *self._content.process_frame(timecode, score),
-            *self._adaptive.process_frame(timecode, score),
-        ):
-            self._bursts.add_hit(cut.frame_num)
+        # The detectors count in frames, so that nothing depends on an even frame rate; as they only
+        # subtract and compare, a plain number does (a FrameTimecode costs 10 microseconds a step).
+        for hit in self._content.process_frame(index, score):
+            self._bursts.add_hit(hit)
+        for hit in self._adaptive.process_frame(index, score):
+            self._bursts.add_hit(hit)
         self._found += self._bursts.resolve(index)
-        self._add_fades(timecode, picture_HWC)
+        self._add_fades(index, picture_HWC)
         if self._dissolves is not None:
             self._found += self._dissolves.push(index, picture_HWC)
-        return self._release(self.settled)
+        self._settled = self._certain()
+        return self._release(self._settled) if self._found else []
 
     def finish(self) -> list[Transition]:
         """Report the rest; there are no more frames."""
@@ -139,18 +144,26 @@ class SceneDetectFinder:
             self._found += self._dissolves.finish()
         return self._release(self._num_frames + self._flash)
 
-    def _add_fades(self, timecode: Any, picture_HWC: NDArray[np.uint8]) -> None:
+    def _add_fades(self, index: int, picture_HWC: NDArray[np.uint8]) -> None:
         """Black that ends with this frame."""
         import cv2
+        from scenedetect import FrameTimecode
 
-        level = np.float64(sum(cv2.mean(picture_HWC)[:3]) / 3)
-        for cut in self._fade.process_frame(timecode, level):
-            black, light = cut.frame_num, timecode.frame_num
-            if black == 0 or light - black >= self._min_black:
-                edges = [black, light] if black > 0 else [light]
-                self._found += [Transition(edge, edge, "fade") for edge in edges]
-            else:
-                self._found.append(Transition(black, light, "fade"))
+        level = sum(cv2.mean(picture_HWC)[:3]) / 3
+        black = level < self._fade.threshold
+        if black == self._black:
+            return  # ThresholdDetector looks at nothing but crossings
+        self._black = black
+        for cut in self._fade.process_frame(FrameTimecode(index, self._fps), np.float64(level)):
+            self._add_black(cut.frame_num, index)
+
+    def _add_black(self, black: int, light: int) -> None:
+        """Frames ``[black, light)`` are black and the next one is not."""
+        if black > 0 and light - black < self._min_black:
+            self._found.append(Transition(black, light, "fade"))
+            return
+        edges = [black, light] if black > 0 else [light]
+        self._found += [Transition(edge, edge, "fade") for edge in edges]
 
     def _release(self, settled: int) -> list[Transition]:
         """Those that nothing still to come can touch, neighbours joined, in order."""
@@ -270,7 +283,9 @@ class Dissolves:
         self._step = max(1, round(fps / self.RATE))
         rate = float(fps) / self._step
         self._lengths = sorted({max(4, round(length * rate)) for length in self.LENGTHS_S})
-        self._grey: deque[NDArray[np.float32]] = deque(maxlen=self._lengths[-1] + 1)
+        # Mean-free grey values through the root of their number, so that a product of two is their
+        # covariance; and their mean.
+        self._grey: deque[tuple[NDArray[np.float32], float]] = deque(maxlen=self._lengths[-1] + 1)
         self._newest = 0
         self._open: tuple[int, int] | None = None
 
@@ -287,9 +302,11 @@ class Dissolves:
         if index % self._step:
             return []
         self._newest = index
-        small_HWC = cv2.resize(picture_HWC, self.SIZE, interpolation=cv2.INTER_AREA)
-        grey_N = cv2.cvtColor(small_HWC, cv2.COLOR_BGR2GRAY).reshape(-1).astype(np.float32)
-        self._grey.append(grey_N)
+        grey_HW = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY)
+        small_HW = cv2.resize(grey_HW, self.SIZE, interpolation=cv2.INTER_AREA)
+        grey_N = small_HW.reshape(-1).astype(np.float32)
+        mean = float(grey_N.mean())
+        self._grey.append(((grey_N - mean) * np.float32(len(grey_N) ** -0.5), mean))
         for length in self._lengths:
             if len(self._grey) > length and self._is_blend(length):
                 start = index - length * self._step
@@ -308,23 +325,37 @@ class Dissolves:
 
     def _is_blend(self, length: int) -> bool:
         """Whether the last ``length + 1`` pictures lead evenly from the first to the last."""
-        last_N, first_N = self._grey[-1], self._grey[-1 - length]
-        way_N = last_N - first_N
-        squared = float(way_N @ way_N)
-        if squared < self.MIN_CHANGE**2 * len(way_N) or not self._are_two_shots(first_N, last_N):
+        (last_N, last_mean), (first_N, first_mean) = self._grey[-1], self._grey[-1 - length]
+        variances = float(first_N @ first_N), float(last_N @ last_N)
+        covariance = float(first_N @ last_N)
+        # The squared distance of the two pictures, a mean over pixels.
+        squared = sum(variances) - 2 * covariance + (last_mean - first_mean) ** 2
+        if (
+            squared < self.MIN_CHANGE**2
+            or min(variances) < self.MIN_CONTRAST**2
+            or covariance > self.MAX_CORRELATION * (variances[0] * variances[1]) ** 0.5
+        ):
             return False
-        between_TN = np.stack([self._grey[place] for place in range(-length, -1)]) - first_N
-        weights_T = between_TN @ way_N / squared
+        between = [self._grey[place] for place in range(-length, -1)]
+        from_first_TN = np.stack([grey_N for grey_N, _ in between]) - first_N
+        means_T = np.array([mean for _, mean in between], np.float32) - np.float32(first_mean)
+        return self._is_even(
+            np.column_stack([from_first_TN, means_T]),
+            np.append(last_N - first_N, np.float32(last_mean - first_mean)),
+        )
+
+    def _is_even(self, from_first_TN: NDArray[np.float32], way_N: NDArray[np.float32]) -> bool:
+        """Whether pictures lie along the way from the first to the last, evenly spaced.
+
+        Args:
+            from_first_TN: each picture between them, minus the first.
+            way_N: the last minus the first.
+        """
+        squared = float(way_N @ way_N)
+        weights_T = from_first_TN @ way_N / squared
+        length = len(weights_T) + 1
         even_T = np.arange(1, length, dtype=np.float32) / length
         if float(np.abs(weights_T - even_T).max()) > self.MAX_UNEVENNESS:
             return False
-        off_TN = between_TN - weights_T[:, None] * way_N
+        off_TN = from_first_TN - weights_T[:, None] * way_N
         return float((off_TN**2).sum(axis=1).mean()) <= self.MAX_RESIDUAL * squared
-
-    def _are_two_shots(self, first_N: NDArray[np.float32], last_N: NDArray[np.float32]) -> bool:
-        """Whether two pictures have contrast and do not look alike."""
-        deviations = float(first_N.std()), float(last_N.std())
-        if min(deviations) < self.MIN_CONTRAST:
-            return False
-        covariance = float(np.mean((first_N - first_N.mean()) * (last_N - last_N.mean())))
-        return covariance <= self.MAX_CORRELATION * deviations[0] * deviations[1]

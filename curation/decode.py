@@ -6,19 +6,23 @@ look, and their keyframes. Later stations read the keyframes; only cutting opens
 
 from __future__ import annotations
 
+import functools
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
 from curation.errors import BadSource
-from curation.probe import Probe, check_size, facts, open_regular, open_video, picture_stream
+from curation.guard import Guard
+from curation.probe import Probe, check_size, facts, open_video, picture_stream
 from curation.scenes import SceneConfig, TransitionFinder
+from curation.sources import fetched
 from curation.station import Resources
 from curation.video_pass import DecodeConfig, MeasuredScene, Shown, VideoPass
 from curation.weights import TRANSNETV2, Weight, find
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["DecodeConfig", "DecodingPass", "SourceRows", "decode_source", "make_finders"]
+__all__ = ["LAYERS", "DecodeConfig", "DecodingPass", "SourceRows", "decode_source", "decode_tables"]
 
+LAYERS = ("probe", "scenes", "keyframes")
+"""What the pass adds."""
 CLIP_NAMESPACE = uuid.UUID("7a2f4a0e-4f0b-5a53-9a2b-0c7d52f1c9aa")
 """Namespace of clip ids; any constant would do, and it must never change."""
 LOWEST_FPS, HIGHEST_FPS = Fraction(1), Fraction(240)
@@ -50,33 +56,43 @@ class SourceRows:
     keyframes: list[dict[str, Any]]
 
 
-def make_finders(config: SceneConfig, *, threads: int) -> Finders:
-    """Load what the chosen detector needs, once for many videos."""
-    if config.detector == "transnet":
+@functools.cache
+def _finders(config: SceneConfig, transnet: Path | None, threads: int) -> Finders:
+    """What the chosen detector needs, loaded once in a process for all videos."""
+    if transnet is not None:
         import torch
 
         from curation.transnet import TransNetFinder, load_transnet
 
         torch.set_num_threads(threads)
-        network = load_transnet(find(TRANSNETV2))
+        network = load_transnet(transnet)
         return lambda fps: TransNetFinder(network, threshold=config.transnet_threshold)
     from curation.cuts import SceneDetectFinder
 
     return lambda fps: SceneDetectFinder(config, fps)
 
 
+def decode_tables(
+    file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | None
+) -> dict[str, pa.Table]:
+    """`decode_source` as tables of the three layers, `source_row` left null: runs in the guard."""
+    rows = decode_source(file, sha256, config, transnet)
+    parts = {"probe": [rows.probe], "scenes": rows.scenes, "keyframes": rows.keyframes}
+    return {name: pa.Table.from_pylist(parts[name], schema=layer_schema(name)) for name in LAYERS}
+
+
 def decode_source(
-    path: Path, sha256: str, config: DecodeConfig, make_finder: Finders
+    file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | None = None
 ) -> SourceRows:
     """Decode one source from its first to its last frame and measure it.
 
     Run it in a `curation.guard` child: what it reads is untrusted.
 
     Args:
-        path: a local file.
+        file: a regular file, from its start.
         sha256: digest of its bytes, from which clip ids are made.
         config: what to measure.
-        make_finder: from `make_finders`.
+        transnet: TransNetV2's weights, where it is the detector.
 
     Raises:
         BadSource: the source cannot be used; nothing of it is.
@@ -84,7 +100,8 @@ def decode_source(
     import cv2
 
     cv2.setNumThreads(1)  # results must not depend on the machine, and workers share its cores
-    with open_regular(path) as file, open_video(file, config.limits) as container:
+    make_finder = _finders(config.scenes, transnet, config.threads)
+    with open_video(file, config.limits) as container:
         stream = picture_stream(container)
         frames = _frames(container, stream, config)
         first = next(frames, None)
@@ -101,17 +118,11 @@ def decode_source(
                 scenes += video.push(frame)
             scenes += video.finish()
     return SourceRows(
-        probe=_probe_row(probe, video, len(scenes)),
+        probe=_probe_row(probe, video, len(scenes)) | {"source_sha256": sha256},
         scenes=[
             _scene_row(scene, place, sha256, shown, probe) for place, scene in enumerate(scenes)
         ],
-        keyframes=[
-            {
-                "keyframes": [keyframe.data for keyframe in scene.keyframes],
-                "keyframe_s": [keyframe.time_s for keyframe in scene.keyframes],
-            }
-            for scene in scenes
-        ],
+        keyframes=[_keyframe_row(scene, sha256) for scene in scenes],
     )
 
 
@@ -175,6 +186,20 @@ def _probe_row(probe: Probe, video: VideoPass, num_scenes: int) -> dict[str, Any
     }
 
 
+def _clip_id(scene: MeasuredScene, sha256: str) -> str:
+    """The same for the same bytes and span, on any machine."""
+    return str(uuid.uuid5(CLIP_NAMESPACE, f"{sha256}:{scene.start_pts}:{scene.end_pts}"))
+
+
+def _keyframe_row(scene: MeasuredScene, sha256: str) -> dict[str, Any]:
+    """One row of the keyframes layer."""
+    return {
+        "clip_id": _clip_id(scene, sha256),
+        "keyframes": [keyframe.data for keyframe in scene.keyframes],
+        "keyframe_s": [keyframe.time_s for keyframe in scene.keyframes],
+    }
+
+
 def _scene_row(
     scene: MeasuredScene, index: int, sha256: str, shown: Shown, probe: Probe
 ) -> dict[str, Any]:
@@ -182,7 +207,7 @@ def _scene_row(
     num_frames = scene.scene.end - scene.scene.start
     duration_s = scene.end_s - scene.start_s
     return {
-        "clip_id": str(uuid.uuid5(CLIP_NAMESPACE, f"{sha256}:{scene.start_pts}:{scene.end_pts}")),
+        "clip_id": _clip_id(scene, sha256),
         "scene_index": index,
         "scene_reject": scene.scene.reject,
         "start_pts": scene.start_pts,
@@ -213,11 +238,12 @@ class DecodingPass:
 
     name = "scenes"
     version = 1
-    layers = ("probe", "scenes", "keyframes")
+    layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:
         self._config = config
-        self._make_finder: Finders | None = None
+        self._guard: Guard | None = None
+        self._transnet: Path | None = None
 
     @property
     def settings(self) -> DecodeConfig:
@@ -236,12 +262,20 @@ class DecodingPass:
         return (TRANSNETV2,) if self._config.scenes.detector == "transnet" else ()
 
     def setup(self) -> None:
-        """Load the detector."""
-        self._make_finder = make_finders(self._config.scenes, threads=self._config.threads)
+        """Start the child process that decodes.
+
+        Raises:
+            MissingWeights: the detector's.
+        """
+        paths = [find(weight) for weight in self.weights()]
+        self._transnet = paths[0] if paths else None
+        self._guard = Guard(self._config.limits, readable=paths)
 
     def close(self) -> None:
-        """Let go of what `setup` made."""
-        self._make_finder = None
+        """End the child process."""
+        if self._guard is not None:
+            self._guard.close()
+        self._guard = None
 
     def __call__(self, sources: pa.Table) -> dict[str, pa.Table]:
         """Decode every source.
@@ -252,41 +286,63 @@ class DecodingPass:
         Returns:
             "probe" with a row a source, "scenes" and "keyframes" with a row a scene.
         """
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in self.layers}
-        for source_row, uri in enumerate(sources["uri"].to_pylist()):
-            found = self._rows_of(uri)
-            rows["probe"].append(found.probe)
-            for scene, keyframes in zip(found.scenes, found.keyframes, strict=True):
-                rows["scenes"].append(scene | {"source_row": source_row})
-                rows["keyframes"].append(keyframes | {"clip_id": scene["clip_id"]})
-        return {
-            name: pa.Table.from_pylist(rows[name], schema=layer_schema(name))
-            for name in self.layers
-        }
+        found: dict[str, list[pa.Table]] = {name: [] for name in LAYERS}
+        with tempfile.TemporaryDirectory(prefix="lavie-") as scratch:
+            for source_row, uri in enumerate(sources["uri"].to_pylist()):
+                tables = self._tables_of(uri, Path(scratch))
+                tables["scenes"] = _with_source_row(tables["scenes"], source_row)
+                for name in LAYERS:
+                    found[name].append(tables[name])
+        empty = {name: layer_schema(name).empty_table() for name in LAYERS}
+        return {name: pa.concat_tables([empty[name], *found[name]]) for name in LAYERS}
 
-    def _rows_of(self, uri: str) -> SourceRows:
-        """Rows of one source; one that cannot be used has a probe row with the reason."""
-        import hashlib
-
-        assert self._make_finder is not None, "setup() comes first"
+    def _tables_of(self, uri: str, scratch: Path) -> dict[str, pa.Table]:
+        """Tables of one source; one that cannot be used has a probe row with the reason."""
+        assert self._guard is not None, "setup() comes first"
         sha256: str | None = None
         try:
-            path = Path(uri)
-            with open_regular(path) as file:
-                digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
-                sha256 = digest.hexdigest()
-            found = decode_source(path, sha256, self._config, self._make_finder)
+            with fetched(uri, max_bytes=self._config.limits.max_bytes, scratch=scratch) as source:
+                sha256 = source.sha256
+                tables = self._guard.call(
+                    decode_tables, sha256, self._config, self._transnet, file=source.file
+                )
+            _check_answer(tables)
         except BadSource as bad:
-            return rejected_rows(bad, sha256)
-        return replace(found, probe=found.probe | {"source_sha256": sha256})
+            return rejected(bad, sha256)
+        return tables
 
 
-def rejected_rows(bad: BadSource, sha256: str | None) -> SourceRows:
-    """Rows of a source that cannot be used: a probe row with the reason, no scene."""
+def _with_source_row(scenes: pa.Table, source_row: int) -> pa.Table:
+    """The scenes with the row of their source filled in."""
+    place = scenes.schema.get_field_index("source_row")
+    field = scenes.schema.field(place)
+    rows = pa.array([source_row] * scenes.num_rows, field.type)
+    return scenes.set_column(place, field, rows)
+
+
+def _check_answer(tables: dict[str, pa.Table]) -> None:
+    """Check the form of what came from the child, which may be in strange hands.
+
+    Raises:
+        BadSource: 'decoder_died'.
+    """
+    if tuple(tables) != LAYERS or any(
+        not tables[name].schema.equals(layer_schema(name)) for name in LAYERS
+    ):
+        raise BadSource("decoder_died", "it answered with other columns than were asked for")
+    num_scenes = tables["probe"]["num_scenes"].to_pylist()
+    same_clips = tables["keyframes"]["clip_id"].equals(tables["scenes"]["clip_id"])
+    if num_scenes != [tables["scenes"].num_rows] or not same_clips:
+        raise BadSource("decoder_died", "it answered with rows that do not line up")
+
+
+def rejected(bad: BadSource, sha256: str | None) -> dict[str, pa.Table]:
+    """Tables of a source that cannot be used: a probe row with the reason, no scene."""
     probe = {
         "source_sha256": sha256,
         "source_reject": bad.reason,
         "source_reject_detail": bad.detail,
         "num_scenes": 0,
     }
-    return SourceRows(probe, [], [])
+    tables = {name: layer_schema(name).empty_table() for name in LAYERS}
+    return tables | {"probe": pa.Table.from_pylist([probe], schema=layer_schema("probe"))}

@@ -147,9 +147,11 @@ def perceptual_hash(picture_HWC: NDArray[np.uint8]) -> int:
         picture_HWC: RGB, uint8 ``[H, W, 3]``, upright.
     """
     import cv2
+    from PIL import Image
 
-    grey_HW = cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2GRAY)
-    small_HW = cv2.resize(grey_HW, (HASH_SIDE, HASH_SIDE), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(small_HW.astype(np.float32))[1:9, 1:9].reshape(-1)
+    grey = Image.fromarray(cv2.cvtColor(picture_HWC, cv2.COLOR_RGB2GRAY))
+    # A mean over areas, by steps: a third of the time of OpenCV's INTER_AREA.
+    small = grey.resize((HASH_SIDE, HASH_SIDE), Image.Resampling.BOX, reducing_gap=2.0)
+    low = cv2.dct(np.asarray(small, np.float32))[1:9, 1:9].reshape(-1)
     bits = low > np.median(low)
     return int(np.packbits(bits, bitorder="little").view("<u8")[0])

@@ -106,6 +106,14 @@ class MeasuredScene:
     keyframes: tuple[Keyframe, ...]
 
 
+def _packed(frame: Any) -> NDArray[np.uint8]:
+    """The bytes of a packed 24-bit frame as ``[H, W, 3]``: a view where rows have no padding."""
+    plane = frame.planes[0]
+    rows_HN = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    rows_HN = np.ascontiguousarray(rows_HN[:, : 3 * frame.width])
+    return rows_HN.reshape(frame.height, frame.width, 3)
+
+
 class Ticker:
     """Says which frames of a stream to sample so that they lie a fixed distance apart in time."""
 
@@ -148,7 +156,9 @@ class VideoPass:
             shown.sample_aspect,
             short_side_px=config.keyframes.short_side_px,
         )
+        # One each: a reformatter keeps its tables only while sizes and formats stay the same.
         self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
+        self._to_rgb = VideoReformatter()
         # A little closer than needed for the shortest scene, so that it has enough of them.
         candidate_s = 0.9 * max(config.scenes.min_s, 0.5) / config.keyframes.num
         self._sample_due = Ticker(round(1 / Fraction(config.sample_fps) / shown.time_base))
@@ -191,7 +201,7 @@ class VideoPass:
         small = self._to_analysis.reformat(
             frame, *self._size, format="bgr24", interpolation="FAST_BILINEAR", threads=1
         )
-        return small.to_ndarray()  # type: ignore[return-value]
+        return _packed(small)
 
     def _candidate(self, frame: Any) -> Any:
         """The frame at keyframe size, still in a YUV layout: half the memory of RGB."""
@@ -229,8 +239,8 @@ class VideoPass:
 
     def _keyframe(self, candidate: Candidate) -> Keyframe:
         """Turn a candidate upright and encode it."""
-        rgb_HWC = candidate.frame.to_ndarray(format="rgb24")
-        shown_HWC = upright(rgb_HWC, self._shown.rotation_deg)
+        rgb = self._to_rgb.reformat(candidate.frame, format="rgb24", threads=1)
+        shown_HWC = upright(_packed(rgb), self._shown.rotation_deg)
         return Keyframe(
             data=jpeg(shown_HWC, quality=self._config.keyframes.jpeg_quality),
             time_s=self.timeline.seconds(candidate.index),
