@@ -146,9 +146,9 @@ class ClipTable:
         category = f'"{config.balance.category_column}"' if config.balance.uses_category else "NULL"
         self._do(
             f"""CREATE TABLE clips AS SELECT position, source::INTEGER AS source,
-                round(duration_s::DOUBLE * 1000)::BIGINT AS duration_ms, {IS_IMAGE} AS is_image,
+                round(duration_s::DOUBLE * 1000)::INTEGER AS duration_ms, {IS_IMAGE} AS is_image,
                 {failed_sql(passes)} AS failed, {tier_sql(config.tiers, bounds)} AS tier,
-                {bucket_sql(config.buckets)} AS bucket, width::BIGINT * height AS pixels,
+                {bucket_sql(config.buckets)} AS bucket, (width::BIGINT * height)::INTEGER AS pixels,
                 ({quality})::DOUBLE AS quality, {category}::VARCHAR AS category
             FROM stream""",
             stream=clips,

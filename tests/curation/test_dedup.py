@@ -40,7 +40,8 @@ def groups_of_all_pairs(hashes, lengths, limit):
                 continue
             pairs = list(zip(hashes[a, : lengths[a]].tolist(), hashes[b].tolist(), strict=False))
             pairs = [(x, y) for x, y in pairs if not (flat(x) and flat(y))]
-            if pairs and sum((x ^ y).bit_count() for x, y in pairs) / len(pairs) <= limit:
+            most = limit if lengths[a] > 1 else CONFIG.max_image_distance_bits
+            if pairs and sum((x ^ y).bit_count() for x, y in pairs) / len(pairs) <= most:
                 old, new = max(group[a], group[b]), min(group[a], group[b])
                 group = [new if g == old else g for g in group]
     return [g if group.count(g) > 1 else -1 for g in group]
