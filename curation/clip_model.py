@@ -38,9 +38,9 @@ class ClipModel:
     checkpoint: str = ""
     """Path of the weights; empty to look for those of the tag (`lavie weights list`)."""
     precision: Precision = "fp32"
-    """Number format of the weights. On a GPU take bf16. On a CPU it depends on the chip: ViT-B/32 in
-    bf16 was 4 times faster than in fp32 where there are bf16 instructions, and 7 times slower (1.09
-    against 0.16 CPU-s a picture) on one with AVX2 only. fp16 is for GPUs."""
+    """Number format of the weights. On a GPU take bf16. On a CPU it depends on the chip: ViT-B/32
+    in bf16 was 4 times faster than in fp32 where there are bf16 instructions, and 7 times slower
+    (1.09 against 0.16 CPU-s a picture) on one with AVX2 only. fp16 is for GPUs."""
 
     def __post_init__(self) -> None:
         if not self.architecture:
