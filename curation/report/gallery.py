@@ -47,6 +47,7 @@ CARD_COLUMNS = (
 """What a card may say of its clip, as far as the corpus has it."""
 MAX_CAPTION_CHARS = 200
 MAX_NAME_CHARS = 80
+MAX_URI_CHARS = 300
 MAX_PIXELS = 1 << 24
 """A keyframe's short side is at most 384 px; more pixels than this are no keyframe."""
 ROWS_AT_ONCE = 64
@@ -152,10 +153,10 @@ def _card(
         "short_side": min(clip["width"], clip["height"]),
         "aspect": clip["width"] / clip["height"] if clip["height"] else None,
     }
-    card = {name: clip[name] for name in CARD_COLUMNS if name in clip}
+    card = {name: _short(clip[name]) for name in CARD_COLUMNS if name in clip}
     return card | {
         "clip_id": clip["clip_id"],
-        "uri": safe_uri(clip["uri"]),
+        "uri": cut_text(safe_uri(clip["uri"]), MAX_URI_CHARS),
         "name": cut_text(safe_uri(clip["uri"]).rstrip("/").rpartition("/")[2], MAX_NAME_CHARS),
         "caption": cut_text(clip.get("caption") or "", MAX_CAPTION_CHARS),
         "tags": [cut_text(tag, MAX_NAME_CHARS) for tag in (clip.get("tags") or [])[:3]],
@@ -170,6 +171,11 @@ def _card(
             for rule in verdict["failed_rules"]
         ],
     }
+
+
+def _short(value: Any) -> Any:
+    """A value as a card shows it: texts cut, all else as it is."""
+    return cut_text(value, MAX_NAME_CHARS) if isinstance(value, str) else value
 
 
 def _number(value: Any) -> float | None:

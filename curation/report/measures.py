@@ -247,7 +247,7 @@ WORDS: tuple[Word, ...] = (
     Word(
         name="language",
         title="Languages of the captions",
-        reads="ISO 639-1 code of the caption's language.",
+        reads="Code of the language that the caption was detected to be in.",
         columns=("caption_language",),
     ),
     Word(
