@@ -94,9 +94,9 @@ def text_boxes(
 
     The heart of a line, as the network learnt it, is the line shrunk by D = A (1 - r^2) / L;
     growing the heart by D' = A' r' / L' undoes it (arXiv 1911.08947, section 3; A area, L
-    perimeter, r' the unclip ratio). PP-OCR offsets the box as a polygon with round corners and takes the
-    smallest rectangle around the result: for a rectangle that is the rectangle with D' added on
-    each side.
+    perimeter, r' the unclip ratio). PP-OCR offsets the box as a polygon with round corners and
+    takes the smallest rectangle around the result: for a rectangle that is the rectangle with D'
+    added on each side.
     """
     import cv2
 
