@@ -6,6 +6,7 @@
     exact       re-encode to H.264: exactly the clip's frames
     remux       copy the packets between the first keyframe inside the clip and its end
     still       images, to JPEG
+    guarded     the last two in a child process that can reach nothing but the source
 
 `cut` picks among them.
 """
@@ -13,29 +14,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from curation.clips.exact import cut_exact
-from curation.clips.remux import cut_copy
-from curation.clips.settings import EXPORT_REJECTS, Clip, ExportConfig, Media
-from curation.clips.still import cut_image
+from curation.clips.guarded import cut_copy, cut_image, picture_stream_index
+from curation.clips.settings import ADMITTED, EXPORT_REJECTS, Clip, ExportConfig, Media
+from curation.guard import Guard
 
-__all__ = ["EXPORT_REJECTS", "Clip", "ExportConfig", "Media", "cut"]
+__all__ = [
+    "ADMITTED",
+    "EXPORT_REJECTS",
+    "Clip",
+    "ExportConfig",
+    "Media",
+    "cut",
+    "picture_stream_index",
+]
 
 
-def cut(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
+def cut(file: BinaryIO, clip: Clip, config: ExportConfig, guard: Guard, scratch: Path) -> Media:
     """Cut one clip.
 
     Args:
-        source: local copy of the source whose digest was checked.
+        file: the source, open, its digest checked.
         clip: what to cut.
         config: how.
-        scratch: an empty folder of this caller alone; whatever is left in it may be deleted.
+        guard: where libav and Pillow read the source.
+        scratch: a folder of this caller alone; what is left in it may be deleted.
 
     Raises:
         BadSource: with a word of `EXPORT_REJECTS`; the clip becomes a row with that word.
     """
     if clip.is_image:
-        return cut_image(source, clip, config)
+        return cut_image(file, clip, config, guard)
     if config.cut == "copy":
-        return cut_copy(source, clip, config, scratch)
-    return cut_exact(source, clip, config, scratch)
+        return cut_copy(file, clip, config, guard)
+    return cut_exact(file, clip, config, scratch)

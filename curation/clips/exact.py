@@ -8,10 +8,12 @@ nothing and lose them all when one fails.
 
 from __future__ import annotations
 
+import io
 import resource
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 from curation.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.errors import BadSource
@@ -23,7 +25,7 @@ MAX_FILE_BYTES = 4 * 1024**3
 """Largest clip file; a member of a USTAR archive could be twice that."""
 
 
-def cut_exact(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
+def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
     """Re-encode the frames with ``start_pts <= pts < end_pts``; their spacing in time is kept.
 
     Pictures come out upright, with square pixels, even sides and 4:2:0 chroma at 8 bit; colour
@@ -38,8 +40,9 @@ def cut_exact(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> 
     # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
     # Then the search begins ten seconds, the longest usual GOP, earlier, at last at the beginning.
     for seek_s in (start_s, start_s - 10, None):
-        _run(_command(source, clip, config, target, seek_s), clip, config)
-        media = measured(target)
+        _run(_command(file, clip, config, target, seek_s), file, config.deadline_s(clip))
+        with target.open("rb") as made:
+            media = measured(made.read())
         if media.num_frames == clip.num_frames:
             return media
     raise BadSource(
@@ -48,7 +51,7 @@ def cut_exact(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> 
 
 
 def _command(
-    source: Path, clip: Clip, config: ExportConfig, target: Path, seek_s: Fraction | None
+    file: BinaryIO, clip: Clip, config: ExportConfig, target: Path, seek_s: Fraction | None
 ) -> list[str]:
     """The argument list, first the binary."""
     import ffmpeg
@@ -70,7 +73,8 @@ def _command(
             "noaccurate_seek": None,
         }
     frames = (
-        ffmpeg.input(f"file:{source.absolute()}", **opening)["V:0"]
+        # By its descriptor, for the name may have come to mean another file.
+        ffmpeg.input(f"file:/dev/fd/{file.fileno()}", **opening)[str(clip.stream_index)]
         .filter("settb", base)
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
         .filter("setpts", f"PTS-({clip.start_pts})")
@@ -115,11 +119,16 @@ def _limit(pid: int) -> None:
         resource.prlimit(pid, kind, (most, most))
 
 
-def _run(command: list[str], clip: Clip, config: ExportConfig) -> None:
-    """Run ffmpeg to its end or its deadline."""
-    deadline_s = config.timeout_s + config.timeout_per_s * clip.duration_s
+def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
+    """Run ffmpeg to its end or its deadline, without our environment, for it may hold secrets."""
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=(file.fileno(),),
+        env={},
+        cwd="/",
     ) as process:
         try:
             _limit(process.pid)
@@ -133,11 +142,11 @@ def _run(command: list[str], clip: Clip, config: ExportConfig) -> None:
         raise BadSource("encoder_failed", f"exit code {process.returncode}: {''.join(last)}")
 
 
-def measured(path: Path) -> Media:
+def measured(data: bytes) -> Media:
     """Measure one of our MP4 files: a packet is a frame."""
     import av
 
-    with av.open(str(path), format="mp4") as container:
+    with av.open(io.BytesIO(data), "r", format="mp4") as container:
         if not container.streams.video:
             raise BadSource("frames_missing", "no frame lies in the clip")
         stream = container.streams.video[0]
@@ -149,7 +158,7 @@ def measured(path: Path) -> Media:
     duration_s = float(sum(durations) * base)
     return Media(
         extension="mp4",
-        data=path.read_bytes(),
+        data=data,
         num_frames=len(durations),
         fps=len(durations) / duration_s if duration_s else None,
         duration_s=duration_s,

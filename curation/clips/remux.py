@@ -7,22 +7,27 @@ scene is in the file, not even a hidden one.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from curation.clips.exact import measured
-from curation.clips.settings import Clip, ExportConfig, Media
+from curation.clips.settings import ADMITTED, Clip, ExportConfig, Media
 from curation.errors import BadSource
+from curation.probe import open_video, picture_stream
 
 MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"})
 """Codecs that an MP4 file may hold and that common readers find there."""
-MAX_PACKETS_BYTES = 2 * 1024**3
-"""Packets of one clip that are held in memory at once."""
+MAX_PACKETS_BYTES = 256 * 1024**2
+"""Packets of one clip; they and three copies of them must fit into the child's memory."""
+INDEX_BYTES = 4096
+"""The boxes of an MP4 index that do not grow with the packets: under 1 KB, and room to spare."""
+INDEX_BYTES_PER_PACKET = 44
+"""Size 4, time of decoding 8, of showing 8, keyframe 4, chunk 12 and its place 8."""
 
 
-def cut_copy(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
+def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
     """Copy the packets from the first keyframe at or after the start to the end.
 
     Leading pictures of an open GOP, which refer to frames before the keyframe, are left out. At the
@@ -35,19 +40,16 @@ def cut_copy(source: Path, clip: Clip, config: ExportConfig, scratch: Path) -> M
     """
     import av
 
-    target = scratch / "clip.mp4"
     try:
-        with av.open(
-            f"file:{source}", format=clip.container, options={"format_whitelist": clip.container}
-        ) as reader:
-            stream = reader.streams.video[0]
+        with open_video(file, ADMITTED) as reader:
+            stream = picture_stream(reader)
             if stream.codec_context.name not in MP4_CODECS:
                 raise BadSource("codec_not_in_mp4", stream.codec_context.name)
             packets, end_pts = _clean_packets(_packets_of(reader, stream, clip), clip)
-            _write(target, stream, packets, end_pts)
+            data = _write(stream, packets, end_pts)
     except av.FFmpegError as error:
         raise BadSource("encoder_failed", str(error)) from error
-    media = replace(measured(target), width=clip.width, height=clip.height)
+    media = replace(measured(data), width=clip.width, height=clip.height)
     if media.num_frames < config.min_copied_frames or media.duration_s < config.min_copied_s:
         raise BadSource(
             "too_short_after_shrink", f"{media.num_frames} frames, {media.duration_s:.3f} s"
@@ -120,22 +122,27 @@ def _until(packets: list[Any], end_pts: int) -> Iterator[Any]:
         yield packet
 
 
-def _write(target: Path, template: Any, packets: list[Any], end_pts: int) -> None:
-    """Write the packets to an MP4 file whose first frame is shown at 0 and its last to the end."""
+def _write(template: Any, packets: list[Any], end_pts: int) -> bytes:
+    """An MP4 file of the packets whose first frame is shown at 0 and its last to the end."""
     import av
 
-    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    # Room for the index before the pictures, so that it need not be moved there afterwards.
+    index_bytes = INDEX_BYTES + INDEX_BYTES_PER_PACKET * len(packets)
+    index_bytes += len(template.codec_context.extradata or b"")
+    options = {"moov_size": str(index_bytes), "fflags": "+bitexact"}
+    buffer = io.BytesIO()
     first_pts = packets[0].pts
     times = _decode_times([p.pts - first_pts for p in packets])
     # Of the durations an MP4 file keeps the last only; the others are the distances of these times.
     packets[-1].duration = end_pts - first_pts - (times[-1] - times[0])
-    with av.open(str(target), "w", format="mp4", options=options) as writer:
+    with av.open(buffer, "w", format="mp4", options=options) as writer:
         stream = writer.add_stream_from_template(template)
         for packet, decoded_at in zip(packets, times, strict=True):
             packet.stream = stream
             packet.pts -= first_pts
             packet.dts = decoded_at
             writer.mux(packet)
+    return buffer.getvalue()
 
 
 def _decode_times(pts: list[int]) -> list[int]:

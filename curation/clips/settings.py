@@ -8,6 +8,7 @@ from typing import Literal
 
 from curation.containers import IMAGE_DEMUXERS
 from curation.errors import REJECT_REASONS
+from curation.probe import Limits
 from curation.station import Resources
 
 X264_PRESETS = (
@@ -31,6 +32,16 @@ EXPORT_REJECTS: dict[str, str] = REJECT_REASONS | {
     "encoder_failed": "the encoder or the MP4 writer stopped with an error",
 }
 """Why a selected clip is not in a shard: the word in `export_reject` -> what it means."""
+
+
+ADMITTED = Limits(
+    max_bytes=2**62,
+    max_side=2**16,
+    max_pixels=2**30,
+    max_duration_s=1e9,
+    max_frames=2**31,
+)
+"""For sources whose bytes have passed the gate before, whatever its limits were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +97,10 @@ class ExportConfig:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
+    def deadline_s(self, clip: Clip) -> float:
+        """Wall time that cutting ``clip`` may take."""
+        return self.timeout_s + self.timeout_per_s * clip.duration_s
+
     @property
     def resources(self) -> Resources:
         """What one worker takes: the encoder's threads, and the memory of one ffmpeg process."""
@@ -110,6 +125,8 @@ class Clip:
     """Shown width in px."""
     height: int
     """Shown height in px."""
+    stream_index: int = 0
+    """Index of the picture stream among all streams, from `picture_stream_index`."""
 
     @property
     def is_image(self) -> bool:

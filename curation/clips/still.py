@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from typing import BinaryIO
 
 from curation.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.errors import BadSource
@@ -14,7 +14,7 @@ EXIF_ORIENTATION = 0x0112
 UPRIGHT = 1
 
 
-def cut_image(source: Path, clip: Clip, config: ExportConfig) -> Media:
+def to_jpeg(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
     """The image as an upright 8-bit JPEG of three channels.
 
     A JPEG that is upright, in colour and not too large is taken over byte for byte, with whatever
@@ -27,10 +27,11 @@ def cut_image(source: Path, clip: Clip, config: ExportConfig) -> Media:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(source, formats=[PILLOW_FORMATS[clip.container]]) as image:
+        with Image.open(file, formats=[PILLOW_FORMATS[clip.container]]) as image:
             size = _target_size(clip, config)
             if _is_final(image, size):
-                return _media(source.read_bytes(), image.size)
+                file.seek(0)
+                return _media(file.read(), image.size)
             upright = ImageOps.exif_transpose(image).convert("RGB")
             if size is not None:
                 upright = upright.resize(size, Image.Resampling.LANCZOS)

@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.clips import Clip, ExportConfig, Media, cut
+from curation.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
+from curation.containers import IMAGE_DEMUXERS
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_clips, to_parquet
@@ -23,10 +24,11 @@ from curation.corpus.selection import read_verdicts
 from curation.corpus.shards import KEY_GRAMMAR
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError
+from curation.guard import Guard
 from curation.shards.facts import clip_columns, sample_facts
 from curation.shards.plan import ShardPlan, read_plan
-from curation.shards.source import same_source
 from curation.shards.tar import ShardTar
+from curation.sources import fetched
 
 INDEX_SCHEMA = schema(SHARD_INDEX)
 
@@ -48,18 +50,25 @@ class ShardWriter:
         self.info = info
         self.selection = selection
         self.config = config
-        self._export = ""
+        self._export = self._encoder = ""
+        self._guard: Guard | None = None
 
     def is_done(self, plan: ShardPlan) -> bool:
         """Whether the shard was committed by an earlier run of the same plan."""
         return self.store.exists(f"{layout.shards(self.selection)}/{plan.name}.parquet")
 
     def setup(self) -> None:
-        """Find the encoder and the plan; once, in the process that will do the work."""
+        """Find the encoder and the plan; once, in the process and thread that will do the work."""
         import imageio_ffmpeg
 
         self._encoder = f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
         self._export = str(read_plan(self.store, self.selection)["export"])
+        self._guard = Guard(ADMITTED)
+
+    def close(self) -> None:
+        """End the child process that reads sources."""
+        if self._guard is not None:
+            self._guard.close()
 
     def __call__(self, plan: ShardPlan) -> dict[str, int]:
         """Cut the clips of one shard, write its tar, then its index rows, which commit it.
@@ -108,21 +117,35 @@ class ShardWriter:
         for _, group in groupby(rows, key=lambda row: (row["part"], row["source_row"])):
             clips = list(group)
             try:
-                with same_source(clips[0]["uri"], clips[0]["source_sha256"]) as source:
-                    for row in clips:
-                        yield self._pack_clip(tar, plan, row, source, scratch)
-            except BadSource as error:
+                yield from self._pack_source(tar, plan, clips, scratch)
+            except BadSource as error:  # before the first of its clips
                 for row in clips:
                     yield _failed(plan, row, error)
 
-    def _pack_clip(
-        self, tar: ShardTar, plan: ShardPlan, row: dict[str, Any], source: Path, scratch: Path
-    ) -> dict[str, Any]:
-        try:
-            media = cut(source, _clip(row), self.config, scratch)
-        except BadSource as error:
-            return _failed(plan, row, error)
-        return self._add(tar, plan, row, media)
+    def _pack_source(
+        self, tar: ShardTar, plan: ShardPlan, rows: list[dict[str, Any]], scratch: Path
+    ) -> Iterator[dict[str, Any]]:
+        """Index rows of one source's clips.
+
+        Raises:
+            BadSource: before the first row, if the source cannot be fetched or has changed.
+        """
+        assert self._guard is not None, "setup() comes first"
+        uri, sha256 = rows[0]["uri"], rows[0]["source_sha256"]
+        with fetched(uri, max_bytes=ADMITTED.max_bytes, scratch=scratch) as source:
+            if source.sha256 != sha256:
+                raise BadSource("changed", f"sha256 is {source.sha256}, {sha256} was curated")
+            index = 0
+            if self.config.cut == "exact" and rows[0]["container"] not in IMAGE_DEMUXERS:
+                index = picture_stream_index(source.file, self.config, self._guard)
+            for row in rows:
+                clip = _clip(row, stream_index=index)
+                try:
+                    media = cut(source.file, clip, self.config, self._guard, scratch)
+                except BadSource as error:
+                    yield _failed(plan, row, error)
+                else:
+                    yield self._add(tar, plan, row, media)
 
     def _add(
         self, tar: ShardTar, plan: ShardPlan, row: dict[str, Any], media: Media
@@ -159,8 +182,9 @@ class ShardWriter:
         return index
 
 
-def _clip(row: dict[str, Any]) -> Clip:
+def _clip(row: dict[str, Any], *, stream_index: int) -> Clip:
     return Clip(
+        stream_index=stream_index,
         container=row["container"],
         start_pts=row["start_pts"],
         end_pts=row["end_pts"],

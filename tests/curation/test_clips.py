@@ -3,7 +3,7 @@
 import io
 import itertools
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.clips import Clip, ExportConfig, Media, cut
+from curation.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
 from curation.clips.settings import fitted_size
 from curation.errors import BadSource
+from curation.guard import Guard
 
 WIDTH, HEIGHT = 160, 96
 BITS = 8
@@ -104,15 +105,22 @@ FAST = ExportConfig(preset="ultrafast")
 COPY = ExportConfig(cut="copy", min_copied_frames=1, min_copied_s=0)
 
 
+@pytest.fixture(scope="module")
+def guard() -> Iterator[Guard]:
+    with Guard(ADMITTED) as guard:
+        yield guard
+
+
 @pytest.fixture
-def cut_to_file(tmp_path: Path) -> Callable[..., tuple[Path, Media]]:
+def cut_to_file(tmp_path: Path, guard: Guard) -> Callable[..., tuple[Path, Media]]:
     """Cut and lay the result into a file of its own."""
     numbers = itertools.count()
 
     def do(source: Path, clip: Clip, config: ExportConfig) -> tuple[Path, Media]:
         scratch = tmp_path / f"scratch-{next(numbers)}"
         scratch.mkdir()
-        media = cut(source, clip, config, scratch)
+        with source.open("rb") as file:
+            media = cut(file, clip, config, guard, scratch)
         path = scratch / f"result.{media.extension}"
         path.write_bytes(media.data)
         return path, media
@@ -183,6 +191,25 @@ def test_cuts_obey_an_edit_list(
     assert numbers == list(range(numbers[0], numbers[0] + media.num_frames))
     assert (numbers[0], numbers[-1]) == ((40, 99) if config is FAST else (60, numbers[-1]))
     assert numbers[-1] <= 99
+
+
+def test_exact_cut_takes_the_stream_that_was_measured(
+    film: Callable[..., Path],
+    run_ffmpeg: Callable[..., None],
+    cut_to_file: Callable[..., object],
+    guard: Guard,
+    tmp_path: Path,
+) -> None:
+    main = film("closed.mp4", FILMS["closed.mp4"][1])
+    both = tmp_path / "both.mp4"
+    small = ("-filter:v:0", "scale=80:48,negate", "-c:v:0", "libx264", "-c:v:1", "copy")
+    run_ffmpeg("-i", main, "-map", "0:v", "-map", "0:v", *small, both)
+    with both.open("rb") as file:
+        index = picture_stream_index(file, FAST, guard)
+    assert index == 1
+    clip = replace(clip_of(main, "mov", 31, 60), stream_index=index)
+    path, _ = cut_to_file(both, clip, FAST)
+    assert [n for _, n in shown(path)[0]] == list(range(31, 60))
 
 
 def test_exact_cut_turns_the_picture_upright(
