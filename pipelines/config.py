@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from curation.aesthetics import AestheticsConfig
 from curation.caption_text import CaptionTextConfig
@@ -69,7 +70,7 @@ class RiverConfig:
 class CurationConfig:
     """From raw files to shards and a report."""
 
-    river: RiverConfig = field(default_factory=RiverConfig)
+    river: Annotated[RiverConfig, arg(name="")] = field(default_factory=RiverConfig)
     """What is measured."""
     select: Suppress[SelectConfig] = field(default_factory=SelectConfig)
     """Which clips are kept; changed by --rule and --drop-rule, or by `lavie select`."""

@@ -6,10 +6,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import OmitArgPrefixes, Positional, UseAppendAction
+from tyro.conf import Positional, UseAppendAction, arg
 
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
@@ -69,7 +70,7 @@ class Curate:
     """One more rule for the selection: 'aesthetic_score>=4.5', 'motion_mean>=q0.25'; repeatable."""
     drop_rule: UseAppendAction[tuple[str, ...]] = ()
     """Name of a preset's rule to leave out; repeatable."""
-    config: OmitArgPrefixes[CurationConfig] = field(default_factory=CurationConfig)
+    config: Annotated[CurationConfig, arg(name="")] = field(default_factory=CurationConfig)
     """Settings of every step."""
 
     def run(self) -> int:
@@ -166,7 +167,7 @@ class Export:
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
     preset: PresetName = "embedded"
     """Where the defaults of the settings come from."""
-    config: OmitArgPrefixes[ExportConfig] = field(default_factory=ExportConfig)
+    config: Annotated[ExportConfig, arg(name="")] = field(default_factory=ExportConfig)
     """How clips are cut and packed."""
 
     def run(self) -> int:
@@ -188,7 +189,7 @@ class Report:
     """Name of the selection."""
     preset: PresetName = "embedded"
     """Where the defaults of the settings come from."""
-    config: OmitArgPrefixes[ReportConfig] = field(default_factory=ReportConfig)
+    config: Annotated[ReportConfig, arg(name="")] = field(default_factory=ReportConfig)
     """What the report shows."""
 
     def run(self) -> int:

@@ -54,7 +54,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., 
 
 def command(sources: Path, out: str, *more: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "pipelines.cli", "curate", str(sources / "list.jsonl")),
+        *(sys.executable, "-m", "pipelines", "curate", str(sources / "list.jsonl")),
         *("--out", out, "--preset", "tiny", *more),
     ]
 
