@@ -73,7 +73,11 @@ def _open_list(path: str) -> pa.Table:
             return table
         if suffix == ".csv":
             types = dict.fromkeys(("uri", *LIST_COLUMNS), pa.string())
-            convert = pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+            convert = pyarrow.csv.ConvertOptions(
+                column_types=types,
+                strings_can_be_null=True,
+                null_values=[""],  # a film may be called "null" or "NA"
+            )
             parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
             return pyarrow.csv.read_csv(file, parse_options=parse, convert_options=convert)
         return pyarrow.json.read_json(file)

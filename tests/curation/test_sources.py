@@ -1,0 +1,350 @@
+"""Sources: what is listed, in which order, and how the bytes come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+
+from curation.corpus.schema import SOURCES, schema
+from curation.errors import BadSource, NothingToDo
+from curation.sources import fetched, list_sources, local_path, redacted
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """A folder with two films, a picture, a text, and one folder below."""
+    folder = tmp_path / "films"
+    (folder / "below").mkdir(parents=True)
+    for name in ("b.mp4", "a.MKV", "below/c.jpg", "notes.txt"):
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def uris(*specs: str | Path) -> list[str]:
+    return list_sources([str(spec) for spec in specs])["uri"].to_pylist()
+
+
+def test_a_folder_gives_its_media_at_any_depth_sorted_with_sizes(films):
+    table = list_sources([str(films)])
+    assert table.schema.equals(schema(SOURCES), check_metadata=True)
+    assert table["uri"].to_pylist() == [
+        str(films / "a.MKV"),
+        str(films / "b.mp4"),
+        str(films / "below/c.jpg"),
+    ]
+    assert table["media"].to_pylist() == ["video", "video", "image"]
+    assert table["size_bytes"].to_pylist() == [5, 5, 11]
+
+
+def test_a_relative_spec_gives_absolute_uris(films, monkeypatch):
+    monkeypatch.chdir(films.parent)
+    assert uris("films/b.mp4") == [str(films / "b.mp4")]
+
+
+def test_a_glob_takes_what_it_matches(films):
+    assert uris(films / "*.mp4") == [str(films / "b.mp4")]
+    assert uris(films / "**" / "*.jpg") == [str(films / "below/c.jpg")]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(films):
+    (films / "take[1].mp4").write_bytes(b"x")
+    assert uris(films / "take[1].mp4") == [str(films / "take[1].mp4")]
+
+
+def test_what_several_specs_name_is_listed_once(films):
+    assert len(uris(films, films / "b.mp4", films / "*")) == 3
+
+
+@pytest.mark.parametrize("spec", ["nothing.mp4", "*.mp4", "empty", "nothing.csv"])
+def test_a_spec_that_names_nothing_is_an_error_that_names_it(tmp_path, spec):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NothingToDo, match=spec.replace("*", r"\*")):
+        list_sources([str(tmp_path / spec)])
+
+
+def test_links_in_a_folder_stay_rows_and_linked_folders_are_not_entered(films, tmp_path, caplog):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.mp4").write_bytes(b"secret")
+    (films / "link.mp4").symlink_to(outside / "secret.mp4")
+    (films / "more").symlink_to(outside)
+    with caplog.at_level(logging.WARNING):
+        table = list_sources([str(films)])
+    assert str(films / "link.mp4") in table["uri"].to_pylist()
+    assert not any("secret" in uri for uri in table["uri"].to_pylist())
+    assert "1 linked folders" in caplog.text
+    row = table["uri"].to_pylist().index(str(films / "link.mp4"))
+    assert table["size_bytes"][row].as_py() is None
+
+
+def test_a_link_given_by_the_user_is_followed(films, tmp_path):
+    (tmp_path / "link.mp4").symlink_to(films / "b.mp4")
+    assert uris(tmp_path / "link.mp4") == [str(films / "b.mp4")]
+
+
+def test_a_name_that_is_not_utf_8_keeps_its_bytes(films):
+    raw = os.fsencode(films) + b"/caf\xe9.mp4"
+    with open(raw, "wb") as file:
+        file.write(b"film")
+    found = [uri for uri in uris(films) if uri.startswith("file://")]
+    assert os.fsencode(local_path(found[0])) == raw
+    with fetched(found[0], max_bytes=10, scratch=films) as source:
+        assert source.file.read() == b"film"
+
+
+LIST_ROWS = [
+    {"uri": "b.mp4", "title": "null", "category": "Animation", "caption": "A bee, flying."},
+    {"uri": "s3://bucket/x.mp4", "title": "", "category": "Travel", "caption": None},
+    {"uri": "/gone.png", "title": "Gone", "category": None, "caption": "x"},
+]
+
+
+def write_list(path: Path, rows: list[dict[str, object]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        lines = [",".join(rows[0])]
+        lines += [",".join(json.dumps(v) if v else "" for v in row.values()) for row in rows]
+        path.write_text("\n".join(lines) + "\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_list_gives_its_rows_with_their_columns(films, suffix):
+    table = list_sources([str(write_list(films / f"list{suffix}", LIST_ROWS))])
+    assert table.select(
+        ["uri", "media", "title", "given_category", "given_caption"]
+    ).to_pylist() == [
+        {
+            "uri": "/gone.png",
+            "media": "image",
+            "title": "Gone",
+            "given_category": None,
+            "given_caption": "x",
+        },
+        {
+            "uri": str(films / "b.mp4"),
+            "media": "video",
+            "title": "null",
+            "given_category": "Animation",
+            "given_caption": "A bee, flying.",
+        },
+        {
+            "uri": "s3://bucket/x.mp4",
+            "media": "video",
+            "title": None,
+            "given_category": "Travel",
+            "given_caption": None,
+        },
+    ]
+
+
+def test_the_row_of_a_list_stays_where_a_folder_names_the_same_source(films):
+    path = write_list(films / "list.csv", LIST_ROWS[:1])
+    for specs in ([films, path], [path, films]):
+        table = list_sources([str(spec) for spec in specs])
+        row = table["uri"].to_pylist().index(str(films / "b.mp4"))
+        assert table["title"][row].as_py() == "null"
+        assert len(table) == 3
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_columns_that_are_not_known_are_left_out_and_named_once(films, caplog, suffix):
+    path = write_list(films / f"list{suffix}", [{"uri": "b.mp4", "mood": "dark", "year": 1999}])
+    with caplog.at_level(logging.WARNING):
+        list_sources([str(path)])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: columns not used: mood, year"
+    ]
+
+
+def test_a_list_without_uris_is_an_error_that_says_what_it_has(films):
+    path = write_list(films / "list.csv", [{"path": "b.mp4"}])
+    with pytest.raises(ValueError, match=r"no column 'uri', only path"):
+        list_sources([str(path)])
+    path = write_list(films / "rows.jsonl", [{"uri": "b.mp4"}, {"uri": None}])
+    with pytest.raises(ValueError, match="1 rows have no uri, the first is row 1"):
+        list_sources([str(path)])
+    (films / "torn.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ValueError, match="cannot be read"):
+        list_sources([str(films / "torn.parquet")])
+
+
+def test_credentials_in_a_uri_are_refused_without_being_repeated(films):
+    for uri in ("s3://KEY:hunter2@bucket/x", "s3://bucket/x?secret_key=hunter2"):
+        with pytest.raises(ValueError, match="credentials") as caught:
+            list_sources([uri])
+        assert "hunter2" not in str(caught.value)
+        path = write_list(films / "list.jsonl", [{"uri": "b.mp4"}, {"uri": uri}])
+        with pytest.raises(ValueError, match="row 1 carries credentials") as caught:
+            list_sources([str(path)])
+        assert "hunter2" not in str(caught.value)
+    assert redacted("GET s3://K:S@b/x?sig=1 failed") == "GET s3://b/x failed"
+
+
+def test_a_million_rows_are_listed_in_seconds(tmp_path):
+    names = pa.array([f"s3://bucket/{i * 7919 % 1_000_003:07d}.mp4" for i in range(1_000_000)])
+    pq.write_table(pa.table({"uri": names}), tmp_path / "many.parquet")
+    before = os.times()
+    table = list_sources([str(tmp_path / "many.parquet")])
+    after = os.times()
+    assert table.num_rows == 1_000_000
+    assert after.user + after.system - before.user - before.system < 10
+
+
+def put(bucket: str, name: str, data: bytes) -> None:
+    filesystem, path = pafs.FileSystem.from_uri(f"{bucket}/{name}")
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(data)
+
+
+def test_a_prefix_of_an_object_store_is_a_source(s3_bucket, tmp_path):
+    for name in ("films/b.mp4", "films/deep/a.webm", "films/notes.txt", "other/c.mp4"):
+        put(s3_bucket, name, b"12345")
+    expected = [f"{s3_bucket}/films/b.mp4", f"{s3_bucket}/films/deep/a.webm"]
+    table = list_sources([f"{s3_bucket}/films"])
+    assert table["uri"].to_pylist() == expected
+    assert table["size_bytes"].to_pylist() == [5, 5]
+    assert uris(f"{s3_bucket}/films/b.mp4") == expected[:1]
+    assert uris(f"{s3_bucket}/*/*.mp4") == [expected[0], f"{s3_bucket}/other/c.mp4"]
+    with pytest.raises(NothingToDo, match="none"):
+        list_sources([f"{s3_bucket}/none"])
+
+
+def test_a_list_in_an_object_store_names_its_neighbours(s3_bucket):
+    put(s3_bucket, "set/list.csv", b"uri,title\nfilms/a.mp4,A\n")
+    table = list_sources([f"{s3_bucket}/set/list.csv"])
+    assert table["uri"].to_pylist() == [f"{s3_bucket}/set/films/a.mp4"]
+    assert table["title"].to_pylist() == ["A"]
+
+
+def test_a_remote_source_is_copied_hashed_and_removed(s3_bucket, tmp_path):
+    data = os.urandom(9 * 1024**2)
+    put(s3_bucket, "a.mp4", data)
+    with fetched(f"{s3_bucket}/a.mp4", max_bytes=len(data), scratch=tmp_path) as source:
+        assert source.path.read_bytes() == source.file.read() == data
+        assert source.sha256 == hashlib.sha256(data).hexdigest()
+        assert source.size_bytes == len(data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_source_is_hashed_where_it_lies(films):
+    with fetched(str(films / "b.mp4"), max_bytes=10, scratch=films) as source:
+        assert source.path == films / "b.mp4"
+        assert source.sha256 == hashlib.sha256(b"b.mp4").hexdigest()
+        assert source.file.read() == b"b.mp4"
+
+
+def reason(uri: str | Path, scratch: Path, *, max_bytes: int = 100) -> str:
+    with (
+        pytest.raises(BadSource) as caught,
+        fetched(str(uri), max_bytes=max_bytes, scratch=scratch),
+    ):
+        pass
+    assert list(scratch.iterdir()) == []
+    return caught.value.reason
+
+
+def test_what_is_no_regular_file_of_the_right_size_is_refused(films, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (films / "link.mp4").symlink_to(films / "b.mp4")
+    os.mkfifo(films / "fifo.mp4")
+    (films / "empty.mp4").touch()
+    (films / "folder.mp4").mkdir()
+    assert reason(films / "link.mp4", scratch) == "not_regular"
+    assert reason(films / "fifo.mp4", scratch) == "not_regular"
+    assert reason(films / "folder.mp4", scratch) == "not_regular"
+    assert reason("/dev/zero", scratch) == "not_regular"
+    assert reason(films / "gone.mp4", scratch) == "not_found"
+    assert reason(films / "b.mp4/x.mp4", scratch) == "not_found"
+    assert reason(films / "empty.mp4", scratch) == "empty"
+    assert reason(films / "b.mp4", scratch, max_bytes=4) == "too_large"
+    assert reason("https://example.invalid/a.mp4", scratch) == "unreadable"
+
+
+def test_remote_objects_are_refused_for_the_same_reasons(s3_bucket, tmp_path):
+    put(s3_bucket, "empty.mp4", b"")
+    put(s3_bucket, "large.mp4", b"x" * 101)
+    assert reason(f"{s3_bucket}/empty.mp4", tmp_path) == "empty"
+    assert reason(f"{s3_bucket}/large.mp4", tmp_path) == "too_large"
+    assert reason(f"{s3_bucket}/gone.mp4", tmp_path) == "not_found"
+
+
+@pytest.fixture
+def faulty_store(s3_endpoint: str, s3_bucket: str, monkeypatch) -> Iterator[tuple[str, list[str]]]:
+    """A proxy before the store: the first answers to GET are an error, half a body, a reset."""
+    faults = ["half", "503", "reset", "half"]
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass(self) -> None:
+            fault = faults.pop(0) if self.command == "GET" and faults else None
+            if fault == "reset":
+                self.connection.close()
+                self.close_connection = True
+                return
+            if fault == "503":
+                self.send_error(503)
+                return
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
+            request = urllib.request.Request(
+                s3_endpoint + self.path, headers=headers, method=self.command
+            )
+            try:
+                answer = urllib.request.urlopen(request, timeout=10)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
+                body = answer.read()
+                length = answer.headers.get("Content-Length", str(len(body)))
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    if name.lower() not in ("content-length", "connection", "transfer-encoding"):
+                        self.send_header(name, value)
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if fault == "half" else body)
+            self.close_connection = fault == "half"
+
+        do_GET = do_HEAD = _pass  # noqa: N815 - the names that http.server calls
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", faults
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_source_comes_whole_through_a_store_that_fails_four_times(
+    s3_bucket, faulty_store, tmp_path, monkeypatch
+):
+    data = os.urandom(300_000)
+    put(s3_bucket, "a.mp4", data)
+    address, faults = faulty_store
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    with fetched(f"{s3_bucket}/a.mp4", max_bytes=len(data), scratch=tmp_path) as source:
+        assert source.sha256 == hashlib.sha256(data).hexdigest()
+        assert source.path.read_bytes() == data
+    assert faults == []
