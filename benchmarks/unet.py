@@ -6,7 +6,8 @@
 FLOP are counted from the operations themselves (`torch.utils.flop_counter`), a multiply-add as two.
 Utilisation is against what a large square matmul reaches on the same device in the same dtype, not
 against a data sheet. Peak memory is the allocator's on CUDA and the process's resident set on a
-CPU, where it only ever grows: measure one network a process there.
+CPU, where it only ever grows: measure one network a process there. On a CPU one thread's own time
+is taken, so that other work on the machine does not count.
 """
 
 import platform
@@ -63,6 +64,8 @@ class Benchmark:
     """Store convolutions channels-last."""
     checkpointing: bool = False
     """Compute activations again in the backward pass."""
+    threads: int = 1
+    """CPU threads; with more than one, time is that of the clock on the wall."""
     repeats: int = 3
     """Timed runs after a first one; the best counts."""
 
@@ -100,13 +103,15 @@ def arguments(net: UNet, shape: tuple[int, int, int], device: str) -> dict[str, 
 
 def best_time_s(run: Callable[[], object], repeats: int, device: str) -> float:
     """Shortest of several runs after one that warms up."""
+    alone = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     times = []
     for _ in range(repeats + 1):
-        started = time.perf_counter()
+        started = clock()
         run()
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return min(times[1:])
 
 
@@ -162,12 +167,13 @@ def measure(benchmark: Benchmark, name: str, reachable: float) -> list[tuple[str
 
 def main(benchmark: Benchmark) -> None:
     """Measure and print a Markdown table."""
+    torch.set_num_threads(benchmark.threads)
     console = Console(width=200)
     reachable = matmul_flops(benchmark.device, DTYPES[benchmark.dtype])
     where = torch.cuda.get_device_name() if benchmark.device == "cuda" else platform.machine()
     console.print(
         f"{benchmark.size}, {benchmark.dtype} on {where}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads; a matmul reaches {reachable / 1e12:.3f} TFLOP/s\n",
+        f"{benchmark.threads} threads; a matmul reaches {reachable / 1e12:.3f} TFLOP/s\n",
         highlight=False,
     )
     console.print(f"| {' | '.join(HEADER)} |\n| {' | '.join('---' for _ in HEADER)} |")
