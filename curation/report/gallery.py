@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
@@ -190,17 +192,38 @@ def _middle_keyframes(
     if "keyframes" not in info.layers:
         return {}
     path = layout.layer(info.layers["keyframes"], part)
-    found: dict[str, bytes] = {}
     try:
         with store.filesystem.open_input_file(store.path(path)) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            for rows in parquet.iter_batches(ROWS_AT_ONCE, columns=["clip_id", "keyframes"]):
-                for clip_id, frames in zip(rows["clip_id"], rows["keyframes"], strict=True):
-                    if clip_id.as_py() in clip_ids and frames.is_valid and len(frames):
-                        found[clip_id.as_py()] = frames[len(frames) // 2].as_py()
+            return _read_keyframes(pq.ParquetFile(file, page_checksum_verification=True), clip_ids)
     except pa.ArrowInvalid as error:
         raise TornPart(f"{store.root}/{path}: not a whole Parquet file ({error})") from error
+
+
+def _read_keyframes(parquet: pq.ParquetFile, clip_ids: set[str]) -> dict[str, bytes]:
+    ids = parquet.read(columns=["clip_id"])["clip_id"]
+    chosen = pc.is_in(ids, pa.array(sorted(clip_ids))).combine_chunks()
+    rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
+    found: dict[str, bytes] = {}
+    for first, batch in _batches(parquet, rows):
+        for row in rows[(rows >= first) & (rows < first + len(batch))].tolist():
+            frames = batch["keyframes"][row - first]
+            if frames.is_valid and len(frames):
+                found[ids[row].as_py()] = frames[len(frames) // 2].as_py()
     return found
+
+
+def _batches(
+    parquet: pq.ParquetFile, rows: NDArray[np.integer]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """A few rows at a time, and the number of the first; only row groups that hold some ``rows``."""
+    end = 0
+    for group in range(parquet.num_row_groups):
+        first, end = end, end + parquet.metadata.row_group(group).num_rows
+        if not np.any((rows >= first) & (rows < end)):
+            continue
+        for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=["keyframes"]):
+            yield first, batch
+            first += len(batch)
 
 
 def _picture(

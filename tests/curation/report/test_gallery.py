@@ -9,11 +9,12 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from curation.report import ReportConfig, write_report
-from curation.report.gallery import Choice, small_jpeg
+from curation.report.gallery import Choice, _read_keyframes, small_jpeg
 
 
 def sheets(made, **config):
@@ -113,3 +114,17 @@ def test_formats_that_keyframes_never_have_are_left_out():
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "GIF")
     assert small_jpeg(out.getvalue(), side_px=128, quality=70) is None
+
+
+def test_pictures_are_found_in_any_row_group_of_a_large_part():
+    table = pa.table(
+        {
+            "clip_id": [f"{number:04d}" for number in range(500)],
+            "keyframes": [[b"a", str(number).encode()] for number in range(500)],
+        }
+    )
+    out = io.BytesIO()
+    pq.write_table(table, out, row_group_size=130)
+    wanted = {"0000", "0129", "0130", "0263", "0499"}
+    found = _read_keyframes(pq.ParquetFile(out), wanted)
+    assert found == {name: str(int(name)).encode() for name in wanted}
