@@ -54,6 +54,8 @@ and screen formats, JPEG 2000, and all else that is rare in video archives and s
 
 MAX_STREAMS = 64
 """Films with many languages have some thirty streams; libav's own limit is 1000."""
+_PADDING = 256
+"""Pixels that a decoder may add to a side of its buffers (MPEG-4 adds 128 and rounds up)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,8 +298,9 @@ def _check_limits(container: InputContainer, limits: Limits) -> None:
         raise BadSource("too_long", f"{duration_s:.0f} s, the limit is {limits.max_duration_s} s")
     if stream.frames > limits.max_frames:
         raise BadSource("too_long", f"{stream.frames} frames, the limit is {limits.max_frames}")
-    # A second bound where a stream grows in the middle: twice, for libav counts padded pixels.
-    stream.codec_context.options = {"max_pixels": str(2 * limits.max_pixels)}
+    # A second bound, for streams that grow in the middle; decoders count their padding too.
+    padded = limits.max_pixels + 2 * _PADDING * limits.max_side + _PADDING**2
+    stream.codec_context.options = {"max_pixels": str(padded)}
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:
