@@ -215,7 +215,7 @@ def _read_keyframes(parquet: pq.ParquetFile, clip_ids: set[str]) -> dict[str, by
 def _batches(
     parquet: pq.ParquetFile, rows: NDArray[np.integer]
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """A few rows at a time, and the number of the first; only row groups that hold some ``rows``."""
+    """A few rows at a time, and the number of the first; only row groups that hold ``rows``."""
     end = 0
     for group in range(parquet.num_row_groups):
         first, end = end, end + parquet.metadata.row_group(group).num_rows
