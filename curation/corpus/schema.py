@@ -311,6 +311,62 @@ CAPTION_TEXT = (
     ),
     Column("caption_language_score", F32, "the detector's confidence; null as language", "0..1"),
     Column("caption_repetition", F32, "1 - distinct/all word pairs; null as language", "0..1"),
+    Column(
+        "caption_boilerplate",
+        I32,
+        "phrases such as 'the video shows' or 'in this clip' in the worst of the clip's captions; "
+        "English; 0 where there is no caption",
+    ),
+    Column(
+        "caption_refusals",
+        I32,
+        "phrases such as 'I cannot' or 'as an AI' in the worst of them; English; 0 likewise",
+    ),
+    Column(
+        "caption_prompt_leak",
+        F32,
+        "share of five-word runs that stand in the prompt too, the worst of them; null where there "
+        "is no caption",
+        "0..1",
+    ),
+    Column(
+        "caption_urls",
+        I32,
+        "addresses (web, mail, handles) in the worst of them; 0 where there is no caption",
+    ),
+    Column(
+        "caption_digit_share",
+        F32,
+        "digits among letters and digits of the caption; null where there is no caption",
+        "0..1",
+    ),
+    Column(
+        "caption_screen_text_overlap",
+        F32,
+        "share of the caption's words that stand in the text the model read in the picture; null "
+        "where there is no caption, or it read none",
+        "0..1",
+    ),
+)
+
+ALIGNMENT = (
+    Column(
+        "clip_similarity",
+        F32,
+        "cosine of the caption's and a keyframe's CLIP embedding, mean over keyframes; null "
+        "without caption or keyframes, and where the engine is the substitute",
+        "-1..1",
+    ),
+    Column("clip_similarity_min", F32, "the lowest of the keyframes; null likewise", "-1..1"),
+    Column(
+        "tag_agreement",
+        F32,
+        "substitute without CLIP: cosine of the caption and the tags as sentence embeddings, mean "
+        "weighted by tag score; null without caption or tags, where the caption was made of "
+        "tags, and where the engine is CLIP",
+        "-1..1",
+    ),
+    Column("alignment_model", STR, "the network that compared; the same in every row"),
 )
 
 SELECTION = (
@@ -384,6 +440,7 @@ LAYERS: dict[str, tuple[Column, ...]] = {
     "taxonomy": TAXONOMY,
     "captions": CAPTIONS,
     "caption_text": CAPTION_TEXT,
+    "alignment": ALIGNMENT,
 }
 """Layer name -> the columns it adds. `probe` has a row a source, all others a row a scene."""
 
