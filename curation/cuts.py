@@ -31,9 +31,11 @@ from curation.scenes import SceneConfig, Transition
 ADAPTIVE_WINDOW = 2
 """Frames on each side that AdaptiveDetector compares with: PySceneDetect's default, and its
 delay."""
+KINDS = ("cut", "dissolve", "fade")
 RETURNED = 0.5
 """A picture counts as come back if it differs from the one before the burst by less than this share
-of the burst's own change: half way between "the same picture" and "as different as the flash"."""
+of the burst's own change, half way between "the same picture" and "as different as the flash", and
+by less than ContentDetector's threshold (a flash on a cut changes more than the cut)."""
 
 
 def content_score(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> float:
@@ -87,7 +89,7 @@ class SceneDetectFinder:
         self._flash = max(1, round(config.flash_s * fps))
         self._min_black = max(1, round(config.min_s * fps))
         self._dissolves = Dissolves(fps) if config.dissolves else None
-        self._bursts = Bursts(self._flash)
+        self._bursts = Bursts(self._flash, config.content_threshold)
         self._num_frames = 0
         self._previous: NDArray[np.uint8] | None = None
         self._found: list[Transition] = []
@@ -100,7 +102,7 @@ class SceneDetectFinder:
         return self._settled
 
     def _certain(self) -> int:
-        """What `settled` is now."""
+        """What is not found yet begins at this frame or later."""
         # One merging distance earlier than anything that may still be found: it could join a
         # neighbour.
         open_starts = [self._bursts.settled(self._num_frames)]
@@ -130,8 +132,10 @@ class SceneDetectFinder:
         self._add_fades(index, picture_HWC)
         if self._dissolves is not None:
             self._found += self._dissolves.push(index, picture_HWC)
-        self._settled = self._certain()
-        return self._release(self._settled) if self._found else []
+        certain = self._certain()
+        ready = self._release(certain) if self._found else []
+        self._settled = min([certain, *(transition.end for transition in self._found)])
+        return ready
 
     def finish(self) -> list[Transition]:
         """Report the rest; there are no more frames."""
@@ -176,7 +180,7 @@ class SceneDetectFinder:
 def join(transitions: Sequence[Transition], *, gap: int) -> list[Transition]:
     """Transitions in order, those that touch or lie at most ``gap`` frames apart made one.
 
-    The joined one spans both and has the kind of the longer, a gradual kind before a cut.
+    The joined one spans both; a fade names it before a dissolve, a dissolve before a cut.
 
     >>> join([Transition(30, 40, "fade"), Transition(29, 29)], gap=6)
     [Transition(end=29, start=40, kind='fade')]
@@ -187,9 +191,7 @@ def join(transitions: Sequence[Transition], *, gap: int) -> list[Transition]:
             joined.append(transition)
             continue
         last = joined[-1]
-        kind = max(
-            (last, transition), key=lambda each: (each.start - each.end, each.kind != "cut")
-        ).kind
+        kind = max(last.kind, transition.kind, key=KINDS.index)
         joined[-1] = Transition(last.end, max(last.start, transition.start), kind)
     return joined
 
@@ -199,10 +201,12 @@ class Bursts:
 
     Args:
         flash: frames within which a picture that comes back makes a burst a flash.
+        same_shot: content score below which two pictures may be of one shot.
     """
 
-    def __init__(self, flash: int) -> None:
+    def __init__(self, flash: int, same_shot: float) -> None:
         self._flash = flash
+        self._same_shot = same_shot
         self._delay = max(flash, ADAPTIVE_WINDOW) + 1
         self._hits: list[int] = []
         self._before: NDArray[np.uint8] | None = None
@@ -251,7 +255,8 @@ class Bursts:
         """Whether a picture from ``last_hit`` on looks like the one before the burst."""
         assert self._before is not None
         after = [hsv for index, hsv, _ in self._recent if index >= last_hit][: self._flash + 1]
-        return any(content_score(self._before, hsv) < RETURNED * change for hsv in after)
+        limit = min(RETURNED * change, self._same_shot)
+        return any(content_score(self._before, hsv) < limit for hsv in after)
 
 
 class Dissolves:
@@ -269,7 +274,8 @@ class Dissolves:
     """Lengths that are tried; one between two of them is found by the nearer."""
     RATE = 12
     MIN_CHANGE = 15.0
-    """Root mean square change between the ends in grey levels; AdaptiveDetector's minimum."""
+    """Root mean square change between the mean-free ends, in grey levels; AdaptiveDetector's
+    minimum."""
     MIN_CONTRAST = 5.0
     """An end with a smaller standard deviation is a plain field: a fade, not a dissolve."""
     MAX_CORRELATION = 0.5
@@ -283,9 +289,9 @@ class Dissolves:
         self._step = max(1, round(fps / self.RATE))
         rate = float(fps) / self._step
         self._lengths = sorted({max(4, round(length * rate)) for length in self.LENGTHS_S})
-        # Mean-free grey values through the root of their number, so that a product of two is their
-        # covariance; and their mean.
-        self._grey: deque[tuple[NDArray[np.float32], float]] = deque(maxlen=self._lengths[-1] + 1)
+        # Mean-free, so that light that changes does not count; through the root of their number, so
+        # that a product of two is their covariance.
+        self._grey: deque[NDArray[np.float32]] = deque(maxlen=self._lengths[-1] + 1)
         self._newest = 0
         self._open: tuple[int, int] | None = None
 
@@ -305,8 +311,7 @@ class Dissolves:
         grey_HW = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY)
         small_HW = cv2.resize(grey_HW, self.SIZE, interpolation=cv2.INTER_AREA)
         grey_N = small_HW.reshape(-1).astype(np.float32)
-        mean = float(grey_N.mean())
-        self._grey.append(((grey_N - mean) * np.float32(len(grey_N) ** -0.5), mean))
+        self._grey.append((grey_N - grey_N.mean()) * np.float32(len(grey_N) ** -0.5))
         for length in self._lengths:
             if len(self._grey) > length and self._is_blend(length):
                 start = index - length * self._step
@@ -325,37 +330,21 @@ class Dissolves:
 
     def _is_blend(self, length: int) -> bool:
         """Whether the last ``length + 1`` pictures lead evenly from the first to the last."""
-        (last_N, last_mean), (first_N, first_mean) = self._grey[-1], self._grey[-1 - length]
+        last_N, first_N = self._grey[-1], self._grey[-1 - length]
         variances = float(first_N @ first_N), float(last_N @ last_N)
         covariance = float(first_N @ last_N)
-        # The squared distance of the two pictures, a mean over pixels.
-        squared = sum(variances) - 2 * covariance + (last_mean - first_mean) ** 2
+        squared = sum(variances) - 2 * covariance  # the squared distance of the two
         if (
             squared < self.MIN_CHANGE**2
             or min(variances) < self.MIN_CONTRAST**2
             or covariance > self.MAX_CORRELATION * (variances[0] * variances[1]) ** 0.5
         ):
             return False
-        between = [self._grey[place] for place in range(-length, -1)]
-        from_first_TN = np.stack([grey_N for grey_N, _ in between]) - first_N
-        means_T = np.array([mean for _, mean in between], np.float32) - np.float32(first_mean)
-        return self._is_even(
-            np.column_stack([from_first_TN, means_T]),
-            np.append(last_N - first_N, np.float32(last_mean - first_mean)),
-        )
-
-    def _is_even(self, from_first_TN: NDArray[np.float32], way_N: NDArray[np.float32]) -> bool:
-        """Whether pictures lie along the way from the first to the last, evenly spaced.
-
-        Args:
-            from_first_TN: each picture between them, minus the first.
-            way_N: the last minus the first.
-        """
-        squared = float(way_N @ way_N)
-        weights_T = from_first_TN @ way_N / squared
-        length = len(weights_T) + 1
+        way_N = last_N - first_N
+        between_TN = np.stack([self._grey[place] for place in range(-length, -1)]) - first_N
+        weights_T = between_TN @ way_N / squared
         even_T = np.arange(1, length, dtype=np.float32) / length
         if float(np.abs(weights_T - even_T).max()) > self.MAX_UNEVENNESS:
             return False
-        off_TN = from_first_TN - weights_T[:, None] * way_N
+        off_TN = between_TN - weights_T[:, None] * way_N
         return float((off_TN**2).sum(axis=1).mean()) <= self.MAX_RESIDUAL * squared

@@ -8,6 +8,7 @@ bounded, however long the scene.
 from __future__ import annotations
 
 import io
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -65,38 +66,41 @@ class Candidates:
     def __init__(self, *, num_recent: int, num_old: int) -> None:
         self._num_recent = num_recent
         self._num_old = num_old
-        self._held: list[tuple[int, Candidate]] = []
+        self._old: list[tuple[int, Candidate]] = []
+        self._recent: deque[tuple[int, Candidate]] = deque()
         self._count = 0
         self._step = 1
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._old) + len(self._recent)
 
     def add(self, candidate: Candidate) -> None:
         """Take the next one, in order of time."""
-        self._held.append((self._count, candidate))
+        self._recent.append((self._count, candidate))
         self._count += 1
-        while len(self._held) - self._num_recent > self._num_old:
+        if len(self._recent) > self._num_recent:
+            aged = self._recent.popleft()
+            if aged[0] % self._step == 0:
+                self._old.append(aged)
+        if len(self._old) > self._num_old:
             self._step *= 2
-            border = len(self._held) - self._num_recent
-            self._held = [
-                held
-                for place, held in enumerate(self._held)
-                if place >= border or held[0] % self._step == 0
-            ]
+            self._old = [held for held in self._old if held[0] % self._step == 0]
 
     def take(self, start_frame: int, end_frame: int, *, num_wanted: int) -> list[Candidate]:
         """``num_wanted`` of the span ``[start_frame, end_frame)``, or all that it has if fewer.
 
         They and all before are let go.
         """
-        inside = [held for held in self._held if held[1].index < end_frame]
-        self._held = self._held[len(inside) :]
-        own = [held for held in inside if held[1].index >= start_frame]
+        held = [*self._old, *self._recent]
+        own = [each for each in held if start_frame <= each[1].index < end_frame]
         # Old ones may have been thinned and new ones not: only every step-th is evenly spaced.
-        even = [held for held in own if held[0] % self._step == 0]
-        self._step = 1
+        even = [each for each in own if each[0] % self._step == 0]
         row = even if len(even) >= num_wanted else own
+        self._old = [each for each in self._old if each[1].index >= end_frame]
+        while self._recent and self._recent[0][1].index < end_frame:
+            self._recent.popleft()
+        if not self._old:
+            self._step = 1
         return [row[place][1] for place in spread(num_wanted, len(row))]
 
 

@@ -69,14 +69,14 @@ def flow_speed(
         second_HW: the later luma, the same size.
         duration_s: time between the two, > 0.
     """
-    import cv2
-
     short_side = min(first_HW.shape)
     if short_side < MIN_FLOW_SIDE:
         return 0.0
     flow_HW2 = flow.calc(first_HW, second_HW, None)
-    length_HW = cv2.magnitude(flow_HW2[..., 0], flow_HW2[..., 1])
-    return float(cv2.mean(length_HW)[0]) / short_side / duration_s
+    # Not cv2.magnitude, whose last digit depends on where in memory the array happens to lie.
+    right_HW, down_HW = flow_HW2[..., 0], flow_HW2[..., 1]
+    length_HW = np.sqrt(right_HW * right_HW + down_HW * down_HW)
+    return float(length_HW.mean(dtype=np.float64)) / short_side / duration_s
 
 
 MIN_FLOW_SIDE = 16
