@@ -375,7 +375,7 @@ def test_the_key_is_sent_and_appears_in_no_row_file_log_or_error(
     assert not [text for text in seen if KEY in text]
 
 
-def test_a_thousand_clips_with_shuffled_answers_and_faults_keep_their_captions(server, tools):
+def test_many_clips_with_shuffled_answers_and_faults_keep_their_captions(server, tools):
     generator = random.Random(7)
 
     def behave(body, nth):
@@ -389,12 +389,10 @@ def test_a_thousand_clips_with_shuffled_answers_and_faults_keep_their_captions(s
         return replace(tools.good(body, nth), delay_s=generator.uniform(0, 0.05))
 
     server.behave = behave
-    frames = [
-        [b"\xff\xd8\xff" + f"{i}/{j}".encode() for j in range(1 + i % 4)] for i in range(1000)
-    ]
+    frames = [[b"\xff\xd8\xff" + f"{i}/{j}".encode() for j in range(1 + i % 4)] for i in range(200)]
     made = station(server, concurrency=64, max_answer_attempts=6, max_attempts=10)
     added = made(tools.clips_table(frames)).to_pylist()
-    assert [row["caption_status"] for row in added] == ["ok"] * 1000
+    assert [row["caption_status"] for row in added] == ["ok"] * 200
     for row, own in zip(added, frames, strict=True):
         assert row["caption"] == expected_caption(tools, own)
 
