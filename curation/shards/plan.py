@@ -115,13 +115,13 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
         seconds = duration_s.to_numpy()[row].astype(np.float64)
         columns["length_us"].append(np.rint(seconds * 1e6).astype(np.int64))
     joined = {
-        name: np.concatenate([np.empty(0, np.int64), *parts]) for name, parts in columns.items()
+        name: np.concatenate(parts or [np.empty(0, np.int32)]) for name, parts in columns.items()
     }
     buckets = sorted(codes)
     in_order = np.array([buckets.index(name) for name in codes], np.int32)
     return _Kept(
-        part=joined["part"].astype(np.int32),
-        row=joined["row"].astype(np.int32),
+        part=joined["part"],
+        row=joined["row"],
         bucket=in_order[joined["bucket"]] if buckets else np.empty(0, np.int32),
         length_us=joined["length_us"],
         buckets=buckets,

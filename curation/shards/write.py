@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import groupby
@@ -31,6 +32,8 @@ from curation.shards.tar import ShardTar
 from curation.sources import fetched
 
 INDEX_SCHEMA = schema(SHARD_INDEX)
+_OF_THE_CORPUS = ("part", "source_row", "key")
+"""Entries of a row that say where it lies, not what it is."""
 
 
 class ShardWriter:
@@ -81,7 +84,7 @@ class ShardWriter:
         with tempfile.TemporaryDirectory(prefix="lavie-shard-") as scratch:
             path = Path(scratch) / "shard.tar"
             with ShardTar(path) as tar:
-                index = list(self._pack(tar, plan, rows, Path(scratch)))
+                index = list(self._pack(tar, plan, _keyed(rows), Path(scratch)))
             made: dict[str, Any] = {"export": self._export, "encoder": self._encoder, "tar": None}
             if any(row["shard"] for row in index):
                 with path.open("rb") as file:
@@ -151,10 +154,9 @@ class ShardWriter:
         self, tar: ShardTar, plan: ShardPlan, row: dict[str, Any], media: Media
     ) -> dict[str, Any]:
         """Put one sample into the tar; returns its index row."""
-        key = str(row["clip_id"])
-        assert re.fullmatch(KEY_GRAMMAR, key), f"clip_id {key!r} is no key"
+        key = row["key"]
         facts = sample_facts(
-            {name: value for name, value in row.items() if name not in ("part", "source_row")},
+            {name: value for name, value in row.items() if name not in _OF_THE_CORPUS},
             media,
             media_sha256=hashlib.sha256(media.data).hexdigest(),
             export=self._export,
@@ -180,6 +182,23 @@ class ShardWriter:
             index[f"{part}_offset"] = tar.add(f"{key}.{extension}", data)
             index[f"{part}_size"] = len(data)
         return index
+
+
+def _keyed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a `key` that no other row of the shard has.
+
+    It is the clip_id. The same bytes listed under two names give the same clip_ids; if both were
+    selected, the later ones get a number behind it.
+    """
+    seen: Counter[str] = Counter()
+    keyed = []
+    for row in rows:
+        clip_id = row["clip_id"]
+        key = f"{clip_id}-{seen[clip_id]}" if clip_id in seen else clip_id
+        assert re.fullmatch(KEY_GRAMMAR, key), f"clip_id {clip_id!r} is no key"
+        seen[clip_id] += 1
+        keyed.append(row | {"key": key})
+    return keyed
 
 
 def _clip(row: dict[str, Any], *, stream_index: int) -> Clip:

@@ -129,7 +129,7 @@ def cut_to_file(tmp_path: Path, guard: Guard) -> Callable[..., tuple[Path, Media
 
 
 @pytest.mark.parametrize("name", FILMS)
-@pytest.mark.parametrize(("begin", "end"), [(0, 50), (29, 95), (30, 90), (58, 120), (150, 200)])
+@pytest.mark.parametrize(("begin", "end"), [(0, 50), (29, 95), (150, 200)])
 def test_exact_cut_holds_exactly_the_frames_of_the_clip(
     name: str, begin: int, end: int, film: Callable[..., Path], cut_to_file: Callable[..., object]
 ) -> None:
@@ -349,7 +349,7 @@ def frames_by_ffmpeg(ffmpeg_exe: str, path: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("name", [*FILMS, "uneven.mp4"])
-@pytest.mark.parametrize(("begin", "end"), [(0, 50), (29, 95), (30, 89), (58, 121)])
+@pytest.mark.parametrize(("begin", "end"), [(0, 50), (30, 89), (58, 121)])
 def test_copy_leaks_no_frame_of_a_neighbour_into_any_decoder(
     name: str,
     begin: int,

@@ -94,7 +94,7 @@ def scene_rows(path: Path, media: str, source_row: int) -> list[dict[str, Any]]:
     ]
 
 
-def write_corpus(root: Path, parts: list[list[tuple[Path, str]]]) -> tuple[Store, CorpusInfo]:
+def write_corpus(root: Path | str, parts: list[list[tuple[Path, str]]]) -> tuple[Store, CorpusInfo]:
     """Sources, probe, scenes, safety and captions of some films and images, all kept."""
     store = Store(str(root))
     for part, media in enumerate(parts):
@@ -462,6 +462,31 @@ def test_clips_that_cannot_be_cut_are_rows_with_a_reason(tmp_path: Path, media: 
     ]
     assert all(failed["export_reject_detail"].to_pylist())
     assert read_index(store, "all").num_rows == 3
+    assert list(verify_shards(store, "all")) == []
+
+
+def test_the_same_bytes_listed_twice_give_two_samples_with_keys_of_their_own(
+    tmp_path: Path, media: list[Path]
+) -> None:
+    twin = tmp_path / media[0].name  # clip_ids of this file's helper go by the name
+    twin.write_bytes(media[0].read_bytes())
+    parts = [[(media[0], "video"), (twin, "video")]]
+    store, info = write_corpus(tmp_path / "corpus", parts)
+    export(store, info, replace(FAST, max_clips_per_shard=10))
+    index = read_index(store, "all").to_pylist()
+    assert [row["key"] for row in index[3:]] == [f"{row['clip_id']}-1" for row in index[:3]]
+    with tarfile.open(tars(store, "16x9-video")[0]) as tar:
+        names = tar.getnames()
+    assert len(names) == len(set(names)) == 18
+
+
+def test_a_corpus_in_an_object_store_gives_the_same_shards(
+    s3_bucket: str, media: list[Path], exported: tuple[Store, dict[str, Any]]
+) -> None:
+    parts = [[(media[0], "video"), (media[2], "image")], [(media[1], "video"), (media[3], "image")]]
+    store, info = write_corpus(f"{s3_bucket}/corpus", parts)
+    export(store, info)
+    assert files_of(store) == files_of(exported[0])
     assert list(verify_shards(store, "all")) == []
 
 
