@@ -40,9 +40,14 @@ F32, I32, I64, STR, BOOL = pa.float32(), pa.int32(), pa.int64(), pa.string(), pa
 STRINGS = pa.list_(pa.string())
 
 SOURCES = (
-    Column("uri", STR, "where the bytes lie, as given or found in a folder or prefix"),
+    Column("uri", STR, "absolute path, s3:// or gs:// URI; file:// for names that are not UTF-8"),
     Column("media", STR, "'video' or 'image', by the file name; the decoder goes by content"),
-    Column("size_bytes", I64, "size when listed", "bytes"),
+    Column(
+        "size_bytes",
+        I64,
+        "size when listed; null for rows of source lists and what is no regular file",
+        "bytes",
+    ),
     Column("title", STR, "title given in the source list; null where none was"),
     Column("description", STR, "description given in the source list; null where none was"),
     Column("given_category", STR, "category given in the source list; null where none was"),
@@ -57,8 +62,8 @@ PROBE = (
         "source_reject", STR, "why the source is unusable (a word of REJECT_REASONS); else null"
     ),
     Column("source_reject_detail", STR, "what was seen, for a person; null where usable"),
-    Column("container", STR, "container format by content, such as 'mov'; null where unknown"),
-    Column("codec", STR, "codec of the picture stream, such as 'h264'; null where rejected early"),
+    Column("container", STR, "container format by content, such as 'mov'; null where rejected"),
+    Column("codec", STR, "codec of the picture stream, such as 'h264'; null where rejected"),
     Column("pixel_format", STR, "as the decoder names it, such as 'yuv420p'; null as codec"),
     Column(
         "source_width", I32, "shown width: after rotation and pixel aspect; null as codec", "px"
