@@ -6,6 +6,8 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import check_columns
 from curation.corpus.schema import LAYER_OF, SCHEMA_VERSION
@@ -19,10 +21,16 @@ from curation.select.config import (
     SelectConfig,
 )
 from curation.select.funnel import StepName
-from curation.select.sql import Bounds, check_types
+from curation.select.sql import Bounds, check_types, column_type
 
 VERSION = 1
 """Raised whenever the same configuration would select other clips."""
+
+
+def _check_category(column: str) -> None:
+    kind = column_type(column)
+    if not pa.types.is_string(kind):
+        raise ValueError(f"category_column must be a text column, {column} is {kind}")
 
 
 class Plan:
@@ -47,9 +55,14 @@ class Plan:
         return 1 << self.names.index(rule)
 
     @cached_property
+    def tier_rules(self) -> list[Rule]:
+        """Rules of all tiers, one tier after the other."""
+        return [rule for tier in self.config.tiers for rule in tier.rules]
+
+    @cached_property
     def all_rules(self) -> list[Rule]:
         """Rules of the selection and of its tiers."""
-        return [*self.config.rules, *(rule for tier in self.config.tiers for rule in tier.rules)]
+        return [*self.config.rules, *self.tier_rules]
 
     @cached_property
     def quantile_rules(self) -> list[Rule]:
@@ -77,7 +90,7 @@ class Plan:
         if self.config.quality_column is not None:
             check_types([Rule(column=self.config.quality_column, min=0.0)])
         if self.config.balance.uses_category:
-            check_types([Rule(column=self.config.balance.category_column, one_of=("",))])
+            _check_category(self.config.balance.category_column)
         check_columns([*self.columns, "source_sha256", "source_reject", "clip_id"], info.layers)
 
     def step_names(self) -> list[StepName]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from curation.select.config import (
 )
 from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
 from curation.select.plan import Plan
-from curation.select.scan import Corpus, Extent, lists_as_rows
+from curation.select.scan import Codes, Corpus, Extent, lists_as_rows
 from curation.select.sql import Bounds
 from curation.select.table import ClipTable, SelectResources, open_table
 from curation.select.write import Duplicates, Verdicts, abandon, publish
@@ -108,17 +109,10 @@ class _Run:
     def decide(self, name: str) -> tuple[Funnel, dict[Rule, Bounds]]:
         """Write every part's verdicts; returns what is left to publish."""
         extent, sources = self._read_sources()
-        bounds: dict[Rule, Bounds] = {}
-        if rules := self.plan.quantile_rules:
-            columns = ["scene_reject", "duration_s", *(c for rule in rules for c in rule.columns)]
-            bounds = self.table.quantiles(
-                self._stream("quantiles", list(dict.fromkeys(columns)), extent)
-            )
         is_copy = _later_copies(sources) if self.plan.config.dedup.copies else None
-        self.table.load(
-            self._stream("rules", self.plan.columns, extent, is_copy),
-            bounds,
-            with_copies=is_copy is not None,
+        categories = Codes()
+        bounds = self.table.load(
+            self._stream(extent, is_copy, categories), with_copies=is_copy is not None
         )
         duplicates = self._drop_look_alikes(extent)
         self._drop_surplus()
@@ -127,7 +121,7 @@ class _Run:
             tiers=[tier.name for tier in self.plan.config.tiers],
             buckets=self.plan.config.buckets.names(),
             duplicates=duplicates,
-            weights=self._weights(),
+            weights=self._weights(categories),
         )
         funnel = self._count(sources, verdicts)
         verdicts.write(self.corpus, name, self.table.verdicts(), extent, self.progress)
@@ -148,32 +142,30 @@ class _Run:
         return extent, pa.concat_tables(tables)
 
     def _stream(
-        self,
-        what: str,
-        columns: Sequence[str],
-        extent: Extent,
-        is_copy: np.ndarray | None = None,
+        self, extent: Extent, is_copy: np.ndarray | None, categories: Codes
     ) -> pa.RecordBatchReader:
-        """All clips in their order: some columns, `position`, `source` and `is_copy`."""
+        """All clips in their order: the plan's columns and what `ClipTable.load` wants besides."""
         first_clip, first_source = extent.first_clip, extent.first_source
+        balance = self.plan.config.balance
 
         def read(part: int) -> pa.RecordBatch:
-            table = self.corpus.read_clips(part, columns)
-            rows = np.arange(first_clip[part], first_clip[part + 1])
-            table = table.append_column("position", pa.array(rows))
-            if "source_row" in columns:
-                source = table["source_row"].to_numpy() + np.int64(first_source[part])
-                table = table.append_column("source", pa.array(source, pa.int64()))
-                if is_copy is not None:
-                    table = table.append_column("is_copy", pa.array(is_copy[source]))
+            table = self.corpus.read_clips(part, self.plan.columns)
+            source = table["source_row"].to_numpy() + np.int64(first_source[part])
+            added = {"position": np.arange(first_clip[part], first_clip[part + 1])}
+            added["source"] = source
+            if is_copy is not None:
+                added["is_copy"] = is_copy[source]
+            if balance.uses_category:
+                added["category_code"] = categories.encode(table[balance.category_column])
+            columns = [column.combine_chunks() for column in table.columns]
             return pa.record_batch(
-                [column.combine_chunks() for column in table.columns], names=table.column_names
+                [*columns, *map(pa.array, added.values())], names=[*table.column_names, *added]
             )
 
         def batches() -> Iterator[pa.RecordBatch]:
             for part, batch in self.corpus.in_order(read):
                 yield batch
-                self.progress(what, part + 1, self.corpus.info.num_parts)
+                self.progress("rules", part + 1, self.corpus.info.num_parts)
 
         return pa.RecordBatchReader.from_batches(read(0).schema, batches())
 
@@ -243,14 +235,18 @@ class _Run:
             surplus = self.table.surplus("category", balance.max_per_category)
             self.table.fail(CATEGORY_CAP_RULE, surplus)
 
-    def _weights(self) -> dict[str | None, float] | None:
-        """Category -> sampling weight, so that the mean over kept clips is 1."""
+    def _weights(self, categories: Codes) -> np.ndarray | None:
+        """Sampling weight of each category code, so that the mean over kept clips is 1."""
         if not self.plan.config.balance.weight_by_category:
             return None
-        counts = self.table.category_counts()
-        # Over clips, 1 / sqrt(n of its category) sums up to the categories' sqrt(n).
-        total, roots = sum(n for _, n in counts), sum(n**0.5 for _, n in counts)
-        return {category: total / (roots * n**0.5) for category, n in counts}
+        counts = dict(self.table.category_counts())
+        # Over clips, 1 / sqrt(n of its category) sums up to the categories' sqrt(n); fsum, because
+        # codes are dealt as threads come.
+        total, roots = sum(counts.values()), math.fsum(n**0.5 for n in counts.values())
+        weights = np.zeros(len(categories), dtype=np.float32)
+        for code, n in counts.items():
+            weights[code] = total / (roots * n**0.5)
+        return weights
 
     def _count(self, sources: pa.Table, verdicts: Verdicts) -> Funnel:
         by_failed = self.table.amounts("failed")

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
+from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -189,6 +190,26 @@ class Corpus:
         if footer.num_rows != scenes.num_rows or _id_range(footer) != _id_range(scenes):
             path = layout.layer(self.info.layers[layer], part)
             raise TornPart(f"{self.store.root}/{path}: its rows are not those of the scenes layer")
+
+
+class Codes:
+    """A number for each different text, dealt as they come; used from several threads."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str | None, int] = {}
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def encode(self, texts: pa.ChunkedArray) -> np.ndarray:
+        """The number of each text of a dictionary column, int32; null has one too."""
+        array = texts.combine_chunks()
+        words: list[str | None] = [*array.dictionary.to_pylist(), None]
+        with self._lock:
+            codes = [self._codes.setdefault(word, len(self._codes)) for word in words]
+        where = array.indices.fill_null(len(words) - 1).to_numpy()
+        return np.array(codes, dtype=np.int32)[where]
 
 
 def is_dictionary(name: str) -> bool:

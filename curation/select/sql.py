@@ -79,9 +79,9 @@ def value_sql(name: str) -> str:
     return f"{sql}::TINYINT" if pa.types.is_boolean(kind) else sql
 
 
-def applies_sql(rule: Rule) -> str:
+def applies_sql(rule: Rule, *, is_image: str = IS_IMAGE) -> str:
     """Which clips the rule is for."""
-    return {"all": "true", "image": IS_IMAGE, "video": f"NOT {IS_IMAGE}"}[rule.media]
+    return {"all": "true", "image": is_image, "video": f"NOT {is_image}"}[rule.media]
 
 
 def _number(value: float, kind: pa.DataType) -> str:
@@ -97,7 +97,13 @@ def _texts(values: Sequence[str]) -> str:
     return ", ".join(_text(value) for value in values)
 
 
-def pass_sql(rule: Rule, bounds: Bounds = (None, None)) -> str:
+def pass_sql(
+    rule: Rule,
+    bounds: Bounds = (None, None),
+    *,
+    value: str | None = None,
+    is_image: str = IS_IMAGE,
+) -> str:
     """Boolean SQL, never NULL: whether a clip passes a rule.
 
     Args:
@@ -105,8 +111,10 @@ def pass_sql(rule: Rule, bounds: Bounds = (None, None)) -> str:
         bounds: its quantiles' values; where a quantile was asked for and is None here, no clip had
         a
             value, so no bound is needed: all of them fail or pass as nulls do.
+        value: SQL of the column's value, where it is not the stream's own column.
+        is_image: SQL that says whether the clip is a picture.
     """
-    kind, value = column_type(rule.column), value_sql(rule.column)
+    kind, value = column_type(rule.column), value or value_sql(rule.column)
     wrap = "{0}" if not pa.types.is_integer(kind) else "({0})::DOUBLE"
     low, high = bounds
     parts = [
@@ -123,24 +131,30 @@ def pass_sql(rule: Rule, bounds: Bounds = (None, None)) -> str:
     parts = parts or [f"{value} IS NOT NULL"]
     null = "true" if rule.keep_null else "false"
     passes = f"coalesce({' AND '.join(parts)}, {null})"
-    return passes if rule.media == "all" else f"(NOT {applies_sql(rule)} OR {passes})"
+    if rule.media == "all":
+        return passes
+    return f"(NOT {applies_sql(rule, is_image=is_image)} OR {passes})"
 
 
-def failed_sql(passes: Sequence[str]) -> str:
-    """Number whose bit i is set where boolean i of ``passes`` is false."""
-    bits = [
-        f"(CASE WHEN {sql} THEN 0 ELSE {1 << bit} END)::BIGINT" for bit, sql in enumerate(passes)
-    ]
-    return "(" + " | ".join(bits) + ")"
+def failed_sql(passes: Mapping[int, str]) -> str:
+    """Number whose bit i is set where boolean ``passes[i]`` is false."""
+    bits = [f"(CASE WHEN {sql} THEN 0 ELSE {1 << bit} END)::BIGINT" for bit, sql in passes.items()]
+    return f"({' | '.join(bits)})" if bits else "0::BIGINT"
 
 
-def tier_sql(tiers: Sequence[Tier], bounds: Mapping[Rule, Bounds]) -> str:
-    """Number of the highest tier met, from 1; 0 where none is."""
-    whens = []
-    for number, tier in reversed(list(enumerate(tiers, start=1))):
-        met = [pass_sql(rule, bounds.get(rule, (None, None))) for rule in tier.rules]
-        whens.append(f"WHEN {' AND '.join(met) or 'true'} THEN {number}")
-    return f"(CASE {' '.join(whens)} ELSE 0 END)::UTINYINT" if whens else "0::UTINYINT"
+def tier_sql(tiers: Sequence[Tier], failed: str) -> str:
+    """Number of the highest tier met, from 1; 0 where none is.
+
+    Args:
+        tiers: from the lowest to the highest.
+        failed: number whose bit i is set where rule i of all tiers, one after the other, fails.
+    """
+    whens, bit = [], 0
+    for number, tier in enumerate(tiers, start=1):
+        mask = ((1 << len(tier.rules)) - 1) << bit
+        whens.append(f"WHEN {failed} & {mask}::BIGINT = 0 THEN {number}")
+        bit += len(tier.rules)
+    return f"(CASE {' '.join(reversed(whens))} ELSE 0 END)::UTINYINT" if whens else "0::UTINYINT"
 
 
 def bucket_sql(buckets: Buckets) -> str:

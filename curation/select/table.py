@@ -7,7 +7,7 @@ A clip's `failed` has bit i set for the plan's rule i; 0 means kept.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from curation.select.config import Rule
+from curation.select.config import COPY_RULE, Rule
 from curation.select.funnel import Amount
 from curation.select.plan import Plan
 from curation.select.sql import (
@@ -105,53 +105,77 @@ class ClipTable:
         """A long answer."""
         return self._connection.sql(query).to_arrow_table()
 
-    def quantiles(self, clips: pa.RecordBatchReader) -> dict[Rule, Bounds]:
-        """Values of the quantiles that the plan's rules ask for.
+    def load(self, clips: pa.RecordBatchReader, *, with_copies: bool) -> dict[Rule, Bounds]:
+        """Evaluate rules, tiers and buckets of all clips; only what comes later stays.
+
+        Rules with plain bounds are evaluated while clips stream by. The values that quantiles are
+        taken of stay until all are there, so that the corpus is read once.
 
         Args:
-            clips: `scene_reject`, `duration_s` and the rules' columns of all clips.
-        """
-        values = []
-        for rule in self.plan.quantile_rules:
-            among = f"FILTER (WHERE scene_reject IS NULL AND {applies_sql(rule)})"
-            for quantile in (rule.min_quantile, rule.max_quantile):
-                share = 0.5 if quantile is None else quantile
-                values.append(f"quantile_disc({value_sql(rule.column)}, {share!r}::DOUBLE) {among}")
-        self._connection.register("stream", clips)
-        (row,) = self._rows(f"SELECT {', '.join(values)} FROM stream")
-        self._connection.unregister("stream")
-        return {
-            rule: (
-                _asked(row[2 * number], rule.min_quantile),
-                _asked(row[2 * number + 1], rule.max_quantile),
-            )
-            for number, rule in enumerate(self.plan.quantile_rules)
-        }
-
-    def load(
-        self, clips: pa.RecordBatchReader, bounds: dict[Rule, Bounds], *, with_copies: bool
-    ) -> None:
-        """Evaluate plain rules, tiers and buckets of all clips; only what comes later stays.
-
-        Args:
-            clips: the plan's columns, `position`, `source`, and `is_copy` if ``with_copies``.
-            bounds: from `quantiles`.
+            clips: the plan's columns, `position`, `source`, `category_code` where the plan uses
+                categories, and `is_copy` if ``with_copies``.
             with_copies: whether clips of copied sources fail.
+
+        Returns:
+            The quantiles' values.
         """
-        config = self.plan.config
-        passes = ["scene_reject IS NULL"]
-        passes += [pass_sql(rule, bounds.get(rule, (None, None))) for rule in config.rules]
-        passes += ["NOT is_copy"] if with_copies else []
+        config, late = self.plan.config, self.plan.quantile_rules
+        passes = {0: "scene_reject IS NULL"}
+        passes |= _plain(enumerate(config.rules, start=1))
+        passes |= {self.plan.names.index(COPY_RULE): "NOT is_copy"} if with_copies else {}
         quality = value_sql(config.quality_column) if config.quality_column else "0"
-        category = f'"{config.balance.category_column}"' if config.balance.uses_category else "NULL"
+        category = "category_code" if config.balance.uses_category else "0"
+        values = [f"{value_sql(rule.column)} AS value_{n}" for n, rule in enumerate(late)]
         self._do(
-            f"""CREATE TABLE clips AS SELECT position, source::INTEGER AS source,
+            f"""CREATE TABLE loaded AS SELECT position, source::INTEGER AS source,
                 round(duration_s::DOUBLE * 1000)::INTEGER AS duration_ms, {IS_IMAGE} AS is_image,
-                {failed_sql(passes)} AS failed, {tier_sql(config.tiers, bounds)} AS tier,
+                {failed_sql(passes)} AS failed,
+                {failed_sql(_plain(enumerate(self.plan.tier_rules)))} AS tier_failed,
                 {bucket_sql(config.buckets)} AS bucket, (width::BIGINT * height)::INTEGER AS pixels,
-                ({quality})::DOUBLE AS quality, {category}::VARCHAR AS category
+                ({quality})::DOUBLE AS quality, {category}::INTEGER AS category
+                {"".join(f", {value}" for value in values)}
             FROM stream""",
             stream=clips,
+        )
+        bounds = self._quantiles()
+        failed = f"(failed | {self._late(enumerate(config.rules, start=1), bounds)})"
+        tier_failed = f"(tier_failed | {self._late(enumerate(self.plan.tier_rules), bounds)})"
+        self._do(
+            f"""CREATE TABLE clips AS SELECT position, source, duration_ms, is_image,
+                {failed} AS failed, {tier_sql(config.tiers, tier_failed)} AS tier, bucket, pixels,
+                quality, category FROM loaded"""
+        )
+        self._do("DROP TABLE loaded")
+        return bounds
+
+    def _quantiles(self) -> dict[Rule, Bounds]:
+        """Values of the quantiles that the plan's rules ask for, among clips that are scenes."""
+        late = self.plan.quantile_rules
+        values = []
+        for number, rule in enumerate(late):
+            among = f"FILTER (WHERE failed & 1 = 0 AND {applies_sql(rule, is_image='is_image')})"
+            for quantile in (rule.min_quantile, rule.max_quantile):
+                share = f"{quantile!r}::DOUBLE"
+                values.append(
+                    "NULL"
+                    if quantile is None
+                    else f"quantile_disc(value_{number}, {share}) {among}"
+                )
+        if not values:
+            return {}
+        (row,) = self._rows(f"SELECT {', '.join(values)} FROM loaded")
+        found = [None if value is None else float(value) for value in row]
+        return {rule: (found[2 * n], found[2 * n + 1]) for n, rule in enumerate(late)}
+
+    def _late(self, rules: Iterable[tuple[int, Rule]], bounds: dict[Rule, Bounds]) -> str:
+        """SQL of the bits of the rules with quantiles."""
+        late = {rule: f"value_{number}" for number, rule in enumerate(self.plan.quantile_rules)}
+        return failed_sql(
+            {
+                bit: pass_sql(rule, bounds[rule], value=late[rule], is_image="is_image")
+                for bit, rule in rules
+                if rule.is_quantile
+            }
         )
 
     def kept_positions(self) -> np.ndarray:
@@ -187,7 +211,9 @@ class ClipTable:
             f"""SELECT position FROM (SELECT position, row_number() OVER (
                 PARTITION BY {column}
                 ORDER BY tier DESC, quality DESC NULLS LAST, pixels DESC, position) AS place
-            FROM clips WHERE failed = 0) WHERE place > {limit}"""
+            FROM clips WHERE failed = 0 AND {column} IN (SELECT {column} FROM clips
+                WHERE failed = 0 GROUP BY {column} HAVING count(*) > {limit}))
+            WHERE place > {limit}"""
         )
         return table["position"]
 
@@ -207,8 +233,8 @@ class ClipTable:
         )
         return {k: Amount(clips=n, images=i, duration_ms=d or 0) for k, n, i, d in rows}
 
-    def category_counts(self) -> list[tuple[str | None, int]]:
-        """Kept clips of each category."""
+    def category_counts(self) -> list[tuple[int, int]]:
+        """Kept clips of each category code."""
         return self._rows(
             "SELECT category, count(*) FROM clips WHERE failed = 0 GROUP BY ALL ORDER BY ALL"
         )
@@ -222,5 +248,6 @@ class ClipTable:
         return self._connection.sql(query).to_arrow_reader(VERDICT_ROWS)
 
 
-def _asked(value: float | None, quantile: float | None) -> float | None:
-    return None if quantile is None or value is None else float(value)
+def _plain(rules: Iterable[tuple[int, Rule]]) -> dict[int, str]:
+    """Bit -> SQL of the rules without quantiles."""
+    return {bit: pass_sql(rule) for bit, rule in rules if not rule.is_quantile}

@@ -553,9 +553,7 @@ def test_progress_counts_every_part_of_every_pass(tmp_path):
     rule = Rule(column="aesthetic_score", min_quantile=0.5)
     config = SelectConfig(rules=(rule,), dedup=NO_DEDUP)
     select(store, info, "s", config, on_progress=lambda *event: seen.append(event))
-    expected = [
-        (what, n, 3) for what in ("sources", "quantiles", "rules", "writing") for n in (1, 2, 3)
-    ]
+    expected = [(what, n, 3) for what in ("sources", "rules", "writing") for n in (1, 2, 3)]
     assert seen == expected
 
 
@@ -624,6 +622,14 @@ def test_a_text_bound_on_a_number_and_the_reverse_are_refused(tmp_path):
     for rule in (Rule(column="caption_words", one_of=("3",)), Rule(column="category", min=3)):
         with pytest.raises(ValueError, match=rule.column):
             select(store, info, "s", SelectConfig(rules=(rule,)))
+
+
+@pytest.mark.parametrize("column", ["tags", "width"])
+def test_categories_must_be_texts(tmp_path, column):
+    store, info = write_corpus(tmp_path, one_source(clip(0)))
+    balance = Balance(max_per_category=1, category_column=column)
+    with pytest.raises(ValueError, match="category_column must be a text column"):
+        select(store, info, "s", SelectConfig(balance=balance))
 
 
 def test_rules_need_names_of_their_own():
