@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 48, 27
 WINDOW, HOP = 100, 50
 EDGE = (WINDOW - HOP) // 2
 """Frames at either end of a window whose prediction is not used."""
+LONGEST_CUT = 3
+"""Frames that the second head marks around a hard cut at most; more are a gradual transition."""
 
 
 def load_transnet(weights: Path) -> Any:
@@ -45,9 +47,13 @@ def load_transnet(weights: Path) -> Any:
 class TransNetFinder:
     """Finds transitions with TransNetV2.
 
+    Of its two heads the first marks one frame of each transition, the last before the new shot; the
+    second marks all frames of it. The first decides, as in the paper; the second says how far a
+    gradual transition reaches.
+
     Args:
         network: from `load_transnet`.
-        threshold: probability from which a frame belongs to a transition.
+        threshold: probability from which a head marks a frame.
     """
 
     def __init__(self, network: Any, *, threshold: float) -> None:
@@ -56,12 +62,13 @@ class TransNetFinder:
         self._window: list[NDArray[np.uint8]] = []
         self._num_frames = 0
         self._num_predicted = 0
-        self._first_inside: int | None = None
+        self._run_start: int | None = None
+        self._middles: list[int] = []
 
     @property
     def settled(self) -> int:
         """No transition that is still to be reported begins before this frame."""
-        return self._num_predicted if self._first_inside is None else self._first_inside
+        return self._num_predicted if self._run_start is None else self._run_start
 
     def push(self, picture_HWC: NDArray[np.uint8]) -> list[Transition]:
         """Take the next frame's analysis picture (BGR); report what has become certain."""
@@ -78,36 +85,36 @@ class TransNetFinder:
         while self._num_predicted < self._num_frames:
             self._window += [self._window[-1]] * (WINDOW - len(self._window))
             found += self._advance()
-        if self._first_inside is not None and self._first_inside + 1 < self._num_frames:
-            found.append(self._transition(self._num_frames - 1))
-        self._first_inside = None
-        return found
+        found += self._end_of_run(self._num_frames)
+        return [transition for transition in found if transition.end < self._num_frames]
 
     def _advance(self) -> list[Transition]:
         """Predict the middle of the window and move it on."""
-        probabilities = predict(self._network, np.stack(self._window))[EDGE : EDGE + HOP]
+        heads_HT = predict(self._network, np.stack(self._window))[:, EDGE : EDGE + HOP]
         self._window = self._window[HOP:]
         found = []
-        for probability in probabilities[: self._num_frames - self._num_predicted]:
+        for middle, inside in (heads_HT > self._threshold).T[
+            : self._num_frames - self._num_predicted
+        ]:
             index = self._num_predicted
-            if probability > self._threshold:
-                if self._first_inside is None:
-                    self._first_inside = index
-            elif self._first_inside is not None:
-                found.append(self._transition(index - 1))
-                self._first_inside = None
+            if not (middle or inside):
+                found += self._end_of_run(index)
+            elif self._run_start is None:
+                self._run_start = index
+            if middle:
+                self._middles.append(index)
             self._num_predicted += 1
         return found
 
-    def _transition(self, last_inside: int) -> Transition:
-        """Of the frames marked as transition the first still belongs to the shot before.
-
-        At a hard cut the network marks one frame, the last of the shot before it (as its
-        `predictions_to_scenes` reads it).
-        """
-        assert self._first_inside is not None
-        end, start = self._first_inside + 1, last_inside + 1
-        return Transition(end, start, "cut" if start - end < 2 else "dissolve")
+    def _end_of_run(self, end: int) -> list[Transition]:
+        """The run of marked frames up to ``end`` as a transition, if the first head marked one."""
+        start, middles = self._run_start, self._middles
+        self._run_start, self._middles = None, []
+        if start is None or not middles:
+            return []
+        if end - start <= LONGEST_CUT:
+            return [Transition(middles[0] + 1, middles[-1] + 1)]
+        return [Transition(start, end, "dissolve")]
 
 
 def small_rgb(picture_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -119,7 +126,7 @@ def small_rgb(picture_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def predict(network: Any, frames_THWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probability of each frame to belong to a transition, ``[T]``.
+    """Probability of each frame to be the middle of a transition, and to be inside one, ``[2, T]``.
 
     Args:
         network: TransNetV2.
@@ -128,5 +135,6 @@ def predict(network: Any, frames_THWC: NDArray[np.uint8]) -> NDArray[np.float32]
     import torch
 
     with torch.inference_mode():
-        single_frame, _all_frames = network(torch.from_numpy(frames_THWC)[None])
-        return torch.sigmoid(single_frame)[0, :, 0].numpy()
+        middle, heads = network(torch.from_numpy(frames_THWC)[None])
+        both = torch.cat([middle, heads["many_hot"]], dim=2)
+        return torch.sigmoid(both)[0].T.numpy()
