@@ -23,7 +23,7 @@ weights: $(INSTALLED)  ## the model files of the embedded preset, sha256 checked
 
 demo: weights  ## curate the film Big Buck Bunny on this machine: corpus, shards and report under demo/
 	$(BIN)/lavie weights fetch demo
-	$(BIN)/lavie curate "$$($(BIN)/lavie weights path bbb.mp4)" "$$($(BIN)/lavie weights path trailer_bbb.mp4)" --out demo --preset embedded
+	$(BIN)/lavie curate "$$($(BIN)/lavie weights path big-buck-bunny.mp4)" "$$($(BIN)/lavie weights path big-buck-bunny-trailer.mp4)" --out demo --preset embedded
 
 test: weights  ## the test suite without the tests marked slow
 	$(BIN)/lavie weights fetch demo

@@ -255,9 +255,7 @@ class Verify:
         return 1 if faults else 0
 
 
-def changed_rules(
-    config: SelectConfig, *, add: Sequence[str], drop: Sequence[str]
-) -> SelectConfig:
+def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[str]) -> SelectConfig:
     """A selection with the rules that the user typed.
 
     Raises:

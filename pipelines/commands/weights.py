@@ -84,7 +84,7 @@ class WeightsList:
         """Print a table."""
         table = Table()
         for header in ("file", "groups", "licence", "MB", "here"):
-            table.add_column(header, justify="right" if header == "MB" else "left")
+            table.add_column(header, justify="right" if header == "MB" else "left", overflow="fold")
         for weight in known_files().values():
             groups = ", ".join(name for name, files in known_groups().items() if weight in files)
             size = f"{weight.size_bytes / 1e6:,.1f}" if weight.size_bytes else "?"
