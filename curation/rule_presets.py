@@ -31,8 +31,8 @@ THREE_WORDS = Rule(
 )
 SAFE = Rule(
     column="nsfw_score",
-    max=0.5,
-    source="Data-Juicer 1.6.1, video_nsfw_filter: at most 0.5 (its model is another)",
+    max=0.8,
+    source="Yahoo's open_nsfw: over 0.8 is explicit with high probability; between, the use decides",
 )
 
 
