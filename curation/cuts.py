@@ -11,8 +11,8 @@ The rules, none of which was set by looking at a film's result:
 3. Black (`ThresholdDetector`) between two shots belongs to neither; black that is long enough for a
    scene is one.
 4. A dissolve is a stretch of frames that are weighted means of its two ends, with a weight that
-   rises evenly (the production model of Hampapur, Jain and Weymouth, 1994), and whose ends do not
-   correlate.
+   rises evenly (the production model of Hampapur, Jain and Weymouth, 1994); the ends do not
+   correlate, and just before and after it the picture changes at most half as fast.
 5. Transitions closer than ``flash_s`` are one.
 """
 
@@ -270,8 +270,12 @@ class Dissolves:
     """
 
     SIZE = (32, 18)
-    LENGTHS_S = (0.5, 1.0, 2.0)
-    """Lengths that are tried; one between two of them is found by the nearer."""
+    LENGTHS_S = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    """Lengths that are tried; one between two of them is found by the longer."""
+    OUTSIDE_S = 0.25
+    """How long before and after it the picture is looked at."""
+    MAX_OUTSIDE = 0.5
+    """Speed of change there over the speed inside. A pan or an object that moves on has 1."""
     RATE = 12
     MIN_CHANGE = 15.0
     """Root mean square change between the mean-free ends, in grey levels; AdaptiveDetector's
@@ -291,14 +295,17 @@ class Dissolves:
         self._lengths = sorted({max(4, round(length * rate)) for length in self.LENGTHS_S})
         # Mean-free, so that light that changes does not count; through the root of their number, so
         # that a product of two is their covariance.
-        self._grey: deque[NDArray[np.float32]] = deque(maxlen=self._lengths[-1] + 1)
+        self._outside = max(1, round(self.OUTSIDE_S * rate))
+        self._grey: deque[NDArray[np.float32]] = deque(
+            maxlen=self._lengths[-1] + 1 + 2 * self._outside
+        )
         self._newest = 0
         self._open: tuple[int, int] | None = None
 
     @property
     def settled(self) -> int:
         """No dissolve that is still to be reported begins before this frame."""
-        earliest = self._newest - (self._lengths[-1] + 1) * self._step
+        earliest = self._newest - (self._lengths[-1] + 1 + self._outside) * self._step
         return earliest if self._open is None else min(earliest, self._open[0])
 
     def push(self, index: int, picture_HWC: NDArray[np.uint8]) -> list[Transition]:
@@ -312,14 +319,14 @@ class Dissolves:
         small_HW = cv2.resize(grey_HW, self.SIZE, interpolation=cv2.INTER_AREA)
         grey_N = small_HW.reshape(-1).astype(np.float32)
         self._grey.append((grey_N - grey_N.mean()) * np.float32(len(grey_N) ** -0.5))
+        last = index - self._outside * self._step
         for length in self._lengths:
-            if len(self._grey) > length and self._is_blend(length):
-                start = index - length * self._step
-                first = start if self._open is None else min(start, self._open[0])
-                self._open = (first, index)
+            if self._is_dissolve(length):
+                first = last - length * self._step
+                self._open = (first if self._open is None else min(first, self._open[0]), last)
                 break
-        # Over once no window that starts inside can still end later: two samples without a hit.
-        if self._open is not None and index - self._open[1] > 2 * self._step:
+        # Over when two windows in a row have not hit.
+        if self._open is not None and last - self._open[1] > 2 * self._step:
             return self.finish()
         return []
 
@@ -328,9 +335,12 @@ class Dissolves:
         done, self._open = self._open, None
         return [] if done is None else [Transition(done[0] + 1, done[1], "dissolve")]
 
-    def _is_blend(self, length: int) -> bool:
-        """Whether the last ``length + 1`` pictures lead evenly from the first to the last."""
-        last_N, first_N = self._grey[-1], self._grey[-1 - length]
+    def _is_dissolve(self, length: int) -> bool:
+        """Whether the ``length`` steps that end a quarter of a second ago are a dissolve."""
+        outside = self._outside
+        if len(self._grey) < length + 1 + 2 * outside:
+            return False
+        last_N, first_N = self._grey[-1 - outside], self._grey[-1 - outside - length]
         variances = float(first_N @ first_N), float(last_N @ last_N)
         covariance = float(first_N @ last_N)
         squared = sum(variances) - 2 * covariance  # the squared distance of the two
@@ -340,8 +350,20 @@ class Dissolves:
             or covariance > self.MAX_CORRELATION * (variances[0] * variances[1]) ** 0.5
         ):
             return False
+        calm = squared * (self.MAX_OUTSIDE * outside / length) ** 2
+        before_N = first_N - self._grey[-1 - outside - length - outside]
+        after_N = self._grey[-1] - last_N
+        if float(before_N @ before_N) > calm or float(after_N @ after_N) > calm:
+            return False
+        return self._is_blend(length, squared)
+
+    def _is_blend(self, length: int, squared: float) -> bool:
+        """Whether the pictures between lead evenly from the first to the last."""
+        ends = -1 - self._outside - length, -1 - self._outside
+        first_N, last_N = self._grey[ends[0]], self._grey[ends[1]]
         way_N = last_N - first_N
-        between_TN = np.stack([self._grey[place] for place in range(-length, -1)]) - first_N
+        between = [self._grey[place] for place in range(ends[0] + 1, ends[1])]
+        between_TN = np.stack(between) - first_N
         weights_T = between_TN @ way_N / squared
         even_T = np.arange(1, length, dtype=np.float32) / length
         if float(np.abs(weights_T - even_T).max()) > self.MAX_UNEVENNESS:

@@ -42,7 +42,7 @@ class SceneConfig:
     fade_threshold: float = 12.0
     """ThresholdDetector: mean of R, G, B below which a frame is black, 0..255 (its default)."""
     dissolves: bool = True
-    """Also look for blends of two shots over 0.5 to 2 s, which the detectors above miss."""
+    """Also look for blends of two shots over 0.5 to 3 s, which the detectors above miss."""
     flash_s: float = 0.25
     """A picture that comes back within this time was a flash or a glitch, not a cut."""
     transnet_threshold: float = 0.5

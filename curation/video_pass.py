@@ -32,8 +32,8 @@ from curation.picture import PictureSample, analysis_size, luma, picture_sample,
 from curation.probe import Limits
 from curation.scenes import Scene, SceneConfig, SceneCutter, Timeline, TransitionFinder
 
-RECENT_S = 3.0
-"""A transition is certain at most about this long after it (a 2 s dissolve and the flash rule)."""
+RECENT_S = 4.0
+"""A transition is certain at most about this long after it (a 3 s dissolve and the flash rule)."""
 NUM_OLD_CANDIDATES = 64
 
 
