@@ -34,7 +34,9 @@ def _preset(arguments: Sequence[str]) -> str | None:
 
 def _commands(preset: str | None) -> Any:
     """The subcommands as a type for tyro, defaults filled from a preset."""
-    name = preset if preset in PRESETS else "embedded"  # tyro refuses a wrong one, naming the choices
+    name = (
+        preset if preset in PRESETS else "embedded"
+    )  # tyro refuses a wrong one, naming the choices
     config = PRESETS[name]()
     missing = tyro.MISSING
     with_preset = {

@@ -30,8 +30,12 @@ from curation.station import Resources
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # a worker that dies three times over one unit dies of that unit or of its machine
-SWITCH_BACKLOG = 8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
-OBJECT_STORE_BYTES = 128 * 1024**2  # only unit numbers and counters travel; Ray's least is about 75 MB
+SWITCH_BACKLOG = (
+    8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
+)
+OBJECT_STORE_BYTES = (
+    128 * 1024**2
+)  # only unit numbers and counters travel; Ray's least is about 75 MB
 
 
 class UnitsFailed(LavieError):
@@ -338,7 +342,9 @@ class _Scheduler:
     def _retry(self, stage: Stage, unit: int, error: RayActorError) -> None:
         self._attempts[stage.name, unit] += 1
         tries = self._attempts[stage.name, unit]
-        logger.warning("worker of %s died over part %d (try %d): %s", stage.name, unit, tries, error)
+        logger.warning(
+            "worker of %s died over part %d (try %d): %s", stage.name, unit, tries, error
+        )
         if tries < MAX_ATTEMPTS:
             heapq.heappush(self._ready[stage.name], unit)
         else:
@@ -376,5 +382,3 @@ def run_stages(stages: Sequence[Stage], watcher: Watcher) -> dict[str, StageCost
 def driver_memory_bytes() -> int:
     """Resident memory of this process, without its children."""
     return int(psutil.Process().memory_info().rss)
-
-
