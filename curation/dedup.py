@@ -33,7 +33,9 @@ class Dedup:
     Measured on Big Buck Bunny in spans of 4 s, 2 frames a second: the nearest of 11,026 pairs of
     different spans were 9.5 bits apart (neighbours within one long shot). The same span coded
     again at 360 lines was 2.3 apart (median; 99 %: 6.1), at 180 lines 2.0 (7.5), brighter 1.5
-    (4.8), squeezed to 4:3 1.8 (3.3), cropped by 4 % 5.8 (10.9).
+    (4.8), squeezed to 4:3 1.8 (3.3), cropped by 4 % 5.8 (10.9). Among the 92 scenes of the film and
+    its trailer the two shots that the trailer takes over whole were 1.0 and 2.3 from the film's,
+    the next pair 10.3.
     """
     max_image_distance_bits: float = 2.0
     """The same for a picture, or a clip with a single keyframe.

@@ -63,6 +63,7 @@ class Step:
     removed_alone: Amount
     """Clips that fail it, whatever else they fail: what it would remove if it were the only rule.
 
+    Scenes that are too short to be clips are not counted: most scores are never taken of them.
     Duplicates and limits only look at clips that pass everything before them, so theirs is
     `removed_here`.
     """
@@ -135,17 +136,14 @@ def make_steps(names: Sequence[StepName], by_failed: dict[int, Amount]) -> tuple
     """The funnel's steps.
 
     Args:
-        names: the rules in their order; rule i is bit i.
+        names: the rules in their order; rule i is bit i, rule 0 that of the scenes.
         by_failed: set of failed rules as bits -> clips that fail exactly these.
     """
     total = sum(by_failed.values(), Amount())
     steps = []
     for bit, name in enumerate(names):
-        earlier = (1 << bit) - 1
-        left = _sum(by_failed, lambda failed, bit=bit: failed & ((2 << bit) - 1) == 0)
-        here = _sum(
-            by_failed, lambda f, bit=bit, earlier=earlier: f >> bit & 1 == 1 and f & earlier == 0
-        )
+        own, earlier = 1 << bit, (1 << bit) - 1
+        left = _sum(by_failed, has=0, lacks=own | earlier)
         steps.append(
             Step(
                 rule=name.rule,
@@ -153,16 +151,18 @@ def make_steps(names: Sequence[StepName], by_failed: dict[int, Amount]) -> tuple
                 source=name.source,
                 left=left,
                 share_left=round(left.clips / total.clips, 9) if total.clips else 0.0,
-                removed_here=here,
-                removed_alone=_sum(by_failed, lambda failed, bit=bit: failed >> bit & 1 == 1),
-                removed_only=by_failed.get(1 << bit, Amount()),
+                removed_here=_sum(by_failed, has=own, lacks=earlier),
+                removed_alone=_sum(by_failed, has=own, lacks=0 if bit == 0 else 1),
+                removed_only=by_failed.get(own, Amount()),
             )
         )
     return tuple(steps)
 
 
-def _sum(by_failed: dict[int, Amount], wanted: Any) -> Amount:
-    return sum((a for failed, a in by_failed.items() if wanted(failed)), Amount())
+def _sum(by_failed: dict[int, Amount], *, has: int, lacks: int) -> Amount:
+    """Clips whose failed rules include all of ``has`` and none of ``lacks``."""
+    amounts = (a for failed, a in by_failed.items() if failed & (has | lacks) == has)
+    return sum(amounts, Amount())
 
 
 def check_accounts(funnel: Funnel) -> None:
