@@ -17,8 +17,8 @@ MIN_LABELLED_BAR = 25.0
 """A bar at least this wide carries its value: four characters at the chart's font size."""
 MAX_RANGE_LABELS = 7
 """More bins than this are labelled at their edges: ranges would run into each other."""
-CHARACTER_WIDTH = 6.3
-"""Of the chart's 11-unit font, digits; for the same question."""
+CHARACTER_WIDTH = 8.4
+"""Of a digit at the largest font of page.css, 15 units on paper; for the same question."""
 
 
 _RANGE = re.compile(r"(\d)-(\d)")

@@ -17,9 +17,11 @@ class ReportConfig:
     """Longer side of a picture on the contact sheet in pixels, 64..384; keyframes have no more."""
     picture_quality: int = 70
     """JPEG quality of those pictures, 1..95; 70 is about 10 KB at 256 px."""
-    hide_nsfw_above: float = 0.5
-    """Pictures whose nsfw_score (0..1) is higher are left out of the contact sheet;
-    their card stays. 0.5 is where Data-Juicer rejects."""
+    hide_nsfw_above: float = 0.8
+    """Pictures whose nsfw_score (0..1) is higher are left out of the contact sheet, not their card.
+
+    0.8 is where Yahoo's open_nsfw calls a picture explicit with high probability; 1 shows all.
+    """
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {

@@ -206,7 +206,7 @@ MEASURES: tuple[Measure, ...] = (
         reads="Of luma at analysis size, median over sampled frames: low is blurred or plain, high "
         "is detailed or noisy.",
         columns=("sharpness",),
-        edges=(0.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, INF),
+        edges=(0.0, 100.0, 300.0, 1000.0, 2000.0, 3000.0, 5000.0, INF),
     ),
     Measure(
         name="fps",
