@@ -149,8 +149,6 @@ def _frames(
             yield frame
     except MemoryError:
         raise  # libav's is one of its own errors too; the guard tells what it means
-    except PermissionError as error:
-        raise BadSource("playlist", str(error)[:300]) from error
     except av.error.FFmpegError as error:
         raise BadSource("undecodable", str(error)[:200]) from error
 

@@ -10,6 +10,7 @@ same: call `open_video` inside a `curation.guard.Guard`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -165,16 +166,31 @@ def _kind(mode: int) -> str:
 
 
 class _Unnamed:
-    """A readable, seekable file without a name: libav would build other names from it."""
+    """A readable, seekable file without a name: libav would build other names from it.
+
+    An exception here would reach libav's caller late, or in the next file; so a place that cannot
+    be is answered as the operating system answers libav, with a negative number.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.read = file.read
-        self.seek = file.seek
+        self._file = file
         self.tell = file.tell
+
+    def read(self, size_bytes: int) -> bytes:
+        try:
+            return self._file.read(size_bytes)
+        except OSError as error:
+            raise BadSource("unreadable", error.strerror or "") from error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError, ValueError):
+            return -errno.EINVAL
 
 
 def _refuse_to_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
-    raise PermissionError(f"the source asks for another file or address: {url[:200]!r}")
+    raise BadSource("playlist", f"it asks for another file or address: {url[:200]!a}")
 
 
 @contextlib.contextmanager
@@ -203,8 +219,6 @@ def open_video(file: BinaryIO, limits: Limits) -> Iterator[InputContainer]:
             metadata_errors="replace",
             io_open=_refuse_to_open,
         )
-    except PermissionError as error:
-        raise BadSource("playlist", str(error)[:300]) from error
     except MemoryError:
         raise
     except (av.error.FFmpegError, ValueError) as error:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from curation.errors import BadSource
-from curation.guard import ChildError, Guard, isolation
+from curation.guard import ChildError, Guard, isolated_command, isolation
 from curation.isolation import STEPS
 from curation.probe import Limits
 
@@ -204,6 +204,45 @@ def test_kill_9_of_the_parent_leaves_no_child(hostile, tmp_path):
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline_s, "the child outlived its parent"
         time.sleep(0.02)
+
+
+def test_an_isolated_ffmpeg_reads_one_file_and_writes_one_folder(make_video, ffmpeg_exe, tmp_path):
+    film = make_video(tmp_path / "a.mp4", [("red", 8)])
+    other = make_video(tmp_path / "other.mp4", [("red", 8)])
+    cuts = tmp_path / "cuts"
+    cuts.mkdir()
+
+    def run(source: str, target: Path) -> str:
+        command = isolated_command(
+            [
+                ffmpeg_exe,
+                "-nostdin",
+                "-v",
+                "error",
+                "-y",
+                *source.split(),
+                "-threads",
+                "1",
+                str(target),
+            ],
+            memory_bytes=1024**3,
+            written_bytes=1024**2,
+            readable=[film],
+            writable=[cuts],
+        )
+        done = subprocess.run(
+            command, pass_fds=(file.fileno(),), env={}, capture_output=True, text=True, timeout=60
+        )
+        return "" if done.returncode == 0 else done.stderr
+
+    with other.open("rb") as file:
+        assert run(f"-i file:{film}", cuts / "a.mp4") == ""
+        assert run(f"-f mov -fd {file.fileno()} -i fd:", cuts / "b.mp4") == ""
+        assert (cuts / "a.mp4").stat().st_size > 0
+        if "read_only_files" not in isolation().split(";")[0]:
+            pytest.skip("this kernel has no Landlock")
+        assert "Permission denied" in run(f"-i file:{other}", cuts / "c.mp4")
+        assert "Permission denied" in run(f"-i file:{film}", tmp_path / "d.mp4")
 
 
 def test_closing_ends_the_child(guard, hostile):

@@ -168,9 +168,20 @@ def test_damaged_films_never_cost_the_worker(decoding, make_video, tmp_path):
     """Flipped and lost bytes, seeded: each film is decoded or has a reason, and none hangs."""
     generator = np.random.default_rng(2309_15103)
     paths = []
-    for name, codec in (("a.mp4", "libx264"), ("a.mkv", "mpeg4"), ("a.ts", "mpeg2video")):
-        data = make_video(tmp_path / name, [("red", 16)], size=(96, 64), codec=codec).read_bytes()
-        for number in range(12):
+    encoders = {
+        "a.mp4": "libx264",
+        "a.mkv": "mpeg4",
+        "a.ts": "mpeg2video",
+        "a.webm": "libvpx-vp9",
+        "a.flv": "flv",
+        "a.wmv": "wmv2",  # its demuxer answers damage with -1, which reads as 'not permitted'
+    }
+    for name, codec in encoders.items():
+        film = make_video(
+            tmp_path / name, [("red", 16)], size=(96, 64), codec=codec, options={"threads": "1"}
+        )
+        data = film.read_bytes()
+        for number in range(16):
             damaged = bytearray(data)
             for place in generator.integers(0, len(data), 1 + number * 4):
                 damaged[place] ^= 1 << int(generator.integers(8))
@@ -180,11 +191,11 @@ def test_damaged_films_never_cost_the_worker(decoding, make_video, tmp_path):
             paths.append(tmp_path / f"{number}_{name}")
             paths[-1].write_bytes(damaged)
     found = verdicts(decoding, *paths)
-    assert len(found) == 36
-    assert not {"decoder_died", "too_slow"} & set(found)
+    assert len(found) == 96
+    assert not {"decoder_died", "too_slow", "playlist"} & set(found)
 
 
-def test_two_hundred_sources_do_not_make_the_child_grow(decoding, make_video, tmp_path):
+def test_a_hundred_more_sources_do_not_make_the_child_grow(decoding, make_video, tmp_path):
     film = make_video(tmp_path / "a.mp4", [("red", 48)], size=(96, 64))
     image = tmp_path / "b.png"
     image.write_bytes(png(64, 64))
@@ -198,7 +209,7 @@ def test_two_hundred_sources_do_not_make_the_child_grow(decoding, make_video, tm
 
     verdicts(decoding, *[film, image, bad] * 10)
     before = child_bytes()
-    verdicts(decoding, *[film, image, bad] * 60)
+    verdicts(decoding, *[film, image, bad] * 33)
     assert child_bytes() - before < 20 * 1024**2
 
 

@@ -312,3 +312,26 @@ def test_a_playlist_opens_no_neighbour_though_libav_alone_would(make_video, open
     assert "secret.ts" not in log
     assert "AF_INET" not in log
     assert verdicts.split() == ["playlist"] * (len(paths) + 1)
+
+
+def test_a_playlist_that_the_sniff_would_let_through_still_opens_nothing(
+    make_video, monkeypatch, tmp_path
+):
+    make_video(tmp_path / "secret.ts", [("red", 8)], codec="mpeg2video")
+    path = tmp_path / "list.mp4"
+    path.write_bytes(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST".encode()
+    )
+    monkeypatch.setattr("curation.probe.sniff", lambda first_bytes: "hls")
+    with pytest.raises(BadSource, match="asks for another file") as caught:
+        probed(path)
+    assert caught.value.reason == "playlist"
+
+
+def test_a_place_outside_the_file_is_libavs_trouble_not_an_exception(make_video, tmp_path):
+    path = make_video(tmp_path / "a.mp4", [("red", 8)])
+    data = bytearray(path.read_bytes())
+    chunks = data.index(b"stco") + 12
+    data[chunks : chunks + 4] = b"\xff\xff\xff\xff"  # the pictures lie behind the end
+    path.write_bytes(data)
+    assert reason(path) == "undecodable"
