@@ -94,7 +94,7 @@ def bare_encode(path: Path, clips: list[Clip], config: ExportConfig) -> None:
     command += ["-filter_threads", "1", "-ss", str(float(clips[0].start_pts * clips[0].time_base))]
     command += ["-i", str(path), "-map", "0:v:0", "-frames:v"]
     command += [str(sum(clip.num_frames for clip in clips)), "-c:v", "libx264"]
-    command += ["-preset", config.preset, "-crf", str(config.crf), "-threads", "1", "-f", "mp4"]
+    command += ["-preset", config.x264_preset, "-crf", str(config.crf), "-threads", "1", "-f", "mp4"]
     with tempfile.NamedTemporaryFile(suffix=".mp4") as target:
         subprocess.run([*command, target.name], check=True)
 
@@ -110,7 +110,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     file = arguments.file
-    exact = ExportConfig(preset=arguments.preset)
+    exact = ExportConfig(x264_preset=arguments.preset)
     copy = ExportConfig(cut="copy", min_copied_frames=1, min_copied_s=0.0)
     clips = clips_end_to_end(file, arguments.clips, arguments.seconds, arguments.start)
     cut_clips: dict[str, list[Media]] = {}

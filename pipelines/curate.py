@@ -204,10 +204,10 @@ def export(
 def costs_table(costs: dict[str, StageCost]) -> Table:
     """Time and memory of each stage of a run."""
     table = Table(title="what it took")
-    for header in ("stage", "units", "wall s", "CPU s", "peak MB a worker", "counted"):
-        table.add_column(
-            header, justify="left" if header in ("stage", "counted") else "right", no_wrap=True
-        )
+    table.add_column("stage", no_wrap=True)
+    for header in ("units", "wall s", "CPU s", "peak MB"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("counted")
     for name, cost in costs.items():
         counted = ", ".join(f"{n:,} {what}" for what, n in sorted(cost.counts.items()) if n)
         table.add_row(
@@ -218,5 +218,5 @@ def costs_table(costs: dict[str, StageCost]) -> Table:
             f"{cost.peak_memory_bytes / 1e6:.0f}",
             counted,
         )
-    table.caption = f"driver {driver_memory_bytes() / 1e6:.0f} MB"
+    table.caption = f"peak MB: of one worker with its children; the driver has {driver_memory_bytes() / 1e6:.0f}"
     return table

@@ -17,6 +17,9 @@ from curation.shards import ShardPlan, ShardWriter
 from curation.station import Station, check_output, made_by
 
 
+ROWS_PER_GROUP = {"keyframes": 64}  # about 10 MB of pictures: a gallery reads a few clips of a part
+
+
 def rejected_counts(probe: pa.Table) -> dict[str, int]:
     """How many sources were rejected for which reason, as counters "rejected: <reason>"."""
     counts = probe["source_reject"].value_counts().to_pylist()
@@ -46,7 +49,8 @@ class DecodeJob:
         for name in ("probe", "keyframes", "scenes"):
             assert tables[name].schema.equals(layer_schema(name), check_metadata=False), name
             table = tables[name].cast(layer_schema(name))
-            self.store.write(layout.layer(self.layers[name], unit), to_parquet(table, made_by=made))
+            data = to_parquet(table, made_by=made, rows_per_group=ROWS_PER_GROUP.get(name))
+            self.store.write(layout.layer(self.layers[name], unit), data)
         return {
             "sources": sources.num_rows,
             "scenes": scenes.num_rows,

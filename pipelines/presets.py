@@ -52,7 +52,7 @@ def embedded() -> CurationConfig:
         decode=DecodeConfig(threads=2),
         embeddings=EmbeddingsConfig(engine="efficientnet_lite0"),
         taxonomy=TaxonomyConfig(engine="imagenet"),
-        captions=CaptionsConfig(engines=("given", "tags")),
+        captions=CaptionsConfig(engines=("given", "tags"), min_tag_score=0.05),
     )
     return CurationConfig(
         river=river,

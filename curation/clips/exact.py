@@ -85,7 +85,7 @@ def _command(
     )
     encoding = {
         "c:v": "libx264",
-        "preset": config.preset,
+        "preset": config.x264_preset,
         "crf": config.crf,
         "threads": config.threads,
         "fps_mode": "passthrough",

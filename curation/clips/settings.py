@@ -56,7 +56,7 @@ class ExportConfig:
     videos under 'copy', whose pictures are not touched."""
     crf: int = 18
     """x264 constant rate factor, 0 (lossless) to 51; 18 is x264's 'visually nearly lossless'."""
-    preset: str = "veryfast"
+    x264_preset: str = "veryfast"
     """x264 preset; 'medium' takes 2.2x the CPU time for files of about the same size."""
     threads: int = 1
     """Encoder threads. Another count gives other bytes; one thread on each core wastes least."""
@@ -78,9 +78,9 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.cut not in ("exact", "copy"):
             raise ValueError(f"cut must be 'exact' or 'copy', got {self.cut!r}")
-        if self.preset not in X264_PRESETS:
+        if self.x264_preset not in X264_PRESETS:
             raise ValueError(
-                f"preset must be one of {', '.join(X264_PRESETS)}, got {self.preset!r}"
+                f"x264_preset must be one of {', '.join(X264_PRESETS)}, got {self.x264_preset!r}"
             )
         if self.max_short_side_px is not None and self.max_short_side_px < 16:
             raise ValueError(

@@ -19,12 +19,18 @@ from curation.errors import MissingColumn, TornPart
 LAYER_METADATA = b"lavie.layer"
 
 
-def to_parquet(table: pa.Table, *, made_by: Mapping[str, Any] | None = None) -> bytes:
+def to_parquet(
+    table: pa.Table,
+    *,
+    made_by: Mapping[str, Any] | None = None,
+    rows_per_group: int | None = None,
+) -> bytes:
     """The bytes of a Parquet file; the same table gives the same bytes.
 
     Args:
         table: columns with their docs as field metadata.
         made_by: name, version, settings and weight digests of the station, kept in the file.
+        rows_per_group: the least that a reader of single rows must take; pyarrow's default if not given.
     """
     metadata = dict(table.schema.metadata or {})
     if made_by is not None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from tyro.conf import Positional, UseAppendAction, arg
 
 from curation.corpus import layout
@@ -268,23 +269,25 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
 
 
 def funnel_table(funnel: Funnel) -> Table:
-    """The funnel for a terminal."""
+    """The funnel for a terminal: what each rule leaves, and what it removes alone and as the only one."""
     table = Table(title=f"funnel: {funnel.sources} sources, {funnel.clips.clips:,} scenes")
-    table.add_column("rule")
-    for header in ("clips left", "hours left", "share", "fails it", "fails only it"):
-        table.add_column(header, justify="right")
+    table.add_column("rule", no_wrap=True)
+    for header in ("clips", "hours", "share", "fail it", "only it"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("allowed", style="dim")
     table.add_row(
-        "all scenes", f"{funnel.clips.clips:,}", f"{funnel.clips.hours:.3f}", "100.0%", "", ""
+        *("all scenes", f"{funnel.clips.clips:,}", f"{funnel.clips.hours:.3f}", "100.0%"),
+        *("", "", ""),
     )
     for step in funnel.steps:
-        name = step.rule if step.allows == step.rule else f"{step.rule}  [dim]{step.allows}[/dim]"
         table.add_row(
-            name,
+            step.rule,
             f"{step.left.clips:,}",
             f"{step.left.hours:.3f}",
             f"{step.share_left:.1%}",
             f"{step.removed_alone.clips:,}",
             f"{step.removed_only.clips:,}",
+            Text(step.allows),
         )
     return table
 

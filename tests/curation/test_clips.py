@@ -101,7 +101,7 @@ def clip_of(path: Path, container: str, begin: int, end: int) -> Clip:
     )
 
 
-FAST = ExportConfig(preset="ultrafast")
+FAST = ExportConfig(x264_preset="ultrafast")
 COPY = ExportConfig(cut="copy", min_copied_frames=1, min_copied_s=0)
 
 
@@ -495,7 +495,7 @@ def test_a_damaged_image_is_rejected(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("cut", "fast"), ("crf", 52), ("preset", "best"), ("max_short_side_px", 8), ("threads", 0)],
+    [("cut", "fast"), ("crf", 52), ("x264_preset", "best"), ("max_short_side_px", 8), ("threads", 0)],
 )
 def test_settings_out_of_range_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

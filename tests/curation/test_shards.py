@@ -32,7 +32,7 @@ from curation.shards.plan import pieces
 
 FPS = 24
 SCENE_FRAMES = 30
-FAST = ExportConfig(preset="ultrafast", max_clips_per_shard=3)
+FAST = ExportConfig(x264_preset="ultrafast", max_clips_per_shard=3)
 LAYERS = {
     name: layout.layer_id(name, version=1, digest="0" * 12) for name in ("probe", "scenes")
 } | {name: layout.layer_id(name, version=1, digest="1" * 12) for name in ("safety", "captions")}
@@ -396,7 +396,7 @@ from curation.corpus.store import Store
 from curation.shards import ExportConfig, ShardWriter, plan_shards
 import curation.shards.write as write
 store = Store(sys.argv[1])
-config = ExportConfig(preset="ultrafast", max_clips_per_shard=3)
+config = ExportConfig(x264_preset="ultrafast", max_clips_per_shard=3)
 writer = ShardWriter(store, read_corpus(store), "all", config)
 plans = list(plan_shards(store, read_corpus(store), "all", config))
 writer.setup()
