@@ -14,23 +14,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(?P<inside>.*)\n\s*```\Z", re.DOTALL)
+_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+"""Controls (category Cc), lone surrogates (Cs), and what turns the direction of writing."""
 _MAX_ANSWER_CHARACTERS = 20_000  # five times what all fields may hold together
 
 
 def cleaned(text: str | None) -> str:
     """Text on one line: NFC, without control and direction characters, single spaces."""
     normal = unicodedata.normalize("NFC", text or "")
-    spaced = re.sub(r"\s+", " ", normal)
-    return "".join(c for c in spaced if not _is_hidden(c)).strip()
-
-
-def _is_hidden(character: str) -> bool:
-    """Whether a character is a control, a surrogate, or turns the direction of writing."""
-    return (
-        unicodedata.category(character) in ("Cc", "Cs")
-        or "\u202a" <= character <= "\u202e"
-        or "\u2066" <= character <= "\u2069"
-    )
+    return _HIDDEN.sub("", re.sub(r"\s+", " ", normal)).strip()
 
 
 def _cleaned_if_text(value: Any) -> Any:
