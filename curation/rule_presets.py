@@ -32,7 +32,7 @@ THREE_WORDS = Rule(
 SAFE = Rule(
     column="nsfw_score",
     max=0.8,
-    source="Yahoo's open_nsfw: over 0.8 is explicit with high probability; between, the use decides",
+    source="Yahoo's open_nsfw: over 0.8 is explicit with high probability; below, the use decides",
 )
 
 
