@@ -19,6 +19,10 @@ from curation.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.errors import BadSource
 from curation.probe import ffmpeg_input_args
 
+FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
+"""Bitstream filter that drops packets until a keyframe. Decoders of MPEG-4 and its like take the
+first packet after a failed seek for a picture and paint the next ones onto grey; so they become
+missing frames, which are noticed."""
 MAX_MEMORY_BYTES = 4 * 1024**3
 """Address space of one ffmpeg process: 4K with x264's slowest preset takes about half."""
 MAX_FILE_BYTES = 4 * 1024**3
@@ -43,11 +47,10 @@ def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -
         _run(_command(file, clip, config, target, seek_s), file, config.deadline_s(clip))
         with target.open("rb") as made:
             media = measured(made.read())
-        if media.num_frames == clip.num_frames:
+        if media is not None and media.num_frames == clip.num_frames:
             return media
-    raise BadSource(
-        "frames_missing", f"{media.num_frames} frames where {clip.num_frames} were measured"
-    )
+    found = 0 if media is None else media.num_frames
+    raise BadSource("frames_missing", f"{found} frames where {clip.num_frames} were measured")
 
 
 def _command(
@@ -64,6 +67,7 @@ def _command(
         **ffmpeg_input_args(clip.container),
         "threads": 1,
         "copyts": None,
+        "bsf:v": FROM_FIRST_KEYFRAME,
     }
     if seek_s is not None:
         # Nine digits: no container has a time base finer than a nanosecond.
@@ -77,7 +81,6 @@ def _command(
         ffmpeg.input(f"file:/dev/fd/{file.fileno()}", **opening)[str(clip.stream_index)]
         .filter("settb", base)
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
-        .filter("setpts", f"PTS-({clip.start_pts})")
         .filter("crop", "iw-mod(iw,2)", "ih-mod(ih,2)", 0, 0)
         .filter("scale", width, height, flags="bicubic+accurate_rnd+full_chroma_int+bitexact")
         .filter("setsar", 1)
@@ -90,9 +93,12 @@ def _command(
         "threads": config.threads,
         "fps_mode": "passthrough",
         "enc_time_base": base,
-        # A frame does not know when the next one would have come, and in an MP4 only the duration
-        # of the last packet counts: each is told the time that is left.
-        "bsf:v": f"setts=duration={length}+STARTDTS-DTS",
+        # The clip begins at 0. This is done to packets, for the filter that does it to frames makes
+        # x264 believe in one frame a tick, and ask for a decoder of the highest level. A frame does
+        # not know when the next one would have come, and in an MP4 only the duration of the last
+        # packet counts: each is told the time that is left.
+        "bsf:v": f"setts=pts=PTS-({clip.start_pts}):dts=DTS-({clip.start_pts})"
+        f":duration={length}+STARTDTS-DTS",
         "flags:v": "+bitexact",
         "fflags": "+bitexact",
         "map_metadata": -1,
@@ -142,19 +148,19 @@ def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
         raise BadSource("encoder_failed", f"exit code {process.returncode}: {''.join(last)}")
 
 
-def measured(data: bytes) -> Media:
-    """Measure one of our MP4 files: a packet is a frame."""
+def measured(data: bytes) -> Media | None:
+    """Measure one of our MP4 files, where a packet is a frame; None if it holds no frame."""
     import av
 
     with av.open(io.BytesIO(data), "r", format="mp4") as container:
         if not container.streams.video:
-            raise BadSource("frames_missing", "no frame lies in the clip")
+            return None
         stream = container.streams.video[0]
         durations = [packet.duration or 0 for packet in container.demux(stream) if packet.size]
         base = stream.time_base
         width, height = stream.codec_context.width, stream.codec_context.height
     if not durations or base is None:
-        raise BadSource("frames_missing", "no frame lies in the clip")
+        return None
     duration_s = float(sum(durations) * base)
     return Media(
         extension="mp4",

@@ -21,6 +21,8 @@ MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mp
 """Codecs that an MP4 file may hold and that common readers find there."""
 MAX_PACKETS_BYTES = 256 * 1024**2
 """Packets of one clip; they and three copies of them must fit into the child's memory."""
+SEEK_EARLIER_S = 2
+"""Streams without an index are searched by their clock, and found behind the keyframe asked for."""
 INDEX_BYTES = 4096
 """The boxes of an MP4 index that do not grow with the packets: under 1 KB, and room to spare."""
 INDEX_BYTES_PER_PACKET = 44
@@ -49,7 +51,9 @@ def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
             data = _write(stream, packets, end_pts)
     except av.FFmpegError as error:
         raise BadSource("encoder_failed", str(error)) from error
-    media = replace(measured(data), width=clip.width, height=clip.height)
+    media = measured(data)
+    assert media is not None, "at least the keyframe was written"
+    media = replace(media, width=clip.width, height=clip.height)
     if media.num_frames < config.min_copied_frames or media.duration_s < config.min_copied_s:
         raise BadSource(
             "too_short_after_shrink", f"{media.num_frames} frames, {media.duration_s:.3f} s"
@@ -59,7 +63,8 @@ def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
 
 def _packets_of(reader: Any, stream: Any, clip: Clip) -> list[Any]:
     """Packets in decoding order from the first keyframe inside the clip to behind its end."""
-    reader.seek(clip.start_pts, stream=stream, backward=True)
+    early = SEEK_EARLIER_S if clip.container in ("mpegts", "mpeg") else 0
+    reader.seek(clip.start_pts - round(early / clip.time_base), stream=stream, backward=True)
     found: list[Any] = []
     size_bytes = 0
     end = _End(clip.end_pts)
