@@ -262,7 +262,7 @@ class Bursts:
 class Dissolves:
     """Finds stretches of frames that are blends of their two ends (rule 4).
 
-    Pictures are reduced to 32x18 grey values, about 12 times a second; blur and thinning make
+    Pictures are reduced to 32x18 pixels, about 12 times a second; blur and thinning make
     motion inside the two shots count less.
 
     Args:
@@ -270,24 +270,26 @@ class Dissolves:
     """
 
     SIZE = (32, 18)
-    LENGTHS_S = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    LENGTHS_S = (0.5, 0.67, 0.9, 1.2, 1.6, 2.1, 2.8)
     """Lengths that are tried; one between two of them is found by the longer."""
     OUTSIDE_S = 0.25
     """How long before and after it the picture is looked at."""
-    MAX_OUTSIDE = 0.5
-    """Speed of change there over the speed inside. A pan or an object that moves on has 1."""
+    MAX_OUTSIDE = 1.0
+    """Speed of change there over the speed inside: a dissolve changes more than its shots."""
     RATE = 12
     MIN_CHANGE = 15.0
-    """Root mean square change between the mean-free ends, in grey levels; AdaptiveDetector's
-    minimum."""
+    """Root mean square change between the mean-free ends, 0..255; AdaptiveDetector's minimum."""
     MIN_CONTRAST = 5.0
     """An end with a smaller standard deviation is a plain field: a fade, not a dissolve."""
     MAX_CORRELATION = 0.5
     """Ends that correlate more are the same shot: light that changes, a slow pan or zoom."""
-    MAX_RESIDUAL = 0.1
-    """Mean squared distance of the frames between from the blend, over that of the ends."""
+    MAX_RESIDUAL = 1 / 18
+    """Mean squared distance of the frames between from the blend, over that of the ends. A blend
+    loses contrast in its middle; motion that keeps the contrast has the mean of w (1 - w), 1/6: the
+    limit is a third of it."""
     MAX_UNEVENNESS = 0.2
-    """Largest distance of the weights from an even rise: a hard cut in the middle has 0.5."""
+    """Largest distance of the weights from an even rise. A hard cut in the middle has 0.5; a window
+    longer than the dissolve by a third, 0.17."""
 
     def __init__(self, fps: Fraction) -> None:
         self._step = max(1, round(fps / self.RATE))
@@ -296,7 +298,7 @@ class Dissolves:
         # Mean-free, so that light that changes does not count; through the root of their number, so
         # that a product of two is their covariance.
         self._outside = max(1, round(self.OUTSIDE_S * rate))
-        self._grey: deque[NDArray[np.float32]] = deque(
+        self._small: deque[NDArray[np.float32]] = deque(
             maxlen=self._lengths[-1] + 1 + 2 * self._outside
         )
         self._newest = 0
@@ -315,10 +317,10 @@ class Dissolves:
         if index % self._step:
             return []
         self._newest = index
-        grey_HW = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2GRAY)
-        small_HW = cv2.resize(grey_HW, self.SIZE, interpolation=cv2.INTER_AREA)
-        grey_N = small_HW.reshape(-1).astype(np.float32)
-        self._grey.append((grey_N - grey_N.mean()) * np.float32(len(grey_N) ** -0.5))
+        small_HWC = cv2.resize(picture_HWC, self.SIZE, interpolation=cv2.INTER_AREA)
+        mean_C = np.array(cv2.mean(small_HWC)[:3], np.float32)
+        small_N = (small_HWC - mean_C).reshape(-1)
+        self._small.append(small_N * np.float32(len(small_N) ** -0.5))
         last = index - self._outside * self._step
         for length in self._lengths:
             if self._is_dissolve(length):
@@ -338,9 +340,9 @@ class Dissolves:
     def _is_dissolve(self, length: int) -> bool:
         """Whether the ``length`` steps that end a quarter of a second ago are a dissolve."""
         outside = self._outside
-        if len(self._grey) < length + 1 + 2 * outside:
+        if len(self._small) < length + 1 + 2 * outside:
             return False
-        last_N, first_N = self._grey[-1 - outside], self._grey[-1 - outside - length]
+        last_N, first_N = self._small[-1 - outside], self._small[-1 - outside - length]
         variances = float(first_N @ first_N), float(last_N @ last_N)
         covariance = float(first_N @ last_N)
         squared = sum(variances) - 2 * covariance  # the squared distance of the two
@@ -351,8 +353,8 @@ class Dissolves:
         ):
             return False
         calm = squared * (self.MAX_OUTSIDE * outside / length) ** 2
-        before_N = first_N - self._grey[-1 - outside - length - outside]
-        after_N = self._grey[-1] - last_N
+        before_N = first_N - self._small[-1 - outside - length - outside]
+        after_N = self._small[-1] - last_N
         if float(before_N @ before_N) > calm or float(after_N @ after_N) > calm:
             return False
         return self._is_blend(length, squared)
@@ -360,9 +362,9 @@ class Dissolves:
     def _is_blend(self, length: int, squared: float) -> bool:
         """Whether the pictures between lead evenly from the first to the last."""
         ends = -1 - self._outside - length, -1 - self._outside
-        first_N, last_N = self._grey[ends[0]], self._grey[ends[1]]
+        first_N, last_N = self._small[ends[0]], self._small[ends[1]]
         way_N = last_N - first_N
-        between = [self._grey[place] for place in range(ends[0] + 1, ends[1])]
+        between = [self._small[place] for place in range(ends[0] + 1, ends[1])]
         between_TN = np.stack(between) - first_N
         weights_T = between_TN @ way_N / squared
         even_T = np.arange(1, length, dtype=np.float32) / length

@@ -47,9 +47,11 @@ class DecodeConfig:
     """Pictures that stand for a scene."""
     sample_fps: float = 2.0
     """Frames a second at which motion and picture statistics are measured (SVD, Data-Juicer: 2)."""
-    skip_loop_filter: Literal["none", "noref", "all"] = "none"
-    """Frames that H.264 and HEVC decode without deblocking: none; those that no other frame refers
-    to; all (faster, but errors add up until the next intra frame: benchmarks/decode.py)."""
+    skip_loop_filter: Literal["none", "noref", "all"] = "noref"
+    """Frames that H.264 and HEVC decode without deblocking: none; those to which no other refers,
+    so that nothing is carried on (a tenth faster, no difference to be seen); all (faster still, but
+    errors add up until the next intra frame and sharpness is off by half). See
+    docs/performance.md."""
     limits: Limits = field(default_factory=Limits)
     """What one source may take."""
     threads: int = 1
