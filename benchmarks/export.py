@@ -94,7 +94,16 @@ def bare_encode(path: Path, clips: list[Clip], config: ExportConfig) -> None:
     command += ["-filter_threads", "1", "-ss", str(float(clips[0].start_pts * clips[0].time_base))]
     command += ["-i", str(path), "-map", "0:v:0", "-frames:v"]
     command += [str(sum(clip.num_frames for clip in clips)), "-c:v", "libx264"]
-    command += ["-preset", config.x264_preset, "-crf", str(config.crf), "-threads", "1", "-f", "mp4"]
+    command += [
+        "-preset",
+        config.x264_preset,
+        "-crf",
+        str(config.crf),
+        "-threads",
+        "1",
+        "-f",
+        "mp4",
+    ]
     with tempfile.NamedTemporaryFile(suffix=".mp4") as target:
         subprocess.run([*command, target.name], check=True)
 

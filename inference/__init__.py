@@ -1,0 +1,1 @@
+"""Weights and a prompt -> video: to come."""

@@ -14,7 +14,7 @@ from curation.errors import LavieError
 from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
 from pipelines.commands.doctor import Doctor
 from pipelines.commands.weights import Weights
-from pipelines.presets import PRESETS
+from pipelines.presets import PRESETS, PresetName
 
 DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
 EXIT_ERROR = 1  # something the user must see to
@@ -34,9 +34,8 @@ def _preset(arguments: Sequence[str]) -> str | None:
 
 def _commands(preset: str | None) -> Any:
     """The subcommands as a type for tyro, defaults filled from a preset."""
-    name = (
-        preset if preset in PRESETS else "embedded"
-    )  # tyro refuses a wrong one, naming the choices
+    # tyro refuses a wrong name, with the choices.
+    name: PresetName = next((known for known in PRESETS if known == preset), "embedded")
     config = PRESETS[name]()
     missing = tyro.MISSING
     with_preset = {

@@ -8,6 +8,7 @@ from typing import Annotated
 from tyro.conf import Suppress, arg
 
 from curation.aesthetics import AestheticsConfig
+from curation.alignment import AlignmentConfig
 from curation.caption_text import CaptionTextConfig
 from curation.captions import CaptionsConfig
 from curation.decode import DecodeConfig
@@ -27,6 +28,7 @@ STATIONS = (
     "taxonomy",
     "captions",
     "caption_text",
+    "alignment",
 )
 """Keyframe stations, in the order of the river."""
 
@@ -54,7 +56,9 @@ class RiverConfig:
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
     """A sentence for each clip."""
     caption_text: CaptionTextConfig = field(default_factory=CaptionTextConfig)
-    """Words, language, repetition of the sentence."""
+    """Words, language, repetition of the sentence, and what models write when they fail."""
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    """How well the sentence fits the keyframes."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.stations if name not in STATIONS]

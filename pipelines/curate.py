@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from curation.captions import cost_line
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
@@ -20,9 +21,10 @@ from curation.decode import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
 from curation.shards import ExportConfig, ShardWriter, finish_shards, plan_shards
 from curation.sources import list_sources
-from curation.station import Resources, Station
+from curation.station import Maker, Resources, Station
 from curation.weights import Weight, find, missing
 from pipelines import corpus, river
+from pipelines.captions_retry import with_retries
 from pipelines.config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.progress import ProgressBars
@@ -40,6 +42,18 @@ class River:
     layers: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HowToRun:
+    """What a run is besides its sources and settings."""
+
+    command: str
+    """The command line, kept in corpus.json."""
+    ray_address: str = "local"
+    """'local' for a private Ray, 'auto' or an address for a cluster."""
+    retry_failed: bool = False
+    """Whether captions that failed are asked for again."""
+
+
 def configure(config: RiverConfig) -> River:
     """Make the stations and check all that can be checked before any work.
 
@@ -49,7 +63,8 @@ def configure(config: RiverConfig) -> River:
     """
     decoding = DecodingPass(config.decode)
     chosen = river.stations(config)
-    require_weights([weight for each in (decoding, *chosen) for weight in each.weights()])
+    makers: list[Maker] = [decoding, *chosen]
+    require_weights([weight for maker in makers for weight in maker.weights()])
     return River(decoding, chosen, river.layer_ids(decoding, chosen))
 
 
@@ -72,36 +87,50 @@ def measure(
     config: RiverConfig,
     *,
     console: Console,
-    command: str,
-    ray_address: str = "local",
+    how: HowToRun,
 ) -> CorpusInfo:
     """List the sources, decode them once, and run every keyframe station: all layers of the corpus.
 
-    What earlier runs committed under the same settings is not done again.
+    What earlier runs committed under the same settings is not done again, but for clips whose caption
+    failed if ``how.retry_failed``.
 
     Raises:
         MissingWeights: before any work, if a station's model files are not there.
         NothingToDo: if not one source could be read.
     """
     configured = configure(config)
+    ids = configured.layers
     num_parts = corpus.deal_sources(
         store, list_sources(specs), sources_per_part=config.sources_per_part
     )
     info = corpus.record(
         store,
         num_parts=num_parts,
-        layers=configured.layers,
+        layers=ids,
         settings=asdict(config),
-        command=command,
+        command=how.command,
     )
     stages = _stages(store, configured, num_parts)
+    if how.retry_failed and "captions" in ids:
+        stages = with_retries(store, stages, configured.stations, ids)
     if any(set(stage.units) - stage.done for stage in stages):
-        start_ray(ray_address)
+        _check_models(configured.stations, stages)
+        start_ray(how.ray_address)
         with ProgressBars(console) as bars:
             costs = run_stages(stages, bars)
         console.print(costs_table(costs))
+        if "captions" in costs and (line := cost_line(costs["captions"].counts)):
+            console.print(line, highlight=False)
     _check_sources(store, info, console)
     return info
+
+
+def _check_models(stations: Sequence[Station], stages: Sequence[Stage]) -> None:
+    """Ask the models of stations that have work to do whether they can be asked, before any work."""
+    busy = {stage.name for stage in stages if set(stage.units) - stage.done}
+    for station in stations:
+        if station.name in busy and hasattr(station, "check"):
+            station.check()
 
 
 def _stages(store: Store, configured: River, num_parts: int) -> list[Stage]:
@@ -209,7 +238,8 @@ def costs_table(costs: dict[str, StageCost]) -> Table:
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("counted")
     for name, cost in costs.items():
-        counted = ", ".join(f"{n:,} {what}" for what, n in sorted(cost.counts.items()) if n)
+        counts = {what: n for what, n in sorted(cost.counts.items()) if n and what != "micro-USD"}
+        counted = ", ".join(f"{n:,} {what}" for what, n in counts.items())
         table.add_row(
             name,
             str(cost.units),
@@ -218,5 +248,6 @@ def costs_table(costs: dict[str, StageCost]) -> Table:
             f"{cost.peak_memory_bytes / 1e6:.0f}",
             counted,
         )
-    table.caption = f"peak MB: of one worker with its children; the driver has {driver_memory_bytes() / 1e6:.0f}"
+    driver_mb = driver_memory_bytes() / 1e6
+    table.caption = f"peak MB: of one worker with its children; the driver has {driver_mb:.0f}"
     return table

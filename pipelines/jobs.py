@@ -16,7 +16,6 @@ from curation.decode import DecodingPass
 from curation.shards import ShardPlan, ShardWriter
 from curation.station import Station, check_output, made_by
 
-
 ROWS_PER_GROUP = {"keyframes": 64}  # about 10 MB of pictures: a gallery reads a few clips of a part
 
 
@@ -83,7 +82,7 @@ class StationJob:
         name = self.station.name
         data = to_parquet(added.cast(layer_schema(name)), made_by=made_by(self.station))
         self.store.write(layout.layer(self.layers[name], unit), data)
-        return {"clips": clips.num_rows}
+        return {"clips": clips.num_rows, **getattr(self.station, "counters", dict)()}
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its station."""

@@ -12,6 +12,8 @@ from typing import Literal
 
 from curation import rule_presets
 from curation.aesthetics import AestheticsConfig
+from curation.alignment import AlignmentConfig
+from curation.caption_rules import ALIGNED, ENGLISH, with_caption_gate
 from curation.captions import CaptionsConfig
 from curation.decode import DecodeConfig
 from curation.embeddings import EmbeddingsConfig
@@ -25,7 +27,8 @@ PresetName = Literal["embedded", "vimeo25m", "tiny"]
 def vimeo25m() -> CurationConfig:
     """What LaVie describes (arXiv 2309.15103, section 5.1), with CLIP ViT-L/14 and LAION's v2 head.
 
-    Captions are those that the source list gives; clips without one fail the caption rule.
+    Captions are those that the source list gives; clips without one fail the caption rule. For a model's,
+    set `--captions.engines given endpoint` (or transformers, vllm) and the model: docs/captions.md.
     """
     river = RiverConfig(
         sources_per_part=64,  # hours of video a part: a worker killed loses minutes
@@ -34,7 +37,8 @@ def vimeo25m() -> CurationConfig:
         taxonomy=TaxonomyConfig(engine="clip"),
         captions=CaptionsConfig(engines=("given",)),
     )
-    return CurationConfig(river=river, select=rule_presets.paper())
+    select = with_caption_gate(rule_presets.paper(), ENGLISH, ALIGNED)
+    return CurationConfig(river=river, select=select)
 
 
 def embedded() -> CurationConfig:
@@ -47,12 +51,14 @@ def embedded() -> CurationConfig:
             "taxonomy",
             "captions",
             "caption_text",
+            "alignment",
         ),
         sources_per_part=1,  # a handful of films on a laptop: every film its own part
         decode=DecodeConfig(threads=2),
         embeddings=EmbeddingsConfig(engine="efficientnet_lite0"),
         taxonomy=TaxonomyConfig(engine="imagenet"),
         captions=CaptionsConfig(engines=("given", "tags"), min_tag_score=0.05),
+        alignment=AlignmentConfig(engine="tags"),
     )
     return CurationConfig(
         river=river,
@@ -73,7 +79,7 @@ def tiny() -> CurationConfig:
     return replace(config, river=river, select=rule_presets.everything())
 
 
-PRESETS: dict[str, Callable[[], CurationConfig]] = {
+PRESETS: dict[PresetName, Callable[[], CurationConfig]] = {
     "embedded": embedded,
     "vimeo25m": vimeo25m,
     "tiny": tiny,

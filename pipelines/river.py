@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from curation.aesthetics import Aesthetics
+from curation.alignment import Alignment
 from curation.caption_text import CaptionText
 from curation.captions import Captions
 from curation.corpus import layout
@@ -34,6 +35,7 @@ def stations(config: RiverConfig) -> list[Station]:
         Taxonomy(config.taxonomy),
         Captions(config.captions),
         CaptionText(config.caption_text),
+        Alignment(config.alignment),
     ]
     chosen = [station for station in river if station.name in config.stations]
     check_order(chosen)

@@ -84,8 +84,8 @@ def read_clips(
     wanted = [name for name in dict.fromkeys(columns) if name != "clip_id"]
     check_columns(wanted, layers)
     scene_columns = [n for n in wanted if LAYER_OF[n] == "scenes"]
-    names = dict.fromkeys(("clip_id", "source_row", *scene_columns))
-    scenes = read_table(store, layout.layer(layers["scenes"], part), names)
+    read = dict.fromkeys(("clip_id", "source_row", *scene_columns))
+    scenes = read_table(store, layout.layer(layers["scenes"], part), read)
     found = {"clip_id": scenes["clip_id"]} | {name: scenes[name] for name in scene_columns}
     found |= _source_columns(store, layers, part, wanted, scenes["source_row"])
     for layer_name in dict.fromkeys(LAYER_OF[name] for name in wanted):

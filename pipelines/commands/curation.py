@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, UseAppendAction, arg
 
+from curation import rule_presets
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.shards import verify_shards
 from curation.corpus.store import Store
 from curation.errors import LavieError
 from curation.report import ReportConfig, write_report
-from curation import rule_presets
 from curation.select import (
     Balance,
     Buckets,
@@ -71,6 +71,8 @@ class Curate:
     """One more rule for the selection: 'aesthetic_score>=4.5', 'motion_mean>=q0.25'; repeatable."""
     drop_rule: UseAppendAction[tuple[str, ...]] = ()
     """Name of a preset's rule to leave out; repeatable."""
+    retry_failed: bool = False
+    """Ask again for the captions that failed in earlier runs; all else stays."""
     config: Annotated[CurationConfig, arg(name="")] = field(default_factory=CurationConfig)
     """Settings of every step."""
 
@@ -91,8 +93,11 @@ class Curate:
                 store,
                 self.config.river,
                 console=console,
-                command=_command_line(),
-                ray_address=self.ray_address,
+                how=curate.HowToRun(
+                    command=_command_line(),
+                    ray_address=self.ray_address,
+                    retry_failed=self.retry_failed,
+                ),
             )
             if last >= 1:
                 _select(store, info, self.selection, rules, console)

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from curation.decode import DecodingPass
 from curation.guard import isolation
+from curation.station import Maker
 from curation.weights import GROUPS, cache_dir, missing
 from pipelines import river
-from pipelines.presets import PRESETS
+from pipelines.presets import PRESETS, PresetName
 
 PACKAGES = (
     "ray",
@@ -95,10 +96,10 @@ def _encoder() -> str:
     return f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()} {h264}"
 
 
-def _preset_state(name: str) -> str:
+def _preset_state(name: PresetName) -> str:
     """What a preset lacks, and the one command that gets it."""
     config = PRESETS[name]().river
-    makers = (DecodingPass(config.decode), *river.stations(config))
+    makers: list[Maker] = [DecodingPass(config.decode), *river.stations(config)]
     absent = missing([weight for maker in makers for weight in maker.weights()])
     if not absent:
         return f"preset {name}: ready"

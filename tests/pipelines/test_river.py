@@ -45,7 +45,9 @@ def test_settings_that_change_no_value_change_no_layer() -> None:
 
 def test_a_station_without_those_it_reads_is_refused_before_any_work() -> None:
     config = replace(tiny().river, stations=("caption_text",))
-    with pytest.raises(MissingColumn, match=r"'caption_text' needs 'caption'.*switch 'captions' on"):
+    with pytest.raises(
+        MissingColumn, match=r"'caption_text' needs 'caption'.*switch 'captions' on"
+    ):
         river.stations(config)
 
 

@@ -28,7 +28,10 @@ def rows(name: str, values: list[dict[str, object]]) -> bytes:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(str(tmp_path))
-    scenes = [{"clip_id": c, "source_row": r, "num_frames": 20} for c, r in zip("abc", (1, 1, 0), strict=True)]
+    scenes = [
+        {"clip_id": c, "source_row": r, "num_frames": 20}
+        for c, r in zip("abc", (1, 1, 0), strict=True)
+    ]
     store.write(layout.layer(LAYERS["scenes"], 0), rows("scenes", scenes))
     store.write(
         layout.layer(LAYERS["probe"], 0), rows("probe", [{"codec": "h264"}, {"codec": "vp9"}])
