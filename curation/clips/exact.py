@@ -9,7 +9,6 @@ nothing and lose them all when one fails.
 from __future__ import annotations
 
 import io
-import resource
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import BinaryIO
 
 from curation.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.errors import BadSource
+from curation.guard import isolated_command
 from curation.probe import ffmpeg_input_args
 
 FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
@@ -24,7 +24,7 @@ FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
 first packet after a failed seek for a picture and paint the next ones onto grey; so they become
 missing frames, which are noticed."""
 MAX_MEMORY_BYTES = 4 * 1024**3
-"""Address space of one ffmpeg process: 4K with x264's slowest preset takes about half."""
+"""Private memory of one ffmpeg process: 4K with x264's slowest preset takes about half."""
 MAX_FILE_BYTES = 4 * 1024**3
 """Largest clip file; a member of a USTAR archive could be twice that."""
 
@@ -44,7 +44,14 @@ def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -
     # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
     # Then the search begins ten seconds, the longest usual GOP, earlier, at last at the beginning.
     for seek_s in (start_s, start_s - 10, None):
-        _run(_command(file, clip, config, target, seek_s), file, config.deadline_s(clip))
+        command = isolated_command(
+            _command(file, clip, config, target, seek_s),
+            memory_bytes=MAX_MEMORY_BYTES,
+            written_bytes=MAX_FILE_BYTES,
+            readable=[Path(f"/proc/self/fd/{file.fileno()}").readlink()],
+            writable=[scratch],
+        )
+        _run(command, file, config.deadline_s(clip))
         with target.open("rb") as made:
             media = measured(made.read())
         if media is not None and media.num_frames == clip.num_frames:
@@ -115,16 +122,6 @@ def _command(
     return command
 
 
-def _limit(pid: int) -> None:
-    """Bound what a damaged or hostile source can make a process take."""
-    for kind, most in (
-        (resource.RLIMIT_AS, MAX_MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, MAX_FILE_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.prlimit(pid, kind, (most, most))
-
-
 def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
     """Run ffmpeg to its end or its deadline, without our environment, for it may hold secrets."""
     with subprocess.Popen(
@@ -137,7 +134,6 @@ def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
         cwd="/",
     ) as process:
         try:
-            _limit(process.pid)
             _, errors = process.communicate(timeout=deadline_s)
         except subprocess.TimeoutExpired as error:
             raise BadSource("too_slow", f"not cut after {deadline_s:.0f} s") from error
