@@ -18,7 +18,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("function", "shape", "args", "sizes"), CASES, ids=lambda c: str(c)[:30])
+@pytest.mark.parametrize(
+    ("function", "shape", "args", "sizes"), CASES, ids=[case[0].__name__ for case in CASES]
+)
 def test_every_layout_is_the_einops_pattern_of_its_docstring(function, shape, args, sizes):
     x = torch.randn(shape)
     pattern = function.__doc__.split("``")[1]
