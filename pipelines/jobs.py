@@ -103,4 +103,5 @@ class ExportJob:
         return self.writer(plan)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """End the child process that reads the sources."""
+        self.writer.close()
