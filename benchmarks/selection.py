@@ -241,7 +241,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scratch", type=Path, required=True, help="folder for the corpus")
     parser.add_argument("--clips", type=int, default=25_000_000)
-    parser.add_argument("--parts", type=int, default=2_500)
+    parser.add_argument("--parts", type=int, default=250, help="each costs about 25 ms")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory-mib", type=int, default=3072, help="of the query engine")
     parser.add_argument("--runs", type=int, default=1)
