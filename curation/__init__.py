@@ -11,6 +11,7 @@ The river, in the order in which a clip goes down it::
     taxonomy       category and tags
     captions       a sentence for the clip
     caption_text   is that sentence any good
+    alignment      does it fit the picture
     select         rules, duplicates, balance: which clips are kept, and why not
     clips          the kept clips are cut and packed into shards
     report         what happened, for a reader
