@@ -275,20 +275,23 @@ def ways(has_transnet: bool) -> dict[str, Callable[[Path], list[Span]]]:
 
 
 def films(
-    kinds: list[str], seeds: int, shots: int, folder: Path
+    kinds: list[str], seeds: range, shots: int, folder: Path
 ) -> Iterator[tuple[str, Path, list[Span]]]:
+    """Kind, file and transitions of every film; each file goes when the next one comes."""
     for number, name in enumerate(kinds):
-        for seed in range(seeds):
+        for seed in seeds:
             generator = np.random.default_rng([seed, list(KINDS).index(name)])
             frames, truth = film(generator, KINDS[name], shots)
             path = folder / f"{number}-{seed}.mp4"
             encode(path, frames, KINDS[name], generator)
             yield name, path, truth
+            path.unlink()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--shots", type=int, default=8)
     parser.add_argument("--transnet", action="store_true")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
@@ -296,9 +299,8 @@ def main() -> None:
     finders = ways(arguments.transnet)
     scores = {(kind, way): Score() for kind in arguments.kinds for way in finders}
     with tempfile.TemporaryDirectory() as folder:
-        for kind, path, truth in films(
-            arguments.kinds, arguments.seeds, arguments.shots, Path(folder)
-        ):
+        seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        for kind, path, truth in films(arguments.kinds, seeds, arguments.shots, Path(folder)):
             for way, find_in in finders.items():
                 scores[kind, way].add(truth, find_in(path))
     print(f"recall / precision, {arguments.seeds} films of {arguments.shots} shots a kind\n")

@@ -60,12 +60,9 @@ class SourceRows:
 def _finders(config: SceneConfig, transnet: Path | None, threads: int) -> Finders:
     """What the chosen detector needs, loaded once in a process for all videos."""
     if transnet is not None:
-        import torch
-
         from curation.transnet import TransNetFinder, load_transnet
 
-        torch.set_num_threads(threads)
-        network = load_transnet(transnet)
+        network = load_transnet(transnet, threads=threads)
         return lambda fps: TransNetFinder(network, threshold=config.transnet_threshold)
     from curation.cuts import SceneDetectFinder
 

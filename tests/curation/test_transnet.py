@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from curation.decode import DecodeConfig, decode_source
+from curation.decode import DecodeConfig, DecodingPass
 from curation.errors import MissingWeights
 from curation.scenes import SceneConfig, Transition
 from curation.transnet import TransNetFinder, load_transnet, predict, small_rgb
@@ -77,10 +78,16 @@ def test_a_film_shorter_than_a_window_is_one_shot(network, scene_frames):
     assert found(network, pictures(scene_frames, ("red", 7))) == []
 
 
-def test_it_takes_part_in_the_one_pass(tmp_path, weights, make_video):
+@pytest.mark.slow
+def test_it_runs_in_the_guard_as_the_detector_of_the_one_pass(tmp_path, weights, make_video):
     path = make_video(tmp_path / "film.mp4", (("red", 60), ("teal", 60)))
-    config = DecodeConfig(scenes=SceneConfig(detector="transnet", trim_frames=0))
-    with path.open("rb") as file:
-        rows = decode_source(file, "0" * 64, config, weights)
-    assert [(s["start_frame"], s["num_frames"]) for s in rows.scenes] == [(0, 60), (60, 60)]
-    assert [len(row["keyframes"]) for row in rows.keyframes] == [8, 8]
+    decoding = DecodingPass(DecodeConfig(scenes=SceneConfig(detector="transnet", trim_frames=0)))
+    assert decoding.weights() == (TRANSNETV2,)
+    decoding.setup()
+    try:
+        tables = decoding(pa.table({"uri": [str(path)]}))
+    finally:
+        decoding.close()
+    assert tables["probe"]["source_reject"].to_pylist() == [None]
+    assert tables["scenes"]["start_frame"].to_pylist() == [0, 60]
+    assert [len(row) for row in tables["keyframes"]["keyframes"].to_pylist()] == [8, 8]
