@@ -37,6 +37,8 @@ ALWAYS_KNOWN = (
     "height",
 )
 """Numbers that no kept clip lacks; each is a key of its own."""
+NUMBERS_OF_TEXTS = ("caption_weights",)
+"""Lists with a number for each text of another key; [0.0] where that one is [""]."""
 LEFT_OUT = frozenset(
     {
         "source_reject",  # null in every kept clip
@@ -65,7 +67,10 @@ def _is_texts(column: Column) -> bool:
 
 def _is_kept(column: Column) -> bool:
     """Pictures, vectors and hashes stay in the corpus."""
-    return column.name not in LEFT_OUT and (not pa.types.is_list(column.type) or _is_texts(column))
+    is_one = not pa.types.is_list(column.type)
+    return column.name not in LEFT_OUT and (
+        is_one or _is_texts(column) or column.name in NUMBERS_OF_TEXTS
+    )
 
 
 def clip_columns(layers: Mapping[str, str]) -> list[str]:
@@ -100,6 +105,8 @@ def sample_facts(
             scores += [] if value is None else [{"name": name, "value": float(value)}]
         elif _is_texts(column):
             facts[name] = list(value or []) or [""]
+        elif name in NUMBERS_OF_TEXTS:
+            facts[name] = [float(number) for number in value or []] or [0.0]
         elif pa.types.is_string(column.type):
             facts[name] = value or ""
         else:
