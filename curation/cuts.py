@@ -41,7 +41,7 @@ by less than ContentDetector's threshold (a flash on a cut changes more than the
 def content_score(before_HWC: NDArray[np.uint8], after_HWC: NDArray[np.uint8]) -> float:
     """PySceneDetect's content score: mean absolute change of hue, saturation and value, 0..255.
 
-    The same number as `ContentDetector` computes with its default weights (1, 1, 1, 0), at a fifth
+    The same number as `ContentDetector` computes with its default weights (1, 1, 1, 0), at a third
     of the time.
 
     Args:

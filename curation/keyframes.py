@@ -141,7 +141,7 @@ def jpeg(picture_HWC: NDArray[np.uint8], *, quality: int) -> bytes:
 
 
 def perceptual_hash(picture_HWC: NDArray[np.uint8]) -> int:
-    """64-bit DCT hash of a picture: near-copies differ in few bits (Zauner 2010, section 3.2.1).
+    """64-bit DCT hash of a picture: near-copies differ in few bits (Zauner 2010).
 
     Bit ``8 v + u`` says whether the DCT-II coefficient of frequency ``(u + 1, v + 1)`` of the 32x32
     grey picture lies over the median of the 64; the row and column of frequency 0 are left out, so
