@@ -34,7 +34,8 @@ class _RateColumn(ProgressColumn):
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {name}" for name, number in sorted(counts.items()) if number)
+    shown = {name: n for name, n in sorted(counts.items()) if n and name != "micro-USD"}
+    return ", ".join(f"{number:,} {name}" for name, number in shown.items())
 
 
 class ProgressBars:

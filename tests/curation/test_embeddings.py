@@ -16,6 +16,7 @@ from curation.embeddings import (
 from curation.errors import MissingWeights
 from curation.keyframe_images import open_keyframe
 from curation.station import check_output
+from curation.torchvision_shim import ensure_torchvision
 from curation.weights import EFFICIENTNET_LITE0
 
 
@@ -94,6 +95,7 @@ def test_bf16_weights_keep_the_direction(clips, tiny_clip_folder):
 def test_a_checkpoint_given_as_a_path_is_read_as_its_tag_was_trained(
     keyframe_clips, noise_picture, tmp_path
 ):
+    ensure_torchvision()
     import open_clip
     import torch
     from safetensors.torch import save_file
