@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from curation.torchvision_shim import ensure_torchvision
 from training.models.layout import fold_frames, unfold_frames
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Autoencoder(nn.Module):
 
         The x4 upscaler's decoder overflows in fp16; cast with care.
         """
+        ensure_torchvision()
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         _check_folder(folder, "config.json", "diffusion_pytorch_model.safetensors")

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curation.torchvision_shim import ensure_torchvision
+
 
 class TextEncoder(nn.Module):
     """A frozen text tower with its tokenizer.
@@ -30,6 +32,7 @@ class TextEncoder(nn.Module):
     @classmethod
     def load(cls, folder: Path) -> "TextEncoder":
         """Read ``text_encoder/`` (safetensors) and ``tokenizer/`` of a folder, in fp32."""
+        ensure_torchvision()
         from transformers import CLIPTextModel, CLIPTokenizer
 
         for name in ("text_encoder/config.json", "text_encoder/model.safetensors", "tokenizer"):
