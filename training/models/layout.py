@@ -31,6 +31,11 @@ class FrameLayout(NamedTuple):
         """F = T + M, all frames of one sample."""
         return self.video_frames + self.images
 
+    @property
+    def texts(self) -> int:
+        """K, one text for the video, if there is one, and one for each image."""
+        return min(1, self.video_frames) + self.images
+
 
 def fold_frames(x_BCFHW: Tensor) -> Tensor:
     """``b c f h w -> (b f) c h w``: frames into the batch, sample-major."""
@@ -88,5 +93,7 @@ def on_video_frames(
     """Apply a temporal layer to the first T frames; the M images pass it by unchanged."""
     if layout.images == 0:
         return layer(x_BCFHW)
+    if layout.video_frames == 0:
+        return x_BCFHW
     video, images = torch.split(x_BCFHW, [layout.video_frames, layout.images], dim=2)
     return torch.cat([layer(video), images], dim=2)

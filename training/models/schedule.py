@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 Stage = Literal["base", "interpolation", "super_resolution"]
-Prediction = Literal["epsilon", "velocity"]
+Prediction = Literal["epsilon", "velocity", "sample"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class NoiseSchedule:
     """Variance added at the last step."""
     num_steps: int = 1000
     """Number of steps; times run from 0 to ``num_steps - 1``."""
+    zero_terminal_snr: bool = False
+    """Shift and scale sqrt(alpha_bar) so that the last step holds no signal (arXiv 2305.08891, alg. 1)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a curve that is no noise schedule."""
@@ -105,10 +107,20 @@ class NoiseSchedule:
         signal, noise = (_like(scale, x0) for scale in self.signal_and_noise(timestep_B))
         return signal * eps - noise * x0
 
+    def signal_to_noise(self, timestep_B: Tensor) -> Tensor:
+        """alpha_bar_t / (1 - alpha_bar_t), float64 ``[B]``; 0 at a zero-terminal-SNR last step."""
+        signal, noise = self.signal_and_noise(timestep_B)
+        return (signal / noise) ** 2
+
 
 @cache
 def _alphas_cumprod(schedule: NoiseSchedule) -> Tensor:
-    return (1 - schedule.betas()).cumprod(0)
+    alpha_bar = (1 - schedule.betas()).cumprod(0)
+    if not schedule.zero_terminal_snr:
+        return alpha_bar
+    signal = alpha_bar.sqrt()
+    first, last = signal[0].clone(), signal[-1].clone()
+    return ((signal - last) * first / (first - last)) ** 2
 
 
 def _like(scale_B: Tensor, x: Tensor) -> Tensor:
@@ -122,7 +134,7 @@ class Objective:
     stage: Stage
     """Which network of the cascade."""
     prediction: Prediction
-    """What the network predicts: the noise, or the velocity."""
+    """What the network predicts: the noise, the velocity or the clean latents."""
     latent_scale: float
     """Factor between the autoencoder's latents and those of the network."""
     schedule: NoiseSchedule = NoiseSchedule()
@@ -137,6 +149,11 @@ class Objective:
         if self.prediction not in get_args(Prediction):
             raise ValueError(
                 f"prediction must be one of {get_args(Prediction)}, got {self.prediction!r}"
+            )
+        if self.schedule.zero_terminal_snr and self.prediction == "epsilon":
+            raise ValueError(
+                "zero_terminal_snr needs the velocity or the sample as prediction: without signal, "
+                "the noise says nothing of the clean latents; got epsilon"
             )
         if self.latent_scale <= 0:
             raise ValueError(f"latent_scale must be positive, got {self.latent_scale}")

@@ -46,9 +46,12 @@ def attend_text(
     Args:
         attention: Attention from C to D.
         x_BNC: Tokens with frames folded into the batch, ``[B * F, N, C]``.
-        text_BKLD: Text states, K = 1 + M: row 0 for the video, one more for each image.
+        text_BKLD: Text states, K = 1 + M: row 0 for the video, one more for each image; without a
+            video, K = M.
         layout: How many video frames and images there are.
     """
+    if layout.video_frames == 0:
+        return attention(x_BNC, by_frame(text_BKLD))
     x_BFNC = by_sample(x_BNC, layout.batch)
     video, images = torch.split(x_BFNC, [layout.video_frames, layout.images], dim=1)
     # All frames of a video share its text, so their tokens are one long list of queries.
@@ -102,6 +105,8 @@ class TransformerBlock(nn.Module):
         return out
 
     def _add_time(self, x_BNC: Tensor, layout: FrameLayout) -> Tensor:
+        if layout.video_frames == 0:
+            return x_BNC
         norm: nn.LayerNorm = getattr(self, f"norm_{self.temporal_name}")
         attention: TemporalAttention = getattr(self, f"attn_{self.temporal_name}")
         x_BFNC = by_sample(x_BNC, layout.batch)

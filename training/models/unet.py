@@ -71,7 +71,7 @@ class UNet(nn.Module):
                 not be multiples of 8.
             timestep_B: Diffusion time of each sample, 0 to 999, shared by its frames and images.
             text_BLD: Text states ``[B, L, D]``; with images ``[B, 1 + num_images, L, D]``, the
-                video's first.
+                video's first; with images only ``[B, num_images, L, D]``.
             noise_level_B: Noise level of the low-resolution frames, integers 0 to
                 ``config.max_noise_level``; for the super-resolution network only.
             num_images: M, how many of the frames are single images. Temporal layers pass them by.
@@ -162,10 +162,9 @@ class UNet(nn.Module):
             raise ValueError(f"sample must be a non-empty [B, C, T, H, W], got shape {shape}")
         if shape[1] != channels:
             raise ValueError(f"sample must have {channels} channels, got {shape[1]}")
-        if not 0 <= num_images < shape[2]:
+        if not 0 <= num_images <= shape[2]:
             raise ValueError(
-                f"num_images must be at least 0 and leave one video frame of the sample's "
-                f"{shape[2]} frames, got {num_images}"
+                f"num_images must be 0 to the sample's {shape[2]} frames, got {num_images}"
             )
         return FrameLayout(shape[0], shape[2] - num_images, num_images)
 
@@ -175,7 +174,7 @@ class UNet(nn.Module):
                 f"timestep must hold one time per sample, shape ({layout.batch},), "
                 f"got shape {tuple(timestep_B.shape)}"
             )
-        rows = (layout.batch, 1 + layout.images) if layout.images else (layout.batch,)
+        rows = (layout.batch, layout.texts) if layout.images else (layout.batch,)
         shape = tuple(text_BLD.shape)
         if len(shape) != len(rows) + 2 or shape[:-2] != rows:
             expected = ", ".join(map(str, rows))

@@ -80,3 +80,20 @@ def test_every_difference_of_two_objectives_is_named():
     )
     with pytest.raises(ValueError, match=r"latent_scale is 0.13025, expected 0.18215.*scaled"):
         other.check_equals(Objective.of("base"))
+
+
+def test_zero_terminal_snr_keeps_the_first_step_and_ends_without_signal():
+    """arXiv 2305.08891: sqrt(alpha_bar) shifted by its last value, scaled back to its first."""
+    plain = NoiseSchedule().alphas_cumprod().sqrt().numpy()
+    got = NoiseSchedule(zero_terminal_snr=True).alphas_cumprod().sqrt().numpy()
+    expected = (plain - plain[-1]) / (plain[0] - plain[-1]) * plain[0]
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
+    assert got[-1] == 0
+    ratio = NoiseSchedule(zero_terminal_snr=True).signal_to_noise(torch.tensor([0, 999]))
+    assert ratio[1] == 0
+    assert float(ratio[0]) == pytest.approx(0.9999 / 0.0001)
+
+
+def test_zero_terminal_snr_is_refused_for_epsilon():
+    with pytest.raises(ValueError, match="zero_terminal_snr needs the velocity"):
+        replace(Objective.of("base"), schedule=NoiseSchedule(zero_terminal_snr=True))

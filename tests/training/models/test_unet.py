@@ -173,6 +173,20 @@ def test_one_frame_video_and_equal_image_are_predicted_alike(stage, tiny_net, in
     assert relative_error(out[:, :, 0], out[:, :, 1]) < 4e-6
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_batch_of_images_alone_passes_every_temporal_layer_by(stage, tiny_net, inputs):
+    net = tiny_net(stage)
+    arguments = inputs(net, frames=0, images=2)
+    arguments["text_BLD"] = arguments["text_BLD"][:, :2]  # no video, no text for it
+    with torch.no_grad():
+        before = net(**arguments, num_images=2)
+        for key, value in net.named_parameters():
+            if "temp" in key:
+                value.mul_(3)
+        after = net(**arguments, num_images=2)
+    assert torch.equal(before, after)
+
+
 # Bad input
 
 
@@ -182,7 +196,8 @@ def test_one_frame_video_and_equal_image_are_predicted_alike(stage, tiny_net, in
         ({"sample_BCTHW": torch.zeros(1, 3, 2, 8, 8)}, "sample must have 4 channels, got 3"),
         ({"sample_BCTHW": torch.zeros(1, 4, 8, 8)}, "sample must be a non-empty"),
         ({"sample_BCTHW": torch.zeros(1, 4, 0, 8, 8)}, "sample must be a non-empty"),
-        ({"num_images": 2}, "num_images must .* 2 frames, got 2"),
+        ({"num_images": 3}, "num_images must .* 2 frames, got 3"),
+        ({"num_images": 2}, r"text must have shape \[1, 2, L, D\]"),
         ({"num_images": -1}, "num_images must .* got -1"),
         ({"num_images": 1}, r"text must have shape \[1, 2, L, D\]"),
         ({"text_BLD": torch.zeros(1, 5, 25)}, "text must be 24 wide, got 25"),

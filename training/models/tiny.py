@@ -1,0 +1,99 @@
+"""A cascade small enough for two processor cores: real classes, seeded weights, never trained.
+
+For tests and for trying the machinery. Videos sampled from fresh ones show noise.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curation.torchvision_shim import ensure_torchvision
+from training.models.autoencoder import Autoencoder
+from training.models.config import UNetConfig
+from training.models.schedule import Objective, Stage
+from training.models.text_encoder import TextEncoder
+from training.models.unet import UNet
+
+TEXT_WIDTH = 32
+NUM_TOKENS = 16
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-:;()"
+
+
+def tiny_config(stage: Stage) -> UNetConfig:
+    """LaVie's architecture of a stage with two levels and narrow blocks."""
+    full = {
+        "base": UNetConfig.base,
+        "interpolation": UNetConfig.interpolation,
+        "super_resolution": UNetConfig.super_resolution,
+    }[stage]()
+    return replace(
+        full,
+        block_out_channels=(32, 64),
+        num_attention_heads=(1, 2),
+        attention_levels=(False, True) if stage == "super_resolution" else (True, True),
+        only_cross_attention=(stage == "super_resolution", False),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        norm_num_groups=8,
+    )
+
+
+def tiny_unet(stage: Stage, *, seed: int = 0) -> UNet:
+    """A fresh network of a stage; the same weights for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet(tiny_config(stage))
+
+
+def tiny_autoencoder(stage: Stage, *, seed: int = 0) -> Autoencoder:
+    """A fresh image autoencoder with the stage's downsampling (8, or 4) and latent scale."""
+    ensure_torchvision()
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    levels = 3 if stage == "super_resolution" else 4
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae: Any = AutoencoderKL(
+            block_out_channels=(8,) * levels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            layers_per_block=1,
+            norm_num_groups=4,
+            scaling_factor=Objective.of(stage).latent_scale,
+        )
+    return Autoencoder(vae)
+
+
+def tiny_text_encoder(*, seed: int = 0) -> TextEncoder:
+    """A fresh CLIP text tower of 32 dimensions that reads single characters, 16 tokens."""
+    ensure_torchvision()
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    words = [*CHARACTERS, *(f"{c}</w>" for c in CHARACTERS), "<|startoftext|>", "<|endoftext|>"]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}))
+        (Path(folder) / "merges.txt").write_text("#version: 0.2\n")
+        tokenizer = CLIPTokenizer(
+            vocab=str(Path(folder) / "vocab.json"),
+            merges=str(Path(folder) / "merges.txt"),
+            model_max_length=NUM_TOKENS,
+        )
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=NUM_TOKENS,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TextEncoder(CLIPTextModel(config), tokenizer)
