@@ -97,6 +97,16 @@ def save_model(model: ExportedModel, folder: Path) -> None:
         _write_json(draft / "config.json", config)
 
 
+def read_objective(folder: Path) -> Objective:
+    """What the weights of a model folder were trained for, without reading them.
+
+    Raises:
+        FileNotFoundError: There is no model.
+        ValueError: It is no model folder.
+    """
+    return Objective.from_json(_read_config(folder).get("objective"))
+
+
 def load_model(folder: Path, expected: Objective) -> ExportedModel:
     """Read a model, and refuse one that was trained for something else.
 
@@ -114,12 +124,7 @@ def load_model(folder: Path, expected: Objective) -> ExportedModel:
         ValueError: It is no model folder, the objective differs, the tensors belong to another
             objective than config.json says, or keys are wrong.
     """
-    config = _read_json(folder / "config.json")
-    if config.get("format") != FORMAT or config.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} must hold a {FORMAT} of version {FORMAT_VERSION}, got format "
-            f"{config.get('format')!r}, version {config.get('format_version')!r}"
-        )
+    config = _read_config(folder)
     objective = Objective.from_json(config.get("objective"))
     _check_metadata(folder / "unet" / WEIGHTS, objective)
     objective.check_equals(expected)
@@ -135,6 +140,16 @@ def load_model(folder: Path, expected: Objective) -> ExportedModel:
         text_encoder=TextEncoder.load(folder) if has_text else None,
         origin=config.get("origin", ""),
     )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    config = _read_json(folder / "config.json")
+    if config.get("format") != FORMAT or config.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} must hold a {FORMAT} of version {FORMAT_VERSION}, got format "
+            f"{config.get('format')!r}, version {config.get('format_version')!r}"
+        )
+    return config
 
 
 def _check_metadata(path: Path, objective: Objective) -> None:

@@ -89,6 +89,16 @@ class UNet(nn.Module):
         denoise = self._compiled or self._denoise
         return denoise(sample_BCTHW, timestep_B, text_BKLD, noise_level_B, layout)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies; what diffusers asks of a pipeline's component."""
+        return self.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format in which the network computes."""
+        return self.conv_in.weight.dtype
+
     def compile(self, **options: Any) -> None:
         """Compile the network in place with ``torch.compile(**options)``.
 
@@ -129,10 +139,9 @@ class UNet(nn.Module):
         emb_BE = self.time_embedding(timestep_B)
         if self.class_embedding is not None:
             emb_BE = emb_BE + self.class_embedding(noise_level_B)
-        dtype = self.conv_in.weight.dtype
-        conditions = Conditions(emb_BE, text_BKLD.to(dtype), layout)
+        conditions = Conditions(emb_BE, text_BKLD.to(self.dtype), layout)
 
-        x = self.conv_in(sample_BCFHW.to(dtype))
+        x = self.conv_in(sample_BCFHW.to(self.dtype))
         skips = [x]
         for index, down in enumerate(self.down_blocks):
             x, level_skips = down(x, conditions)

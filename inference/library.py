@@ -1,0 +1,37 @@
+"""What sampling takes from diffusers, imported behind the torchvision shim.
+
+A pipeline is a subclass of diffusers', so importing it imports diffusers, and that imports
+torchvision. Every other module here takes diffusers' names from this one, so that the shim comes
+first in every process.
+"""
+
+from curation.torchvision_shim import ensure_torchvision
+
+ensure_torchvision()
+
+from diffusers.configuration_utils import ConfigMixin, register_to_config  # noqa: E402
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: E402
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: E402
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # noqa: E402
+from diffusers.schedulers.scheduling_dpmsolver_multistep import (  # noqa: E402
+    DPMSolverMultistepScheduler,
+)
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler  # noqa: E402
+from diffusers.schedulers.scheduling_utils import SchedulerMixin  # noqa: E402
+from diffusers.utils.outputs import BaseOutput  # noqa: E402
+from diffusers.utils.torch_utils import randn_tensor  # noqa: E402
+
+__all__ = [
+    "AutoencoderKL",
+    "BaseOutput",
+    "ConfigMixin",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DiffusionPipeline",
+    "EulerDiscreteScheduler",
+    "SchedulerMixin",
+    "randn_tensor",
+    "register_to_config",
+]
