@@ -13,6 +13,7 @@ from rich.console import Console
 from curation.errors import LavieError
 from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
 from pipelines.commands.doctor import Doctor
+from pipelines.commands.evaluation import Evaluate
 from pipelines.commands.weights import Weights
 from pipelines.presets import PRESETS, PresetName
 
@@ -50,7 +51,13 @@ def _commands(preset: str | None) -> Any:
         "export": Export(corpus=missing, preset=name, config=config.export),
         "report": Report(corpus=missing, preset=name, config=config.report),
     }
-    plain = {"status": Status, "verify": Verify, "weights": Weights, "doctor": Doctor}
+    plain = {
+        "evaluate": Evaluate,
+        "status": Status,
+        "verify": Verify,
+        "weights": Weights,
+        "doctor": Doctor,
+    }
     choices = [
         Annotated[type(default), tyro.conf.subcommand(command, default=default)]
         for command, default in with_preset.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,42 +60,3 @@ def real_weight() -> Callable[[Weight], Path]:
             pytest.skip(str(error))
 
     return path
-
-
-@pytest.fixture(scope="session")
-def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP of open_clip's real class, 32 px and 2 layers, random weights, as a model folder."""
-    from curation.torchvision_shim import ensure_torchvision
-
-    ensure_torchvision()
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
-        "text_cfg": {
-            "context_length": 77,
-            "vocab_size": 49408,
-            "width": 16,
-            "heads": 2,
-            "layers": 2,
-        },
-    }
-    preprocess = {
-        "size": 32,
-        "mean": [0.5, 0.4, 0.3],
-        "std": [0.2, 0.3, 0.4],
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-    }
-    folder = tmp_path_factory.mktemp("models") / "tiny-clip"
-    folder.mkdir()
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
-    )
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**config)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    return folder

@@ -1,0 +1,184 @@
+"""evaluate: FVD, KVD, CLIPSIM of a folder of videos, and its export for VBench."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.progress import track
+
+from curation.clip_model import ClipModel, load_clip
+from curation.errors import LavieError
+from curation.weights import digest, find
+from inference.evaluate.protocols import ClipsimProtocol, FrechetProtocol, msrvtt, ucf101
+
+if TYPE_CHECKING:
+    from inference.evaluate.result import VideoFolder
+
+
+def _tracked(paths: list[Path], what: str) -> Iterable[Path]:
+    return track(paths, description=what, console=Console(stderr=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluate:
+    """Measure a folder of videos, or give them the names that VBench looks for."""
+
+    protocol: Literal["ucf101", "msrvtt", "vbench"]
+    """ucf101: FVD and KVD against reference videos. msrvtt: CLIPSIM against captions. vbench: no number;
+    copies the videos under VBench's names, to be measured by VBench in an environment of its own."""
+    videos: Path
+    """Folder of the videos to measure; subfolders count."""
+    out: Path
+    """The result: a new JSON file, or for vbench a new folder."""
+    reference: Path | None = None
+    """ucf101: folder of reference videos; or their features (.safetensors, as --save-reference keeps
+    them) or statistics (.npz with mu and sigma)."""
+    save_reference: Path | None = None
+    """ucf101: new .safetensors file to keep the features of the reference videos in."""
+    extractor: Path | None = None
+    """ucf101: TorchScript file of the feature extractor, such as I3D or VideoMAE-v2. It is a program:
+    give one only from where you would run programs from."""
+    extractor_sha256: str = ""
+    """ucf101: digest that the extractor must have; checked before anything of it is read."""
+    captions: Path | None = None
+    """msrvtt: JSON object of video names and captions; by default the prompt in the JSON file that
+    sampling leaves beside each video."""
+    prompts: Path | None = None
+    """vbench: prompts, one a line; or VBench's own list (.json)."""
+    allow_unreadable: int = 0
+    """Videos that may be left out because they cannot be read; the result names them."""
+    frechet: FrechetProtocol = field(default_factory=ucf101)
+    """ucf101: choices of the measurement; the result names those that differ from the paper's."""
+    clipsim: ClipsimProtocol = field(default_factory=msrvtt)
+    """msrvtt: choices of the measurement."""
+    clip: ClipModel = field(
+        default_factory=lambda: ClipModel(architecture="ViT-B-32", pretrained="openai")
+    )
+    """msrvtt: the CLIP that is asked."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for flags that the protocol misses or does not know."""
+        needed = {
+            "ucf101": ("reference", "extractor", "extractor_sha256"),
+            "msrvtt": (),
+            "vbench": ("prompts",),
+        }[self.protocol]
+        of_protocol = {
+            "reference": "ucf101",
+            "save_reference": "ucf101",
+            "extractor": "ucf101",
+            "extractor_sha256": "ucf101",
+            "captions": "msrvtt",
+            "prompts": "vbench",
+        }
+        for name, owner in of_protocol.items():
+            flag = f"--{name.replace('_', '-')}"
+            if name in needed and not getattr(self, name):
+                raise ValueError(f"--protocol {self.protocol} needs {flag}")
+            if owner != self.protocol and getattr(self, name):
+                raise ValueError(f"{flag} belongs to --protocol {owner}, got {self.protocol}")
+        if self.allow_unreadable < 0:
+            raise ValueError(f"--allow-unreadable must be at least 0, got {self.allow_unreadable}")
+
+    def run(self) -> int:
+        """Measure, write the result and print its numbers."""
+        from inference.evaluate.result import check_new
+
+        try:
+            check_new(self.out)
+            if self.protocol == "vbench":
+                return self._export()
+            result = self._measure_frechet() if self.protocol == "ucf101" else self._clipsim()
+        except (ValueError, FileNotFoundError, FileExistsError) as error:
+            raise LavieError(str(error)) from error
+        self._report(result)
+        return 0
+
+    def _measure_frechet(self) -> dict[str, Any]:
+        import torch
+
+        from inference.evaluate.extractor import TorchScriptExtractor
+        from inference.evaluate.reference import made_by, save_reference
+        from inference.evaluate.result import check_new, measure_frechet, reference_of
+
+        assert self.extractor is not None  # by __post_init__
+        assert self.reference is not None
+        if self.save_reference is not None:
+            check_new(self.save_reference)
+            if not self.reference.is_dir():
+                raise ValueError("--save-reference needs a folder of videos as --reference")
+        extractor = TorchScriptExtractor(
+            self.extractor,
+            sha256=self.extractor_sha256,
+            value_range=self.frechet.value_range,
+            flags=self.frechet.extractor_flags,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        Console(stderr=True).print(
+            f"running the program in {self.extractor}, sha256 {extractor.sha256}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        reference = reference_of(
+            self.reference, extractor, self.frechet, self._folder(self.reference)
+        )
+        if self.save_reference is not None:
+            made = made_by(self.frechet, extractor.sha256)
+            save_reference(reference, self.save_reference, made)
+        return measure_frechet(self._folder(self.videos), reference, extractor, self.frechet)
+
+    def _folder(self, folder: Path) -> VideoFolder:
+        from inference.evaluate.result import VideoFolder
+
+        return VideoFolder(folder=folder, allow_unreadable=self.allow_unreadable, track=_tracked)
+
+    def _clipsim(self) -> dict[str, Any]:
+        from inference.evaluate.clipsim import ClipScorer
+        from inference.evaluate.result import captions_for, measure_clipsim
+
+        captions = captions_for(self.videos, self.captions)
+        weights = self.clip.weights()
+        for weight in weights:
+            find(weight)
+        scorer = ClipScorer(
+            **load_clip(self.clip)._asdict(),
+            name=self.clip.label,
+            sha256={weight.name: digest(weight) for weight in weights},
+        )
+        return measure_clipsim(self._folder(self.videos), captions, scorer, self.clipsim)
+
+    def _export(self) -> int:
+        from inference.evaluate.vbench import export, read_prompts
+
+        assert self.prompts is not None  # by __post_init__
+        num_videos = export(read_prompts(self.prompts), self.videos, self.out)
+        self._say(f"{num_videos} videos for VBench in {self.out}")
+        return 0
+
+    def _report(self, result: dict[str, Any]) -> None:
+        from inference.evaluate.result import write_result
+
+        write_result(result, self.out)
+        for name, metric in result["metrics"].items():
+            self._say(_in_words(name, metric, result["published"].get(name, {})))
+        for line in result["deviations"]:
+            self._say(f"not the paper's protocol: {line}")
+        self._say(f"all choices: {self.out}")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        Console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _in_words(name: str, metric: dict[str, Any], published: dict[str, float]) -> str:
+    """One line for a metric: value, confidence, LaVie's own number."""
+    if metric["value"] is None:
+        return f"{name.upper()}: not measured, {metric['reason']}"
+    line = f"{name.upper()}: {metric['value']:.4f}"
+    if confidence := metric.get("confidence"):
+        line += f" (95 %: {confidence['low']:.4f} to {confidence['high']:.4f})"
+    return line + (f"; LaVie's paper: {published['LaVie']:g}" if "LaVie" in published else "")
