@@ -11,6 +11,7 @@
     |   +-- TornPart         a committed file is unreadable or its rows do not line up
     |   +-- SourceChanged    the bytes behind a source are not those that were curated
     |   +-- CorpusBusy       another run is writing this corpus
+    |   +-- TrainingDataError  the shards cannot feed the run that was asked for
     +-- NothingToDo          no source could be read, or no clip was selected
 
 Wrong arguments are `ValueError`. Bad data is a value (a reason in a row); a bad run is one of these.
@@ -66,6 +67,10 @@ class SourceChanged(CorpusError):
 
 class CorpusBusy(CorpusError):
     """Another run is writing this corpus."""
+
+
+class TrainingDataError(CorpusError):
+    """The shards cannot feed the training run that was asked for, or no longer do."""
 
 
 class NothingToDo(LavieError):

@@ -1,0 +1,152 @@
+"""From a decoded frame to the pixels of a sample: scaled, cropped, RGB.
+
+Shape letters: T frames, C = 3 channels RGB, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.video.reformatter import VideoReformatter
+
+PAN_SHARE = 0.25
+"""Largest way of a crop that moves over an image, in its own height or width, from the first frame to
+the last. The paper says 'hand-held camera' and gives no number; at 16 frames this is 1.6 % a frame,
+5 pixels of 320."""
+SD_SHORT_SIDE = 576
+"""Frames that do not say how their colours are coded are BT.601 up to this height and BT.709 above,
+as players have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the pixels of a sample lie in its frames."""
+
+    scaled_px: tuple[int, int]
+    """Height and width to which whole frames are scaled."""
+    size_px: tuple[int, int]
+    """H and W of the crop."""
+    corners: tuple[tuple[int, int], ...]
+    """Top and left of the crop in each scaled frame; one pair stands for all frames."""
+
+    def corner(self, frame: int) -> tuple[int, int]:
+        """Top and left of the crop in one frame."""
+        return self.corners[frame if len(self.corners) > 1 else 0]
+
+
+def covering(height: int, width: int, size_px: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a picture scaled until it just covers a size.
+
+    >>> covering(720, 1280, (320, 512))
+    (320, 569)
+    """
+    scale = max(size_px[0] / height, size_px[1] / width)
+    return max(size_px[0], round(height * scale)), max(size_px[1], round(width * scale))
+
+
+def view(
+    height: int,
+    width: int,
+    size_px: tuple[int, int],
+    *,
+    fit: Literal["cover", "patch"],
+    draw: np.random.Generator | None,
+) -> View:
+    """The part of a picture that becomes the sample.
+
+    Args:
+        height: of the picture as shown.
+        width: of the picture as shown.
+        size_px: H and W of the sample.
+        fit: scale until it covers, or take a patch without scaling.
+        draw: where to crop; None for the middle.
+    """
+    scaled = covering(height, width, size_px) if fit == "cover" else (height, width)
+    room = (scaled[0] - size_px[0], scaled[1] - size_px[1])
+    if draw is None:
+        corner = (room[0] // 2, room[1] // 2)
+    else:
+        top, left = draw.integers(0, np.array(room) + 1)
+        corner = (int(top), int(left))
+    return View(scaled_px=scaled, size_px=size_px, corners=(corner,))
+
+
+def moving_view(
+    height: int,
+    width: int,
+    size_px: tuple[int, int],
+    *,
+    fit: Literal["cover", "patch"],
+    num_frames: int,
+    draw: np.random.Generator,
+) -> View:
+    """A crop that moves over a picture at a constant velocity and never leaves it.
+
+    Direction and way are uniform up to `PAN_SHARE` of the crop along each axis, or what there is.
+    A picture that is scaled is made that much larger than it need be, so that there is room.
+    """
+    scaled = (height, width)
+    if fit == "cover":
+        with_room = tuple(round(side * (1 + PAN_SHARE)) for side in size_px)
+        scaled = covering(height, width, (with_room[0], with_room[1]))
+    ends = []
+    for side, crop in zip(scaled, size_px, strict=True):
+        way = draw.uniform(-1, 1) * min(PAN_SHARE * crop, side - crop)
+        start = draw.uniform(max(0.0, -way), side - crop - max(0.0, way))
+        ends.append(np.rint(np.linspace(start, start + way, num_frames)).astype(int))
+    corners = tuple((int(top), int(left)) for top, left in zip(*ends, strict=True))
+    return View(scaled_px=scaled, size_px=size_px, corners=corners)
+
+
+def converter() -> VideoReformatter:
+    """What `pixels` converts with; one for each clip, since it keeps tables of its sizes."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
+
+
+def pixels(
+    frame: VideoFrame, shown: View, number: int, convert: VideoReformatter
+) -> NDArray[np.uint8]:
+    """One frame of a sample, upright, uint8 RGB ``[H, W, C]``.
+
+    Args:
+        frame: as decoded.
+        shown: where to look.
+        number: of the frame in the sample.
+        convert: of this clip.
+    """
+    from av.video.reformatter import Colorspace, Interpolation
+
+    turn_deg = round(-frame.rotation / 90) % 4 * 90
+    scaled = shown.scaled_px if turn_deg % 180 == 0 else shown.scaled_px[::-1]
+    coded = frame.colorspace
+    if coded not in set(Colorspace):
+        coded = (
+            Colorspace.ITU709
+            if min(frame.height, frame.width) > SD_SHORT_SIDE
+            else Colorspace.ITU601
+        )
+    rgb = convert.reformat(
+        frame,
+        width=scaled[1],
+        height=scaled[0],
+        format="rgb24",
+        src_colorspace=coded,
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
+        threads=1,
+    )
+    plane = rgb.planes[0]
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    picture_HWC = lines[:, : 3 * scaled[1]].reshape(scaled[0], scaled[1], 3)
+    if turn_deg:
+        picture_HWC = np.rot90(picture_HWC, -turn_deg // 90)
+    top, left = shown.corner(number)
+    height, width = shown.size_px
+    return np.asarray(picture_HWC[top : top + height, left : left + width])
