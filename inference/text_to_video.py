@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from inference.library import randn_tensor
+from inference.personalised import Personalised
 from inference.pipeline import (
     OUTPUT_TYPES,
     Generators,
@@ -32,7 +33,7 @@ MAX_FRAMES = 32
 """Frames that temporal attention can tell apart: its bias has no bucket beyond (MAX_DISTANCE)."""
 
 
-class LaViePipeline(VideoPipeline):
+class LaViePipeline(Personalised, VideoPipeline):
     """LaVie's base network: text to video (arXiv 2309.15103, section 3.2).
 
     A network with conditioning channels samples what follows given frames; see

@@ -38,7 +38,14 @@ from inference.evaluate.protocols import (
 )
 from inference.evaluate.reference import Reference, load_reference, made_by
 from inference.evaluate.statistics import FeatureStatistics
-from inference.evaluate.videos import Seen, UnreadableVideo, list_videos, read_clip, read_frames
+from inference.evaluate.videos import (
+    Seen,
+    UnusableVideo,
+    description_of,
+    list_videos,
+    read_clip,
+    read_frames,
+)
 
 FORMAT = "lavie-evaluation"
 FORMAT_VERSION = 1
@@ -80,7 +87,7 @@ class VideoFolder:
             name = path.relative_to(self.folder).as_posix()
             try:
                 value = read_one(path, name)
-            except UnreadableVideo as error:
+            except UnusableVideo as error:
                 self.unreadable[name] = str(error)
                 self._check()
                 continue
@@ -222,8 +229,7 @@ def captions_for(folder: Path, captions: Path | None) -> dict[str, str]:
         found = {name: held.get(name) for name in names}
     else:
         found = {
-            name: _read_object(path.with_suffix(".json")).get("prompt")
-            for name, path in names.items()
+            name: _read_object(description_of(path)).get("prompt") for name, path in names.items()
         }
     wrong = [name for name, text in found.items() if not isinstance(text, str) or not text.strip()]
     if wrong:

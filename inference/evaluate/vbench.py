@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inference.evaluate.videos import description_of
+
 SAMPLES_PER_PROMPT = 5
 SAMPLES_FOR_FLICKERING = 25
 FLICKERING = "temporal_flickering"
@@ -92,7 +94,7 @@ def sampled_videos(folder: Path) -> dict[str, list[Path]]:
         raise FileNotFoundError(f"no folder of videos at {folder}")
     found: dict[str, list[tuple[int, Path]]] = {}
     for video in sorted(folder.rglob("*.mp4")):
-        facts = _facts(video.with_suffix(".json"))
+        facts = _facts(description_of(video))
         found.setdefault(facts["prompt"], []).append((facts["seed"], video))
     return {prompt: [video for _, video in sorted(videos)] for prompt, videos in found.items()}
 

@@ -40,7 +40,7 @@ DEMUXERS = {
 MAX_PIXELS = 8192 * 4608  # 8K UHD and a little; a larger frame is a fault, not a video to score
 
 
-class UnreadableVideo(ValueError):
+class UnusableVideo(ValueError):
     """A video that gives no frames, or fewer than a view needs."""
 
 
@@ -84,8 +84,13 @@ def list_videos(folder: Path) -> list[Path]:
     return videos
 
 
+def description_of(video: Path) -> Path:
+    """The JSON file that sampling leaves beside a video (`inference.video_file.write_video`)."""
+    return video.with_name(f"{video.name}.json")
+
+
 def _refuse(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
-    raise UnreadableVideo(f"asks for another file or address: {url[:200]!a}")
+    raise UnusableVideo(f"asks for another file or address: {url[:200]!a}")
 
 
 def _open(file: Any, demuxer: str) -> InputContainer:
@@ -112,7 +117,7 @@ def _note(seen: Seen, container: InputContainer, frame: Any) -> None:
 def _decoded(container: InputContainer) -> Iterator[Any]:
     """Frames of the first video stream, none larger than 8K."""
     if not container.streams.video:
-        raise UnreadableVideo("has no video stream")
+        raise UnusableVideo("has no video stream")
     stream = container.streams.video[0]
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     yield from container.decode(stream)
@@ -132,7 +137,7 @@ def read_frames(
         count: How many to take, or None for all; nothing after them is decoded.
 
     Raises:
-        UnreadableVideo: It cannot be opened or decoded, or has fewer frames.
+        UnusableVideo: It cannot be opened or decoded, or has fewer frames.
     """
     import av
 
@@ -151,12 +156,12 @@ def read_frames(
                     if len(taken) == count:
                         break
         except (av.error.FFmpegError, ValueError) as error:
-            raise UnreadableVideo(_last_line(error)) from error
+            raise UnusableVideo(_last_line(error)) from error
     if not taken or (count is not None and len(taken) < count):
         wanted = f"{count} frames" if count else "a frame"
-        raise UnreadableVideo(f"gives {len(taken)} of {wanted} (from {start}, every {stride})")
+        raise UnusableVideo(f"gives {len(taken)} of {wanted} (from {start}, every {stride})")
     if len({frame.shape for frame in taken}) > 1:
-        raise UnreadableVideo("changes its size")
+        raise UnusableVideo("changes its size")
     for counter in ("codecs", "sizes", "frame_rates"):
         getattr(seen, counter).update(getattr(facts, counter))
     seen.digests[name] = digest
@@ -171,7 +176,7 @@ def read_clip(path: Path, view: View, seen: Seen, *, name: str) -> Tensor:
     """The clip of a view, float ``[C, T, S, S]``, values 0 to 255.
 
     Raises:
-        UnreadableVideo: As of `read_frames`, or a frame is smaller than the view's crop.
+        UnusableVideo: As of `read_frames`, or a frame is smaller than the view's crop.
     """
     frames_THWC = read_frames(
         path,
@@ -192,7 +197,7 @@ def view_of(frames_THWC: NDArray[np.uint8], view: View) -> Tensor:
     height, width = frames_THWC.shape[1:3]
     side = view.crop_px or min(height, width)
     if side > min(height, width):
-        raise UnreadableVideo(f"is {width}x{height}, a centre square of {side} cannot be cut")
+        raise UnusableVideo(f"is {width}x{height}, a centre square of {side} cannot be cut")
     top, left = (height - side) // 2, (width - side) // 2
     square_THWC = frames_THWC[:, top : top + side, left : left + side]
     frames_TCHW = torch.from_numpy(np.ascontiguousarray(square_THWC)).permute(0, 3, 1, 2).float()

@@ -21,7 +21,7 @@ def films(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Pa
     folder = tmp_path_factory.mktemp("films")
     for index, look in enumerate(("red", "teal", "gold")):
         make_video(folder / f"{index}.mp4", [(look, 16)], size=(64, 48), fps=8)
-        (folder / f"{index}.json").write_text(json.dumps({"prompt": look, "seed": index}))
+        (folder / f"{index}.mp4.json").write_text(json.dumps({"prompt": look, "seed": index}))
     return folder
 
 
@@ -90,7 +90,7 @@ def test_vbench_gets_its_names(films: Path, tmp_path: Path) -> None:
     more.mkdir()
     for seed in range(5):
         (more / f"{seed}.mp4").write_bytes(b"video")
-        (more / f"{seed}.json").write_text(json.dumps({"prompt": "a cat", "seed": seed}))
+        (more / f"{seed}.mp4.json").write_text(json.dumps({"prompt": "a cat", "seed": seed}))
     (tmp_path / "p.txt").write_text("a cat\n")
     flags = ("--protocol", "vbench", "--videos", more, "--out", tmp_path / "vbench")
     assert run(*flags, "--prompts", tmp_path / "p.txt") == 0

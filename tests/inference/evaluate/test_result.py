@@ -153,7 +153,7 @@ def test_captions_are_taken_from_one_file_or_from_beside_the_videos(film_folder,
     listed.write_text(json.dumps({**wanted, "other.mp4": "not here"}))
     assert captions_for(folder, listed) == wanted
     for name, caption in wanted.items():
-        (folder / name).with_suffix(".json").write_text(json.dumps({"prompt": caption}))
+        (folder / f"{name}.json").write_text(json.dumps({"prompt": caption}))
     assert captions_for(folder, None) == wanted
 
 
@@ -162,5 +162,5 @@ def test_a_video_without_caption_is_named(film_folder, tmp_path) -> None:
     (tmp_path / "captions.json").write_text(json.dumps({"0.mp4": "a red thing", "1.mp4": " "}))
     with pytest.raises(ValueError, match=r"1 of 2 have none: 1\.mp4"):
         captions_for(folder, tmp_path / "captions.json")
-    with pytest.raises(FileNotFoundError, match=r"no captions at .*0\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no captions at .*0\.mp4\.json"):
         captions_for(folder, None)

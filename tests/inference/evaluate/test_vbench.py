@@ -15,7 +15,7 @@ def sampled(folder: Path, prompt: str, seeds: list[int]) -> None:
     for seed in seeds:
         stem = f"{len(prompt)}-{seed}"
         (folder / f"{stem}.mp4").write_bytes(f"{prompt} {seed}".encode())
-        (folder / f"{stem}.json").write_text(json.dumps({"prompt": prompt, "seed": seed}))
+        (folder / f"{stem}.mp4.json").write_text(json.dumps({"prompt": prompt, "seed": seed}))
 
 
 def test_lower_seeds_get_lower_indices_under_the_prompts_name(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_too_few_videos_are_named_and_nothing_is_copied(tmp_path: Path) -> None:
 
 def test_a_video_that_does_not_say_its_prompt_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").touch()
-    with pytest.raises(FileNotFoundError, match=r"v\.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"v\.mp4\.json is missing"):
         export([VBenchPrompt(prompt="a", num_videos=1)], tmp_path, tmp_path / "out")
 
 

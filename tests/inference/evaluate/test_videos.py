@@ -13,7 +13,7 @@ from PIL import Image
 from inference.evaluate.protocols import View
 from inference.evaluate.videos import (
     Seen,
-    UnreadableVideo,
+    UnusableVideo,
     list_videos,
     read_clip,
     read_frames,
@@ -39,7 +39,7 @@ def test_a_view_takes_its_frames_by_start_and_stride(grey_video: Path) -> None:
 
 def test_a_video_with_too_few_frames_is_unreadable(grey_video: Path) -> None:
     view = View(num_frames=4, frame_stride=4)
-    with pytest.raises(UnreadableVideo, match=r"gives 3 of 4 frames \(from 0, every 4\)"):
+    with pytest.raises(UnusableVideo, match=r"gives 3 of 4 frames \(from 0, every 4\)"):
         read_clip(grey_video, view, Seen(), name="greys.mp4")
 
 
@@ -64,7 +64,7 @@ def test_the_centre_square_is_cut_before_resizing() -> None:
 
 
 def test_a_square_larger_than_the_frame_is_refused() -> None:
-    with pytest.raises(UnreadableVideo, match="is 20x10, a centre square of 12 cannot be cut"):
+    with pytest.raises(UnusableVideo, match="is 20x10, a centre square of 12 cannot be cut"):
         view_of(np.zeros((1, 10, 20, 3), np.uint8), View(num_frames=1, crop_px=12))
 
 
@@ -112,10 +112,10 @@ def test_a_playlist_under_a_videos_name_opens_nothing(
 ) -> None:
     disguised = tmp_path / f"list{suffix}"
     disguised.write_text(f"#EXTM3U\n#EXTINF:1,\n{grey_video}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(UnreadableVideo):
+    with pytest.raises(UnusableVideo):
         read_frames(disguised, Seen(), name="list")
     disguised.write_text(f"ffconcat version 1.0\nfile '{grey_video}'\n")
-    with pytest.raises(UnreadableVideo):
+    with pytest.raises(UnusableVideo):
         read_frames(disguised, Seen(), name="list")
 
 
@@ -123,6 +123,6 @@ def test_a_video_cut_short_is_not_counted_as_seen(tmp_path: Path, grey_video: Pa
     torn = tmp_path / "torn.mp4"
     torn.write_bytes(grey_video.read_bytes()[:700])
     seen = Seen()
-    with pytest.raises(UnreadableVideo):
+    with pytest.raises(UnusableVideo):
         read_frames(torn, seen, name="torn.mp4")
     assert seen.describe()["count"] == 0
