@@ -5,7 +5,7 @@ Shape letters: B samples, T frames, C channels, H W pixels, h w latents, L text 
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -28,7 +28,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 StepCallback = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 
-class VideoOutput(BaseOutput):  # type: ignore[misc]
+class VideoOutput(BaseOutput):
     """Sampled videos."""
 
     frames: Any
@@ -53,7 +53,7 @@ class Loop:
     callback: StepCallback | None = None
     """Called as ``callback(pipeline, step, timestep, tensors)`` after each step; what it returns
     replaces the tensors."""
-    callback_tensors: Sequence[str] = field(default=("latents",))
+    callback_tensors: Sequence[str] = ("latents",)
     """Which tensors the callback is given."""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Loop:
         return self.guidance_scale > 1
 
 
-class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
+class VideoPipeline(DiffusionPipeline):
     """Networks of one stage, and what turns prompts into its latents and latents into frames.
 
     Args:
@@ -84,7 +84,7 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         objective: What the network was trained for; the released one of the stage by default.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # type: ignore[assignment]
     _callback_tensor_inputs: ClassVar[list[str]] = ["latents"]
 
     stage: ClassVar[Stage]
@@ -103,7 +103,7 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
     tokenizer: Any
     scheduler: Any
 
-    def __init__(  # noqa: PLR0913 - a pipeline's arguments are its components
+    def __init__(
         self,
         unet: UNet,
         vae: AutoencoderKL,
@@ -140,9 +140,7 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         return Objective.from_json(dict(self.config["objective"]))
 
     @classmethod
-    def from_model(
-        cls, model: ExportedModel, *, scheduler: SchedulerName | None = None
-    ) -> Self:
+    def from_model(cls, model: ExportedModel, *, scheduler: SchedulerName | None = None) -> Self:
         """A pipeline around a loaded model.
 
         Raises:
@@ -168,7 +166,7 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         return pipeline
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
@@ -200,7 +198,9 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         pipeline = cls.from_model(model, scheduler=scheduler)
         return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 
-    def save_pretrained(self, save_directory: str | Path, **unsupported: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, **unsupported: Any
+    ) -> None:
         """Write the folder that `from_pretrained` reads, objective and companions included."""
         if unsupported:
             raise ValueError(f"save_pretrained has no options, got {sorted(unsupported)}")
@@ -217,10 +217,16 @@ class VideoPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast all models; see diffusers."""
-        super().to(*args, **kwargs)
-        if self.keeps_vae_fp32:
-            self.vae.to(dtype=torch.float32)
+        """Move or cast the models: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``."""
+        dtype = kwargs.pop("dtype", None)
+        places = [each for each in args if not isinstance(each, torch.dtype)]
+        dtypes = [each for each in (dtype, *args) if isinstance(each, torch.dtype)]
+        super().to(*places, **kwargs)
+        for dtype in dtypes[-1:]:
+            for name in ("unet", "vae", "text_encoder"):
+                if name != "vae" or not self.keeps_vae_fp32:
+                    # not diffusers' own `to`, which warns of a list of exceptions that is empty
+                    torch.nn.Module.to(getattr(self, name), dtype)
         return self
 
     @property

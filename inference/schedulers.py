@@ -74,7 +74,7 @@ def make_scheduler(name: SchedulerName, objective: Objective) -> Any:
     return (EulerDiscreteScheduler if name == "euler" else DPMSolverMultistepScheduler)(**shared)
 
 
-class RespacedDDIMOutput(BaseOutput):  # type: ignore[misc]
+class RespacedDDIMOutput(BaseOutput):
     """One step's result."""
 
     prev_sample: Tensor
@@ -92,7 +92,7 @@ class RespacedDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     order = 1
 
-    @register_to_config  # type: ignore[misc]
+    @register_to_config
     def __init__(
         self,
         num_train_timesteps: int = 1000,
@@ -118,7 +118,7 @@ class RespacedDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self, num_inference_steps: int, device: torch.device | str | None = None
     ) -> None:
         """Keep this many times, the noisiest first."""
-        highest = int(self.config.num_train_timesteps) - 1
+        highest = int(self.config["num_train_timesteps"]) - 1
         if not 2 <= num_inference_steps <= highest + 1:
             raise ValueError(
                 f"num_inference_steps must be 2 to {highest + 1}, got {num_inference_steps}"
@@ -140,7 +140,7 @@ class RespacedDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         *,
         return_dict: bool = True,
     ) -> RespacedDDIMOutput | tuple[Tensor]:
-        """x of the next kept time: sqrt(a') x_0 + sqrt(1 - a') eps (arXiv 2010.02502, eq. 12)."""
+        """Latents of the next kept time: sqrt(a') x_0 + sqrt(1 - a') eps (arXiv 2010.02502)."""
         index = int((self.timesteps == timestep).nonzero()[0])
         a = self.alphas_cumprod[int(timestep)]
         last = index == len(self.timesteps) - 1
@@ -148,10 +148,10 @@ class RespacedDDIMScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if not last:
             a_next = self.alphas_cumprod[int(self.timesteps[index + 1])]
         x, predicted = sample.double(), model_output.double()
-        if self.config.prediction_type == "epsilon":
+        if self.config["prediction_type"] == "epsilon":
             eps = predicted
             x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
-        elif self.config.prediction_type == "v_prediction":
+        elif self.config["prediction_type"] == "v_prediction":
             eps = a.sqrt() * predicted + (1 - a).sqrt() * x
             x0 = a.sqrt() * x - (1 - a).sqrt() * predicted
         else:

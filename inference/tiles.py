@@ -75,8 +75,8 @@ class Tile:
         (t0, t1), (h0, h1), (w0, w1) = self.spans
         return x_BCTHW[:, :, t0:t1, h0:h1, w0:w1]
 
-    def weight_THW(self) -> Tensor:
-        """Share of this tile where others overlap it: rises from each edge over the overlap."""
+    def weight(self) -> Tensor:
+        """Share of this tile where others overlap it, ``[t, h, w]``: rises from each edge."""
         t, h, w = (
             fade(stop - start, overlap)
             for (start, stop), overlap in zip(self.spans, self.overlaps, strict=True)
@@ -129,7 +129,7 @@ def blend(
     total = torch.zeros(shape, device=like.device, dtype=torch.float32)
     weights = torch.zeros((1, 1, *shape[2:]), device=like.device, dtype=torch.float32)
     for tile in tiles:
-        weight = tile.weight_THW().to(like.device)[None, None]
+        weight = tile.weight().to(like.device)[None, None]
         tile.of(total).add_(predict(tile).to(total) * weight)
         tile.of(weights).add_(weight)
     return (total / weights).to(like.dtype)

@@ -210,7 +210,7 @@ def read_video(path: Path) -> Video:
                     raise UnreadableVideo(
                         f"{path} holds more than {MAX_FRAMES_READ} frames, the most that is read"
                     )
-                frames.append(frame.to_ndarray(format="rgb24"))
+                frames.append(frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
     except av.FFmpegError as error:
         raise UnreadableVideo(f"{path} cannot be decoded as {demuxer}: {error}") from error
     if not frames or fps <= 0:
