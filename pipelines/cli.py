@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Union
 
 import tyro
@@ -18,9 +19,15 @@ from pipelines.commands.weights import Weights
 from pipelines.presets import PRESETS, PresetName
 
 DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
+STAGES = ("base", "interpolation", "super-resolution")
 EXIT_ERROR = 1  # something the user must see to
 EXIT_USAGE = 2  # wrong arguments, as everywhere
 EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class _TrainInBrief:
+    """Train a stage of the cascade on exported shards: base, interpolation or super-resolution."""
 
 
 def _preset(arguments: Sequence[str]) -> str | None:
@@ -33,8 +40,25 @@ def _preset(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _commands(preset: str | None) -> Any:
+def _train(arguments: Sequence[str]) -> Any:
+    """`lavie train` with the defaults of its stage and preset; in brief for the other commands.
+
+    Its configuration imports torch, which the other commands need not wait for.
+    """
+    if not arguments or arguments[0] != "train":
+        return _TrainInBrief()
+    from pipelines.commands.training import Train
+    from training.presets import PRESETS as RUNS
+
+    stage = next((word for word in arguments[1:] if word in STAGES), "base")
+    name = next((known for known in RUNS if known == _preset(arguments)), "paper")
+    config = RUNS[name](stage.replace("-", "_"))  # type: ignore[arg-type]
+    return Train(stage=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
+
+
+def _commands(arguments: Sequence[str]) -> Any:
     """The subcommands as a type for tyro, defaults filled from a preset."""
+    preset = _preset(arguments)
     # tyro refuses a wrong name, with the choices.
     name: PresetName = next((known for known in PRESETS if known == preset), "embedded")
     config = PRESETS[name]()
@@ -50,6 +74,7 @@ def _commands(preset: str | None) -> Any:
         ),
         "export": Export(corpus=missing, preset=name, config=config.export),
         "report": Report(corpus=missing, preset=name, config=config.report),
+        "train": _train(arguments),
     }
     plain = {
         "evaluate": Evaluate,
@@ -69,7 +94,7 @@ def parse(arguments: Sequence[str]) -> Any:
     """The command that the arguments ask for, with all its settings."""
     try:
         return tyro.cli(
-            _commands(_preset(arguments)),
+            _commands(arguments),
             prog="lavie",
             description=DESCRIPTION,
             args=list(arguments),

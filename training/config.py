@@ -7,7 +7,9 @@ its folder and is read from there again by `--config`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress
 
 from training.models.schedule import Prediction, Stage
 
@@ -247,14 +249,20 @@ class OptimConfig:
 class LoraConfig:
     """Low-rank adapters on the spatial layers; everything else stands still (paper, section 3.5)."""
 
-    rank: int = 16
-    """Of the two factors; the paper gives none."""
+    rank: int = 0
+    """Of the two factors; 0 for no adapters. The paper gives none; 16 is usual."""
     alpha: float = 16.0
     """The adapter's output is multiplied by alpha / rank."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a rank below 1."""
-        _check(self.rank >= 1, f"rank must be at least 1, got {self.rank}")
+        """Raise ValueError for a field outside its range."""
+        _check(self.rank >= 0, f"rank must be at least 0, got {self.rank}")
+        _check(self.alpha > 0, f"alpha must be positive, got {self.alpha}")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there are adapters."""
+        return self.rank > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,8 +338,8 @@ class WatchConfig:
 class TrainConfig:
     """One run: a stage of the cascade, its data, its objective, its curriculum."""
 
-    stage: Stage = "base"
-    """Which network of the cascade."""
+    stage: Annotated[Stage, Suppress] = "base"
+    """Which network of the cascade; on the command line it is the word after `train`."""
     seed: int = 0
     """Of order, crops, noise, times and dropped captions: all are functions of it."""
     phases: tuple[Phase, ...] = (Phase(),)
@@ -346,8 +354,8 @@ class TrainConfig:
     """The objective."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimizer."""
-    lora: LoraConfig | None = None
-    """Train adapters only."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Train adapters only, where their rank is not 0."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     """Precision and parallelism."""
     save: SaveConfig = field(default_factory=SaveConfig)

@@ -86,6 +86,19 @@ def grow_interpolation(base: UNet) -> UNet:
     return net
 
 
+def widen_input(net: UNet, more: int) -> UNet:
+    """The same network with more input channels behind its own, which it does not heed yet.
+
+    Long video by continuation adds five: a mask and the latents of the given frame (SEINE).
+    """
+    config = replace(net.config, in_channels=net.config.in_channels + more)
+    wide = UNet(config)
+    state = dict(net.state_dict())
+    state["conv_in.weight"] = _widened(state["conv_in.weight"], config.in_channels)
+    wide.load_state_dict(state, strict=True)
+    return wide
+
+
 def train_temporal_layers_only(net: UNet) -> None:
     """Freeze every parameter that came from the image network."""
     for name, parameter in net.named_parameters():

@@ -1,0 +1,217 @@
+"""train: a stage of the cascade from curated shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional, UseAppendAction, arg
+
+from curation.errors import LavieError
+from curation.weights import cache_dir
+from pipelines.train import RayConfig, run_here, run_on_ray
+from training.config import Source, TrainConfig
+from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
+from training.presets import PresetName
+
+StageName = Literal["base", "interpolation", "super-resolution"]
+EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train:
+    """Train a stage of the cascade on exported shards.
+
+    Run the same command again after an interruption: it goes on from the newest checkpoint, with
+    the same bits as if it had not stopped. Under torchrun:
+    ``torchrun --nproc-per-node 8 -m pipelines train base ...``.
+    """
+
+    stage: Positional[StageName]
+    """Which network."""
+    corpus: UseAppendAction[tuple[str, ...]] = ()
+    """Folder or prefix of a corpus that `lavie export` has packed; repeatable."""
+    selection: UseAppendAction[tuple[str, ...]] = ()
+    """Name of the selection of each corpus; "default" where left out."""
+    encoded: UseAppendAction[tuple[str, ...]] = ()
+    """Digest that `lavie encode` printed, for each corpus; pixels where left out."""
+    out: str
+    """Folder or object-store prefix of the run: checkpoints, curves, exported weights."""
+    preset: PresetName = "paper"
+    """Where the defaults of all other flags come from; "tiny" trains on two processor cores."""
+    steps: int | None = None
+    """Optimizer steps of the last phase."""
+    config_file: Path | None = None
+    """A config.json that an earlier run left, or one like it: replaces all flags below but --steps."""
+    replay: int | None = None
+    """Do not train: run the batch of this step alone, with the weights before it, and say what it holds."""
+    ray: bool = False
+    """Train in workers of Ray Train."""
+    cluster: RayConfig = field(default_factory=RayConfig)
+    """Of --ray."""
+    config: Annotated[TrainConfig, arg(name="")]
+    """The run."""
+
+    def run(self) -> int:
+        """Train; 75 where the run was asked to leave before its end."""
+        console = Console()
+        config = self.effective()
+        if self.replay is not None:
+            from pipelines.replay import replay
+
+            replay(config, self.out, self.replay, console)
+            return 0
+        if self.ray:
+            run_on_ray(config, self.out, self.cluster)
+            console.print(f"the trained model: {self.out}", highlight=False)
+            return 0
+        progress = Progress(console, config.num_steps)
+        outcome = run_here(config, self.out, on_log=progress)
+        if outcome.stopped:
+            if _is_first():
+                console.print(f"stopped after step {outcome.step}; the same command goes on")
+            return EXIT_STOPPED
+        if _is_first():
+            console.print(f"{outcome.step} steps; the trained model: {self.out}", highlight=False)
+            if outcome.held_out:
+                console.print(held_out_table(outcome.held_out))
+        return 0
+
+    def effective(self) -> TrainConfig:
+        """The run's configuration, with what stands outside of it on the command line.
+
+        Raises:
+            LavieError: for arguments that do not fit together.
+        """
+        config = self.config if self.config_file is None else read_config(self.config_file)
+        if config.stage != self.stage.replace("-", "_"):
+            raise LavieError(f"{self.config_file} is of stage {config.stage}, got {self.stage}")
+        if self.corpus:
+            config = replace(config, data=replace(config.data, sources=self._sources()))
+        if not config.data.sources:
+            raise LavieError("no corpus to train on; name one with --corpus")
+        if self.steps is not None:
+            last = replace(config.phases[-1], steps=self.steps)
+            config = replace(config, phases=(*config.phases[:-1], last))
+        if not config.model.start:
+            config = replace(config, model=replace(config.model, **released_start(config)))
+        return config
+
+    def _sources(self) -> tuple[Source, ...]:
+        for name in ("selection", "encoded"):
+            given = getattr(self, name)
+            if len(given) > len(self.corpus):
+                raise LavieError(
+                    f"--{name} is given {len(given)} times for {len(self.corpus)} --corpus"
+                )
+        selections = (*self.selection, *["default"] * len(self.corpus))
+        encoded = (*self.encoded, *[None] * len(self.corpus))
+        return tuple(
+            Source(corpus=corpus, selection=selections[at], encoded=encoded[at])
+            for at, corpus in enumerate(self.corpus)
+        )
+
+
+def released_start(config: TrainConfig) -> dict[str, str]:
+    """What the paper's preset starts from, in the folder of fetched weights.
+
+    Base grows from Stable Diffusion 1.4, super-resolution from the x4 upscaler, interpolation from
+    the released base network (the paper: from the base network).
+    """
+    companions = COMPANIONS_OF[config.stage]
+    start = CHECKPOINT_OF["base"] if config.stage == "interpolation" else companions
+    path = cache_dir() / start
+    if not path.exists():
+        group = "lavie" if config.stage == "interpolation" else companions
+        raise LavieError(
+            f"{config.stage} starts from {path}, which is not there; `lavie weights fetch {group}` "
+            f"brings it, --model.start names another"
+        )
+    return {"start": str(path), "companions": str(cache_dir() / companions)}
+
+
+def read_config(path: Path) -> TrainConfig:
+    """A configuration from JSON.
+
+    Raises:
+        LavieError: for a file that is none; the message names the fields.
+    """
+    try:
+        return TypeAdapter(TrainConfig).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise LavieError(f"no configuration at {path}") from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        )
+        raise LavieError(f"{path} is not a training configuration: {faults}") from error
+
+
+def held_out_table(losses: Mapping[str, float]) -> Table:
+    """Last held-out losses, raw and averaged weights side by side."""
+    table = Table(title="held-out loss")
+    for header in ("of", "raw weights", "averaged"):
+        table.add_column(header, justify="left" if header == "of" else "right")
+    names = sorted({name.split("/", 2)[2] for name in losses})
+    for name in names:
+        cells = [losses[f"held_out/{weights}/{name}"] for weights in ("raw", "average")]
+        table.add_row(name, *(f"{cell:.5f}" for cell in cells))
+    return table
+
+
+class Progress:
+    """A line for every log interval: step, losses, speed, time left.
+
+    Args:
+        console: where to write.
+        num_steps: of the run.
+    """
+
+    def __init__(self, console: Console, num_steps: int) -> None:
+        self._console = console
+        self._num_steps = num_steps
+        self._last: tuple[int, float] | None = None
+
+    def __call__(self, step: int, values: Mapping[str, float]) -> None:
+        """Some curves have a new point."""
+        import time
+
+        if "held_out/average/video" in values:
+            raw, averaged = values["held_out/raw/video"], values["held_out/average/video"]
+            self._print(step, f"held-out loss {raw:.5f}, of averaged weights {averaged:.5f}")
+        if "loss" not in values:
+            return
+        now = time.monotonic()
+        left = ""
+        if self._last is not None and step > self._last[0]:
+            per_step_s = (now - self._last[1]) / (step - self._last[0])
+            left = f", {_duration(per_step_s * (self._num_steps - step))} left"
+        self._last = (step, now)
+        self._print(
+            step,
+            f"loss {values['loss']:.5f}, gradient {values['gradient_norm']:.3f}, "
+            f"{values['speed/samples_per_s']:.2f} samples/s, "
+            f"waiting for data {values['speed/data_wait_share']:.0%}{left}",
+        )
+
+    def _print(self, step: int, text: str) -> None:
+        width = len(str(self._num_steps))
+        self._console.print(
+            f"step {step:>{width}} of {self._num_steps}: {text}", highlight=False, soft_wrap=True
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"

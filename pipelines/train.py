@@ -1,0 +1,113 @@
+"""The trainer under its three launchers: alone, torchrun, Ray Train.
+
+Ray Train brings processes, restarts and elasticity; data and checkpoints are the trainer's own, so
+that a run begun under one launcher goes on under another. Ray Data feeds no training here: its
+iterators cannot be put back to a step.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig, report
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from pipelines.run import start_ray
+from training.config import TrainConfig
+from training.distributed import joined
+from training.trainer import Hooks, Outcome, train
+
+OnLog = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayConfig:
+    """How a run is laid on a Ray cluster."""
+
+    address: str = "local"
+    """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    num_workers: int = 1
+    """Ranks."""
+    min_workers: int | None = None
+    """Go on with as few as these where nodes are lost, and grow again; batch_size must divide."""
+    gpus: bool = False
+    """Give each rank a GPU."""
+    cpus_per_worker: float = 1.0
+    """Processor cores of each rank, its reading processes included."""
+    max_failures: int = 3
+    """Times that lost workers are replaced; the run goes on from its newest checkpoint."""
+    storage: str | None = None
+    """Where Ray Train keeps its own records, reachable from every node; by default ~/ray_results."""
+
+
+def run_here(config: TrainConfig, run: str, *, on_log: OnLog, on_sample: Any = None) -> Outcome:
+    """Train in this process, which may be one of those that torchrun started.
+
+    SIGTERM makes all ranks finish the step, save and return.
+
+    Args:
+        config: the run.
+        run: its folder or object-store prefix.
+        on_log: told of curves, on rank 0.
+        on_sample: samples videos; see `training.trainer.Hooks`.
+    """
+    with _terminated() as asked, joined() as ranks:
+        hooks = Hooks(
+            on_log=on_log if ranks.is_first else None, on_sample=on_sample, stop=asked.is_set
+        )
+        return train(config, run, ranks, hooks)
+
+
+def run_on_ray(config: TrainConfig, run: str, how: RayConfig, *, name: str = "lavie") -> Any:
+    """Train in workers of Ray Train.
+
+    Returns:
+        Ray Train's result; its metrics are the last ones logged.
+    """
+    start_ray(how.address)
+    most = how.num_workers
+    workers = most if how.min_workers is None else (how.min_workers, most)
+    resources: dict[str, float] = {"CPU": how.cpus_per_worker}
+    if how.gpus:
+        resources["GPU"] = 1
+    trainer = TorchTrainer(
+        _on_worker,
+        train_loop_config={"config": config, "run": run},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=how.gpus, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if how.gpus else "gloo"),
+        run_config=RunConfig(
+            name=name,
+            storage_path=how.storage,
+            failure_config=FailureConfig(max_failures=how.max_failures),
+        ),
+    )
+    return trainer.fit()
+
+
+def _on_worker(given: dict[str, Any]) -> None:
+    def on_log(step: int, values: Mapping[str, float]) -> None:
+        report({"step": step, **values})  # a barrier: every rank logs at the same steps
+
+    with joined() as ranks:
+        train(given["config"], given["run"], ranks, Hooks(on_log=on_log))
+
+
+@contextmanager
+def _terminated() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, for as long as the block lasts."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

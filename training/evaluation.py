@@ -1,0 +1,89 @@
+"""Held-out loss: clips that are never trained on, at fixed times, with fixed noise.
+
+So the curve moves only because the weights do. It is the plain squared error, without the weights
+of the training loss, apart for each pool and for videos and images, of raw and of averaged weights.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from training.data.batch import Batch
+from training.distributed import Ranks
+from training.losses import frame_errors, target
+from training.models import UNet
+from training.stages import Companions, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What a held-out loss is measured with."""
+
+    batches: list[Batch]
+    """On the CPU."""
+    timesteps: tuple[int, ...]
+    """Diffusion times at which each sample is measured."""
+    stage: Stage
+    """Feeds the network."""
+    companions: Companions
+    """Frozen models."""
+
+    @torch.no_grad()
+    def losses(self, net: UNet, ranks: Ranks, *, every_rank_all: bool) -> dict[str, float]:
+        """Mean squared errors, named ``<kind>/<pool>`` and ``<kind>``; kind is video or image.
+
+        Args:
+            net: The network.
+            ranks: The processes, which share the batches.
+            every_rank_all: Every rank measures every batch, as shards need.
+        """
+        net.eval()
+        sums: dict[str, Tensor] = {}
+        names = sorted({_name(batch) for batch in self.batches})
+        for name in names:
+            sums[name] = torch.zeros(2, dtype=torch.float64, device=ranks.device)
+        for index, batch in enumerate(self.batches):
+            if every_rank_all or index % ranks.world_size == ranks.rank:
+                on_device = batch.to(ranks.device)
+                for timestep in self.timesteps:
+                    sums[_name(batch)] += self._sum(net, on_device, timestep)
+        net.train()
+        means = {name: ranks.mean(total).tolist() for name, total in sums.items()}
+        return _means(means.items())
+
+    def _sum(self, net: UNet, batch: Batch, timestep: int) -> Tensor:
+        times = torch.full_like(batch.draws["timestep"], timestep)
+        batch = replace(batch, draws=batch.draws | {"timestep": times})
+        feed = self.stage.feed(batch, self.companions)
+        predicted = net(
+            feed.sample_BCFhw,
+            feed.timestep_B,
+            feed.text,
+            noise_level_B=feed.noise_level_B,
+            num_images=feed.num_images,
+        )
+        wanted = target(self.stage.objective, feed.x0_BCFhw, feed.eps_BCFhw, feed.timestep_B)
+        errors = frame_errors(predicted, wanted, None, batch.num_video_frames)
+        error_B = errors.video_B if errors.video_B is not None else errors.image_B
+        assert error_B is not None, "a held-out batch holds videos or images"
+        return torch.stack([error_B.double().sum(), torch.ones_like(error_B).double().sum()])
+
+
+def _name(batch: Batch) -> str:
+    return f"{'image' if batch.kind == 'images' else 'video'}/{batch.pool}"
+
+
+def _means(sums: Iterable[tuple[str, list[float]]]) -> dict[str, float]:
+    by_kind: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    means = {}
+    for name, (total, count) in sums:
+        means[name] = total / count
+        kind = by_kind[name.partition("/")[0]]
+        kind[0] += total
+        kind[1] += count
+    return means | {kind: total / count for kind, (total, count) in by_kind.items()}
