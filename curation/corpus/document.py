@@ -7,6 +7,8 @@ from pathlib import Path
 
 from curation.corpus import layout
 from curation.corpus.schema import (
+    ENCODED,
+    ENCODED_INDEX,
     LAYERS,
     SCHEMA_VERSION,
     SELECTION,
@@ -30,6 +32,8 @@ _ABOUT: dict[str, str] = {
     "alignment": "How well the sentence fits the picture.",
     "selections": "One row a scene, in the order of the scenes: kept or not, and why not.",
     "shards": "`index.parquet`: one row a selected clip, with the place of its bytes.",
+    "encoded": "Latents and text states of `lavie encode`: a file a shard, a row group a start of a clip.",
+    "encoded index": "`index.parquet` of a layer of latents: one row an exported clip.",
 }
 
 
@@ -42,7 +46,14 @@ def _table(columns: tuple[Column, ...]) -> str:
 def corpus_page() -> str:
     """The whole page as Markdown."""
     tree = (layout.__doc__ or "").split("::\n\n")[1].rstrip()
-    sections = {"sources": SOURCES, **LAYERS, "selections": SELECTION, "shards": SHARD_INDEX}
+    sections = {
+        "sources": SOURCES,
+        **LAYERS,
+        "selections": SELECTION,
+        "shards": SHARD_INDEX,
+        "encoded": ENCODED,
+        "encoded index": ENCODED_INDEX,
+    }
     body = "\n\n".join(
         f"## {name}\n\n{_ABOUT[name]}\n\n{_table(columns)}" for name, columns in sections.items()
     )

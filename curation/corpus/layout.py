@@ -8,6 +8,8 @@
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
     shards/<selection>/plan.json  <bucket>/000000.tar  <bucket>/000000.parquet
     shards/<selection>/index.parquet  manifest.json
+    encoded/<selection>/latents@1-9d2e.../plan.json  dropped.parquet  index.parquet  manifest.json
+    encoded/<selection>/latents@1-9d2e.../<bucket>/000000.parquet  000000.index.parquet
     reports/<selection>/index.html             statistics.json
 """
 
@@ -69,6 +71,11 @@ def shard_index(name: str) -> str:
 def shard_manifest(name: str) -> str:
     """Digest and length of every shard and of the index; written last."""
     return f"{shards(name)}/manifest.json"
+
+
+def encoded(selection: str, layer: str) -> str:
+    """Folder of a selection's latents and text states; ``layer`` as made by `layer_id`."""
+    return f"encoded/{selection}/{layer}"
 
 
 def report(name: str) -> str:

@@ -39,6 +39,7 @@ def to_parquet(
     pq.write_table(
         table.replace_schema_metadata(metadata),
         buffer,
+        row_group_size=rows_per_group,
         compression="zstd",
         write_page_checksum=True,
     )

@@ -434,6 +434,48 @@ SHARD_INDEX = (
     Column("source_sha256", STR, "digest of the source's bytes, also where cutting failed"),
 )
 
+ENCODED = (
+    Column("clip_id", STR, "as in the scenes layer"),
+    Column("start_s", F32, "of the first frame, from the clip's first; 0 for images", "s"),
+    Column("num_frames", I32, "F, frames that were encoded; 1 for images"),
+    Column("latent_height", I32, "h of the latents"),
+    Column("latent_width", I32, "w of the latents"),
+    Column(
+        "mean",
+        pa.binary(),
+        "mean of the latents, unscaled: little-endian numbers [C, F, h, w]; C and the number format "
+        "stand in plan.json",
+    ),
+    Column("logvar", pa.binary(), "logarithm of their variance, likewise"),
+    Column("captions", STRINGS, "texts to train with, as in the sample's .json"),
+    Column("caption_weights", pa.list_(pa.float32()), "how often to draw each", "0..1"),
+    Column(
+        "text_states",
+        pa.list_(pa.binary()),
+        "states of each caption: little-endian numbers [L, D]; L and D stand in plan.json",
+    ),
+)
+"""One row, and one row group, for each start of each clip."""
+
+ENCODED_INDEX = (
+    Column("clip_id", STR, "as in the scenes layer"),
+    Column("media", STR, "'video' or 'image'"),
+    Column("shard", STR, "file of its latents under the layer's folder; null where there are none"),
+    Column(
+        "encode_reject",
+        STR,
+        "why the clip was not encoded: 'no caption', 'too short', 'frame rate too low', 'too small', "
+        "'undecodable', 'truncated'; else null",
+    ),
+    Column("row_group", I32, "of its first start in that file; null where there are none"),
+    Column("num_starts", I32, "row groups that it has there; 0 where there are none"),
+    Column("height", I32, "of the frames that were encoded, also where they were not", "px"),
+    Column("width", I32, "of the frames that were encoded, also where they were not", "px"),
+    Column("duration_s", F32, "of the media file; 0 for images", "s"),
+    Column("sampling_weight", F32, "as in the selection"),
+    Column("source_sha256", STR, "digest of the source's bytes"),
+)
+
 LAYERS: dict[str, tuple[Column, ...]] = {
     "probe": PROBE,
     "scenes": SCENES,

@@ -13,12 +13,7 @@
     held_out  samples that are never trained on, always the same
     batch     what a stage gets
     loader    `TrainingData`
+    encode_config   encoding   latents   `lavie encode`: written here, read here
+
+Imports nothing itself: `encode_config` is read by the command line, which does not wait for torch.
 """
-
-from __future__ import annotations
-
-from training.data.batch import Batch, Draw, Kind, Sample
-from training.data.loader import TrainingData
-from training.data.sources import PoolSummary
-
-__all__ = ["Batch", "Draw", "Kind", "PoolSummary", "Sample", "TrainingData"]

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from curation.corpus import layout
 from curation.corpus.store import Store
 from training.data.streams import key64
 
@@ -57,7 +56,9 @@ INDEX_COLUMNS = (
     "sampling_weight",
     "source_sha256",
 )
-"""What is read of the index; `caption` and `source_sha256` do not go into the catalog."""
+"""What is read of the index of shards."""
+_NOT_KEPT = ("caption", "source_sha256", "encode_reject", "media")
+"""Columns that a catalog needs no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,34 +117,36 @@ class IndexReader:
 
     Args:
         store: the corpus.
-        selection: name of the selection.
-        manifest_digest: of the shards' manifest.
+        name: of the index in it.
+        digest: of what the index belongs to.
         rules: what a clip must be.
     """
 
-    def __init__(self, store: Store, selection: str, manifest_digest: str, rules: Rules) -> None:
+    columns: tuple[str, ...] = INDEX_COLUMNS
+    """What is read of the index."""
+
+    def __init__(self, store: Store, name: str, digest: str, rules: Rules) -> None:
         self._store = store
-        self._selection = selection
-        self._rules = rules
-        made = json.dumps([manifest_digest, asdict(rules)], sort_keys=True)
+        self._name = name
+        self.rules = rules
+        made = json.dumps([digest, asdict(rules)], sort_keys=True)
         self.digest = hashlib.sha256(made.encode()).hexdigest()[:24]
         """Of all that the result depends on."""
 
     @property
     def pools(self) -> list[tuple[Kind, tuple[int, int]]]:
         """Every kind and size that there may be."""
-        return [(kind, size) for kind in self._rules.kinds for size in self._rules.sizes_px]
+        return [(kind, size) for kind in self.rules.kinds for size in self.rules.sizes_px]
 
     def deal(self) -> Iterator[Dealt]:
         """All rows, in the order of the shards, some thousands at a time."""
         bounds = self._holdout_bounds()
         for table in self._tables():
-            kinds = _kinds(table)
-            size = nearest_size(_floats(table, "width"), _floats(table, "height"), self._sizes)
-            for kind in self._rules.kinds:
-                reasons = self._reasons(table, kind, size)
+            kinds, size = self.kinds(table), self.sizes(table)
+            for kind in self.rules.kinds:
+                reasons = self.reasons(table, kind, size)
                 held_out = (reasons == "") & (self._chances(table) < bounds.get(kind, 0.0))
-                for number, size_px in enumerate(self._sizes):
+                for number, size_px in enumerate(self.rules.sizes_px):
                     own = (kinds == kind) & (size == number)
                     dropped = Counter(reasons[own & (reasons != "")].tolist())
                     yield Dealt(
@@ -154,25 +157,33 @@ class IndexReader:
                         dropped=dropped,
                     )
 
-    @property
-    def _sizes(self) -> tuple[tuple[int, int], ...]:
-        return self._rules.sizes_px
-
     def _tables(self) -> Iterator[pa.Table]:
-        name = self._store.path(layout.shard_index(self._selection))
-        with self._store.filesystem.open_input_file(name) as file:
+        with self._store.filesystem.open_input_file(self._store.path(self._name)) as file:
             index = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in index.iter_batches(READ_ROWS, columns=list(INDEX_COLUMNS)):
-                table = pa.Table.from_batches([batch])
-                table = table.filter(pc.is_valid(table["shard"]))  # null: could not be cut
+            for batch in index.iter_batches(READ_ROWS, columns=list(self.columns)):
+                table = self.known(pa.Table.from_batches([batch]))
                 if table.num_rows:
                     yield table
 
-    def _reasons(self, table: pa.Table, kind: Kind, size: NDArray[np.int64]) -> NDArray[np.str_]:
-        """Why a clip cannot be used, or an empty text."""
-        rules = self._rules
+    def known(self, table: pa.Table) -> pa.Table:
+        """Rows that count: those of clips that were cut."""
+        return table.filter(pc.is_valid(table["shard"]))
+
+    def kinds(self, table: pa.Table) -> NDArray[Any]:
+        """Kind of each row's media."""
+        is_video = pc.ends_with(table["media_name"], ".mp4").to_numpy(zero_copy_only=False)
+        return np.where(is_video, "video", "image")
+
+    def sizes(self, table: pa.Table) -> NDArray[np.int64]:
+        """Number of the size that each row belongs to."""
         width, height = _floats(table, "width"), _floats(table, "height")
-        sizes = np.asarray(self._sizes, np.float64)[size]
+        return nearest_size(width, height, self.rules.sizes_px)
+
+    def reasons(self, table: pa.Table, kind: Kind, size: NDArray[np.int64]) -> NDArray[np.str_]:
+        """Why a clip cannot be used, or an empty text."""
+        rules = self.rules
+        width, height = _floats(table, "width"), _floats(table, "height")
+        sizes = np.asarray(rules.sizes_px, np.float64)[size]
         least = sizes if rules.fit == "patch" else sizes / MAX_ENLARGEMENT
         caption = pc.utf8_trim_whitespace(pc.fill_null(table["caption"], ""))
         tests: dict[str, NDArray[np.bool_]] = {
@@ -195,27 +206,26 @@ class IndexReader:
 
     def _chances(self, table: pa.Table) -> NDArray[np.float64]:
         """A number in [0, 1) for each clip, the same for clips that are held out together."""
-        by = "source_sha256" if self._rules.holdout_by == "source" else "clip_id"
+        by = "source_sha256" if self.rules.holdout_by == "source" else "clip_id"
         encoded = table[by].combine_chunks().dictionary_encode()
         keys = [
-            key64(self._rules.seed, f"holdout/{name}") for name in encoded.dictionary.to_pylist()
+            key64(self.rules.seed, f"holdout/{name}") for name in encoded.dictionary.to_pylist()
         ]
         chances = np.array(keys, np.uint64) * 2.0**-64
         return np.asarray(chances[encoded.indices.to_numpy()], np.float64)
 
     def _holdout_bounds(self) -> dict[Kind, float]:
         """Below which number a clip of a kind is held out; at least one clip is, if any shall be."""
-        share = self._rules.holdout_share
+        share = self.rules.holdout_share
         least: dict[Kind, float] = {}
         if share == 0:
             return {}
         for table in self._tables():
-            kinds, chances = _kinds(table), self._chances(table)
-            size = nearest_size(_floats(table, "width"), _floats(table, "height"), self._sizes)
-            for kind in self._rules.kinds:
-                usable = chances[(kinds == kind) & (self._reasons(table, kind, size) == "")]
+            kinds, chances, size = self.kinds(table), self._chances(table), self.sizes(table)
+            for kind in self.rules.kinds:
+                usable = chances[(kinds == kind) & (self.reasons(table, kind, size) == "")]
                 least[kind] = min([*usable.tolist(), least.get(kind, math.inf)])
-            if all(least.get(kind, 1.0) < share for kind in self._rules.kinds):
+            if all(least.get(kind, 1.0) < share for kind in self.rules.kinds):
                 break  # nothing later changes the bounds
         return {kind: max(share, math.nextafter(own, 1)) for kind, own in least.items() if own < 1}
 
@@ -225,14 +235,10 @@ def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
     return np.asarray(pc.fill_null(table[name], 0).to_numpy(), np.float64)
 
 
-def _kinds(table: pa.Table) -> NDArray[Any]:
-    is_video = pc.ends_with(table["media_name"], ".mp4").to_numpy(zero_copy_only=False)
-    return np.where(is_video, "video", "image")
-
-
 def _kept(table: pa.Table, mask: NDArray[np.bool_]) -> pa.Table:
     """Rows for the catalog, without nulls."""
-    rows = table.filter(pa.array(mask)).drop_columns(["caption", "source_sha256"])
+    left = [name for name in table.column_names if name not in _NOT_KEPT]
+    rows = table.filter(pa.array(mask)).select(left)
     weight = pc.fill_null(rows["sampling_weight"], 1.0)
     place = rows.schema.get_field_index("sampling_weight")
     return rows.set_column(place, "sampling_weight", weight)

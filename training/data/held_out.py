@@ -8,7 +8,7 @@ from training.config import TrainConfig
 from training.data.batch import Batch, Draw, Kind, Sample
 from training.data.catalog import Catalog, Pool
 from training.data.order import Permutation
-from training.data.plan import ImageDraw
+from training.data.plan import ImageDraw, is_encoded
 from training.data.samples import SampleMaker
 from training.data.sources import clip_kinds, image_kind
 from training.data.streams import key64
@@ -78,7 +78,8 @@ class HeldOut:
 
     def _image_candidates(self, pool: Pool, number: int) -> list[Iterator[tuple[Pool, int]]]:
         weights = [own.num_rows for own in self._images]
-        drawing = ImageDraw(self._images, weights, key64(self._config.seed, "held_out/images"))
+        key = key64(self._config.seed, "held_out/images")
+        drawing = ImageDraw(self._images, weights, key, encoded=is_encoded(self._config))
         sample = self._config.sample
         return [
             drawing.candidates(STEP, number, each, size_px=pool.size_px, fit=sample.fit)

@@ -89,10 +89,14 @@ class ImageDraw:
         pools: where images come from.
         weights: how often each.
         seed: 64 bits.
+        encoded: whether they are latents, whose size cannot be changed any more.
     """
 
-    def __init__(self, pools: Sequence[Pool], weights: Sequence[float], seed: int) -> None:
+    def __init__(
+        self, pools: Sequence[Pool], weights: Sequence[float], seed: int, *, encoded: bool
+    ) -> None:
         self._pools = pools
+        self._encoded = encoded
         shares = np.asarray(weights, np.float64)
         self._ends = np.cumsum(shares / shares.sum())
         self._seed = seed
@@ -122,7 +126,7 @@ class ImageDraw:
                 if pool.equal_weights
                 else float(pool.weights(np.array([row]))[0]) / pool.max_weight
             )
-            if of_weight >= weight:
+            if of_weight >= weight or (self._encoded and pool.size_px != size_px):
                 continue
             facts = pool.row(row)
             if (
@@ -193,7 +197,9 @@ class PhasePlan:
         if image_pools:
             by_rows = [pool.num_rows for pool in image_pools]
             shares = pool_weights(image_pools, by_rows, phase.source_weights)
-            self._images = ImageDraw(image_pools, shares, key64(seed, "images"))
+            self._images = ImageDraw(
+                image_pools, shares, key64(seed, "images"), encoded=is_encoded(config)
+            )
 
     def at(self, step_in_phase: int) -> Planned:
         """What one step of the phase holds."""
@@ -231,6 +237,11 @@ class Plan:
         """
         phase, step_in_phase = self._config.phase_of(step)
         return self.phases[phase].at(step_in_phase)
+
+
+def is_encoded(config: TrainConfig) -> bool:
+    """Whether the run reads latents; all of its sources or none are encoded."""
+    return any(source.encoded is not None for source in config.data.sources)
 
 
 def kinds(config: TrainConfig) -> list[tuple[Kind, float]]:

@@ -133,7 +133,7 @@ class ShardReader:
             sample = read_sample(self._store, self._selection, row | {"key": key})
         except ValueError as error:  # the .json is none, or the .txt no UTF-8
             raise BadSource("undecodable", f"{row['media_name']}: {error}") from error
-        captions, weights = _captions(sample.facts, sample.caption)
+        captions, weights = captions_of(sample.facts, sample.caption)
 
         def medium(frames_FCHW: Tensor) -> Medium:
             return Medium(
@@ -146,7 +146,7 @@ class ShardReader:
         return sample.media, medium
 
 
-def _captions(facts: Row, caption: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+def captions_of(facts: Row, caption: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Captions that may be drawn and how often; the .txt where the .json has no list of them."""
     listed = [
         (text, float(weight))

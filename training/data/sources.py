@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curation.corpus import layout
 from curation.corpus.shards import read_manifest
 from curation.corpus.store import Store
 from curation.errors import TrainingDataError
 from training.config import Phase, Source, TrainConfig
 from training.data.catalog import Catalog, Pool, PoolCounts, open_catalog, pool_key
 from training.data.eligible import NO_CAPTION, IndexReader, Kind, Rules
-from training.data.plan import PhasePlan
+from training.data.latents import EncodedLayer, EncodedReader, open_layer
+from training.data.plan import PhasePlan, is_encoded
 from training.data.samples import Reader, ShardReader
 
 NO_FULL_BATCH = "no full batch of their size"
@@ -55,6 +57,8 @@ class OpenSource:
     store: Store
     digests: dict[str, str]
     """Digests of what it consists of, by name."""
+    layer: EncodedLayer | None = None
+    """Where it was encoded before: its latents and text states."""
 
     @property
     def name(self) -> str:
@@ -66,6 +70,10 @@ def check_reading(config: TrainConfig) -> None:
     """Raise for settings that no data could satisfy."""
     if not config.data.sources:
         raise TrainingDataError("the run has no data: give a corpus (--corpus) or data.sources")
+    if is_encoded(config) and not all(source.encoded for source in config.data.sources):
+        raise TrainingDataError(
+            "either all sources are read encoded or none: a batch cannot hold both pixels and latents"
+        )
 
 
 def open_sources(config: TrainConfig) -> list[OpenSource]:
@@ -79,7 +87,12 @@ def open_sources(config: TrainConfig) -> list[OpenSource]:
         store = Store(source.corpus)
         manifest = read_manifest(store, source.selection)
         digests = {f"corpus/{number}/manifest": str(manifest["digest"])}
-        opened.append(OpenSource(source, store, digests))
+        layer = None
+        if source.encoded is not None:
+            layer = open_layer(store, source.selection, source.encoded)
+            layer.check(config, shards_digest=str(manifest["digest"]))
+            digests[f"corpus/{number}/encoded"] = layer.manifest_digest
+        opened.append(OpenSource(source, store, digests, layer))
     return opened
 
 
@@ -121,13 +134,21 @@ def open_catalogs(config: TrainConfig, sources: Sequence[OpenSource], cache: Pat
 
 
 def _index(source: OpenSource, number: int, rules: Rules) -> IndexReader:
+    if source.layer is not None:
+        return source.layer.index(rules)
     digest = source.digests[f"corpus/{number}/manifest"]
-    return IndexReader(source.store, source.source.selection, digest, rules)
+    name = layout.shard_index(source.source.selection)
+    return IndexReader(source.store, name, digest, rules)
 
 
 def open_readers(config: TrainConfig, sources: Sequence[OpenSource]) -> list[Reader]:
     """A reader for each source."""
-    return [ShardReader(source.store, source.source.selection, config.sample) for source in sources]
+    return [
+        ShardReader(source.store, source.source.selection, config.sample)
+        if source.layer is None
+        else EncodedReader(source.layer, config.sample)
+        for source in sources
+    ]
 
 
 def check_catalogs(config: TrainConfig, catalogs: Catalogs) -> None:
@@ -204,7 +225,9 @@ def _advice(config: TrainConfig, reasons: Counter[str]) -> str:
         "too small": "take smaller sizes_px, or select larger clips",
         NO_FULL_BATCH: f"take fewer sizes_px or a batch_size below {config.data.batch_size}",
     }
-    chosen = [known[reason] for reason, _ in reasons.most_common()]
+    chosen = [known[reason] for reason, _ in reasons.most_common() if reason in known]
+    if not chosen:
+        return "To go on all the same, take a larger max_dropped_share."
     return f"To mend it: {'; '.join(chosen)}; or allow it with a larger max_dropped_share."
 
 
@@ -229,18 +252,31 @@ def phase_plans(config: TrainConfig, catalogs: Catalogs) -> list[PhasePlan]:
             if pool.num_rows >= config.data.batch_size
         ]
         _check_pools(config, phase, chosen, pools)
-        images: list[Pool] = []
-        if config.sample.images_per_video:
-            images = [
-                pool for catalog in chosen for pool in catalog.pools("train", image_kind(config))
-            ]
-            if not images:
-                raise TrainingDataError(
-                    f"phase {phase.name!r} wants images from shards, and its sources have none: list "
-                    "pictures among the sources of the corpus, or take images_from 'frames'"
-                )
+        images = _image_pools(config, phase, chosen, pools)
         plans.append(PhasePlan(number, phase, pools, images, config))
     return plans
+
+
+def _image_pools(
+    config: TrainConfig, phase: Phase, chosen: Sequence[Catalog], pools: Sequence[Pool]
+) -> list[Pool]:
+    """Where a phase takes images from; empty where it takes none."""
+    if not config.sample.images_per_video:
+        return []
+    images = [pool for catalog in chosen for pool in catalog.pools("train", image_kind(config))]
+    if not images:
+        raise TrainingDataError(
+            f"phase {phase.name!r} wants images from shards, and its sources have none: list "
+            "pictures among the sources of the corpus, or take images_from 'frames'"
+        )
+    lacking = {pool.size_px for pool in pools} - {pool.size_px for pool in images}
+    if is_encoded(config) and lacking:
+        sizes = ", ".join(f"{height}x{width}" for height, width in sorted(lacking))
+        raise TrainingDataError(
+            f"phase {phase.name!r} wants images of {sizes}, and none was encoded at that size: take "
+            "images_from 'frames', or train on pixels"
+        )
+    return images
 
 
 def _check_pools(

@@ -1,0 +1,63 @@
+"""encode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from curation.corpus.store import Store
+from curation.errors import LavieError
+from curation.station import Resources
+from pipelines.corpus import locked
+from training.data.encode_config import EncodeConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encode:
+    """Compute latents and text states of exported clips once, to train on without pixels and words."""
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+    companions: Path
+    """Folder with vae/, text_encoder/ and tokenizer/ of the stage that will be trained."""
+    selection: str = "default"
+    """Name of the selection."""
+    config: Annotated[EncodeConfig, arg(name="")] = field(default_factory=EncodeConfig)
+    """What is encoded of each clip."""
+    cpus: int = 1
+    """Processor cores of one worker."""
+    gpus: float = 1.0
+    """Share of a GPU of one worker, where the cluster has any."""
+    ray_address: str = "local"
+    """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+
+    def run(self) -> int:
+        """Encode what is not encoded yet and print the layer's digest."""
+        if self.cpus < 1 or self.gpus < 0:
+            raise LavieError(
+                f"--cpus must be at least 1 and --gpus 0, got {self.cpus}, {self.gpus}"
+            )
+        from pipelines import encode
+
+        console, store = Console(), Store(self.corpus)
+        with locked(store):
+            digest, manifest = encode.encode(
+                store,
+                self.selection,
+                self.config,
+                encode.HowToEncode(
+                    companions=self.companions,
+                    resources=Resources(cpus=self.cpus, gpus=self.gpus),
+                    ray_address=self.ray_address,
+                ),
+                console=console,
+            )
+        console.print(f"{manifest['num_clips']:,} clips encoded", highlight=False)
+        for reason, number in manifest["left_out"].items():
+            console.print(f"  left out, {reason}: {number:,}", highlight=False)
+        console.print(f"digest: {digest}", highlight=False)
+        return 0

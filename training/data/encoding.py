@@ -1,0 +1,353 @@
+"""Writes latents and text states of exported clips, a file a shard: what `lavie encode` runs.
+
+Frames are taken by the loader's own rules (frame rate, nearest timestamps, scaling, middle crop), so
+training on latents sees what training on pixels would, but for the starts, of which there are few.
+
+Letters: C latent channels, F frames, H W pixels, h w latents, L tokens, D width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from curation.corpus import layout
+from curation.corpus.manifest import canonical_json
+from curation.corpus.parts import LAYER_METADATA, read_table, to_parquet
+from curation.corpus.schema import ENCODED, ENCODED_INDEX, schema
+from curation.corpus.shards import manifest_digest, read_manifest, read_sample
+from curation.corpus.store import Store
+from curation.errors import BadSource, CorpusError, TornPart
+from training.data.eligible import INDEX_COLUMNS, IndexReader, Kind, Rules
+from training.data.encode_config import EncodeConfig
+from training.data.latents import DROPPED, DTYPES, INDEX, MANIFEST, NAME, PLAN, VERSION, layer_id
+from training.data.picture import view
+from training.data.reading import read_frames, read_image
+from training.data.samples import captions_of
+from training.models.autoencoder import Autoencoder
+from training.models.text_encoder import TextEncoder
+
+DROPPED_CAPTIONS = ("", "None")
+"""What dropped captions become: in base, and in the other two stages."""
+COMPANION_FOLDERS = ("vae", "text_encoder", "tokenizer")
+
+
+def rules(config: EncodeConfig) -> Rules:
+    """Which clips can be encoded: those that can be trained on."""
+    return Rules(
+        sizes_px=config.sizes_px,
+        num_frames=config.num_frames,
+        fps=config.fps,
+        fit="cover",
+        kinds=("video", "image"),
+        holdout_share=0.0,
+        holdout_by="clip",
+        seed=0,
+    )
+
+
+def start_times(row: dict[str, Any], config: EncodeConfig) -> list[float]:
+    """First frame of each start of a clip, in seconds."""
+    last_s = (row["num_frames"] - 1) / row["fps"]
+    room_s = max(0.0, last_s - (config.num_frames - 1) / config.fps)
+    if config.starts == 1 or room_s == 0:
+        return [room_s / 2]
+    return [room_s * number / (config.starts - 1) for number in range(config.starts)]
+
+
+def companions_digest(folder: Path) -> dict[str, str]:
+    """Folder name -> sha256 over the files of the autoencoder, the text encoder and its tokenizer.
+
+    Raises:
+        FileNotFoundError: if one of the folders is not there.
+    """
+    found = {}
+    for name in COMPANION_FOLDERS:
+        files = sorted(path for path in (folder / name).rglob("*") if path.is_file())
+        if not files:
+            raise FileNotFoundError(f"{folder / name} holds no files")
+        digest = hashlib.sha256()
+        for path in files:
+            with path.open("rb") as file:
+                own = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()} {own}\n".encode())
+        found[name] = digest.hexdigest()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """The frozen models."""
+
+    autoencoder: Autoencoder
+    text_encoder: TextEncoder
+
+    @classmethod
+    def load(cls, folder: Path) -> Companions:
+        """Read vae/, text_encoder/ and tokenizer/, in fp32, onto the GPU if there is one."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(Autoencoder.load(folder / "vae").to(device), TextEncoder.load(folder).to(device))
+
+    def latents(self, frames_FCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of uint8 frames, unscaled, fp32 ``[C, F, h, w]``."""
+        device = self.autoencoder.vae.device
+        video_BCTHW = (frames_FCHW.to(device).float() / 127.5 - 1).transpose(0, 1)[None]
+        mean, std = self.autoencoder.encode_moments(video_BCTHW)
+        return mean[0].cpu(), (2 * std[0].log()).cpu()
+
+    def plan(self) -> dict[str, Any]:
+        """Shapes and scale of what they give."""
+        return {
+            "latent_channels": int(self.autoencoder.vae.config["latent_channels"]),
+            "latent_scale": self.autoencoder.scale,
+            "downsampling": self.autoencoder.downsampling,
+            "num_tokens": self.text_encoder.num_tokens,
+            "text_width": self.text_encoder.width,
+        }
+
+
+def begin_layer(
+    store: Store, selection: str, config: EncodeConfig, folder: Path
+) -> tuple[str, list[str]]:
+    """Write what is known before the first shard: the plan, and the captions for dropped ones.
+
+    Returns:
+        The layer's digest, and the names of the shards without extension, ``<bucket>/000000``.
+
+    Raises:
+        CorpusError: if the shards are not finished.
+        FileNotFoundError: if a companion is not there.
+        ValueError: if a size does not suit the autoencoder.
+    """
+    manifest = read_manifest(store, selection)
+    digests = companions_digest(folder)
+    models = Companions.load(folder)
+    _check_sizes(config, models.autoencoder.downsampling)
+    plan = {
+        "made_by": {"name": NAME, "version": VERSION},
+        "settings": json.loads(json.dumps(asdict(config))),
+        "frames": "nearest timestamps; starts evenly spaced; covering, middle crop, bicubic",
+        "shards": manifest["digest"],
+        "companions": digests,
+        **models.plan(),
+    }
+    data = canonical_json(plan)
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    place = layout.encoded(selection, layer_id(digest))
+    if not store.exists(f"{place}/{PLAN}"):
+        rows = [
+            {"caption": text, "text_states": _bytes(state, config)}
+            for text, state in zip(
+                DROPPED_CAPTIONS, models.text_encoder.encode(DROPPED_CAPTIONS), strict=True
+            )
+        ]
+        names = pa.schema([("caption", pa.string()), ("text_states", pa.binary())])
+        store.write(f"{place}/{DROPPED}", to_parquet(pa.Table.from_pylist(rows, schema=names)))
+        store.write(f"{place}/{PLAN}", data)
+    return digest, sorted(
+        name.removesuffix(".parquet")
+        for name in manifest["files"]
+        if name.endswith(".parquet") and "/" in name
+    )
+
+
+def _check_sizes(config: EncodeConfig, downsampling: int) -> None:
+    for height, width in config.sizes_px:
+        if height % downsampling or width % downsampling:
+            raise ValueError(
+                f"sizes_px must be multiples of {downsampling}, the autoencoder's downsampling, "
+                f"got {height}x{width}"
+            )
+
+
+class ShardEncoder:
+    """Encodes one shard after another.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        config: as the layer was begun with.
+        digest: of the layer.
+        folder: of the companions, on every machine that encodes.
+    """
+
+    def __init__(
+        self, store: Store, selection: str, config: EncodeConfig, digest: str, folder: Path
+    ) -> None:
+        self._store = store
+        self._selection = selection
+        self._config = config
+        self._digest = digest
+        self._companions = folder
+        self._models: Companions | None = None
+
+    @property
+    def folder(self) -> str:
+        """Of the layer, in the store."""
+        return layout.encoded(self._selection, layer_id(self._digest))
+
+    def setup(self) -> None:
+        """Load the models; once, in the process that will do the work."""
+        self._models = Companions.load(self._companions)
+
+    def __call__(self, shard: str) -> dict[str, int]:
+        """Encode the clips of one shard; its index rows are written last and commit it.
+
+        Returns:
+            Counts of "clips", and of "left out: <reason>" for each reason.
+        """
+        rows = read_table(self._store, f"{layout.shards(self._selection)}/{shard}.parquet")
+        rows = rows.filter(pc.is_valid(rows["shard"]))
+        with tempfile.TemporaryDirectory(prefix="lavie-encode-") as scratch:
+            path = Path(scratch) / "latents.parquet"
+            index = self._encode(path, shard, rows)
+            made: dict[str, Any] = {"layer": self._digest, "files": {}}
+            if any(row["shard"] for row in index):
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                entry = {"sha256": sha256, "size_bytes": path.stat().st_size}
+                made["files"] = {f"{shard}.parquet": entry}
+                self._store.put_file(f"{self.folder}/{shard}.parquet", path)
+        table = pa.Table.from_pylist(index, schema=schema(ENCODED_INDEX))
+        self._store.write(f"{self.folder}/{shard}.index.parquet", to_parquet(table, made_by=made))
+        left_out = Counter(row["encode_reject"] for row in index if row["encode_reject"])
+        return {
+            "clips": len(index) - left_out.total(),
+            **{f"left out: {reason}": number for reason, number in left_out.items()},
+        }
+
+    def _encode(self, path: Path, shard: str, rows: pa.Table) -> list[dict[str, Any]]:
+        """Write the latents of one shard; returns its index rows."""
+        reader = IndexReader(self._store, "", "", rules(self._config))
+        table = rows.select(list(INDEX_COLUMNS))
+        kinds, sizes = reader.kinds(table), reader.sizes(table)
+        reasons = {kind: reader.reasons(table, kind, sizes) for kind in reader.rules.kinds}
+        index, num_groups = [], 0
+        with pq.ParquetWriter(
+            path, schema(ENCODED), compression="zstd", write_page_checksum=True
+        ) as writer:
+            for number, row in enumerate(rows.to_pylist()):
+                kind: Kind = "video" if kinds[number] == "video" else "image"
+                size_px = self._config.sizes_px[sizes[number]]
+                reason = str(reasons[kind][number])
+                encoded: list[dict[str, Any]] = []
+                if not reason:
+                    try:
+                        encoded = list(self._starts(row, kind, size_px))
+                    except BadSource as error:
+                        reason = error.reason
+                for start in encoded:
+                    one = pa.Table.from_pylist([start], schema=schema(ENCODED))
+                    writer.write_table(one, row_group_size=1)
+                index.append(
+                    {
+                        "clip_id": row["clip_id"],
+                        "media": kind,
+                        "shard": f"{shard}.parquet" if encoded else None,
+                        "encode_reject": reason or None,
+                        "row_group": num_groups if encoded else None,
+                        "num_starts": len(encoded),
+                        "height": size_px[0],
+                        "width": size_px[1],
+                        "duration_s": row["duration_s"],
+                        "sampling_weight": row["sampling_weight"],
+                        "source_sha256": row["source_sha256"],
+                    }
+                )
+                num_groups += len(encoded)
+        return index
+
+    def _starts(
+        self, row: dict[str, Any], kind: Kind, size_px: tuple[int, int]
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of one clip: latents of each start, states of its captions."""
+        assert self._models is not None, "setup() comes first"
+        config = self._config
+        sample = read_sample(self._store, self._selection, row)
+        captions, weights = captions_of(sample.facts, sample.caption)
+        states = [_bytes(state, config) for state in self._models.text_encoder.encode(captions)]
+        shown = view(row["height"], row["width"], size_px, fit="cover", draw=None)
+        for start_s in [0.0] if kind == "image" else start_times(row, config):
+            if kind == "image":
+                frames_FCHW = read_image(sample.media, shown)
+            else:
+                times_s = [start_s + number / config.fps for number in range(config.num_frames)]
+                frames_FCHW = read_frames(sample.media, times_s, shown)
+            mean, logvar = self._models.latents(frames_FCHW)
+            yield {
+                "clip_id": row["clip_id"],
+                "start_s": start_s,
+                "num_frames": mean.shape[1],
+                "latent_height": mean.shape[2],
+                "latent_width": mean.shape[3],
+                "mean": _bytes(mean, config),
+                "logvar": _bytes(logvar, config),
+                "captions": list(captions),
+                "caption_weights": list(weights),
+                "text_states": states,
+            }
+
+
+def _bytes(numbers: Tensor, config: EncodeConfig) -> bytes:
+    stored = numbers.detach().cpu().numpy().astype(DTYPES[config.dtype])
+    assert np.isfinite(stored).all(), "latents and text states fit into half precision"
+    return stored.tobytes()
+
+
+def finish_layer(
+    store: Store, selection: str, digest: str, shards: Sequence[str]
+) -> dict[str, Any]:
+    """Write index.parquet, then manifest.json; returns the manifest.
+
+    Raises:
+        CorpusError: if shards are missing.
+        TornPart: if a shard's rows are not of this layer.
+    """
+    folder = layout.encoded(selection, layer_id(digest))
+    there = set(store.files(folder, recursive=True))
+    missing = [name for name in shards if f"{folder}/{name}.index.parquet" not in there]
+    if missing:
+        raise CorpusError(
+            f"{len(missing)} of {len(shards)} shards are missing under {store.root}/{folder}, the "
+            f"first is {missing[0]}; run `lavie encode` again"
+        )
+    files: dict[str, Any] = {}
+    reasons: Counter[str] = Counter()
+    num_clips = 0
+    with tempfile.TemporaryDirectory(prefix="lavie-index-") as scratch:
+        path = Path(scratch) / INDEX
+        with pq.ParquetWriter(
+            path, schema(ENCODED_INDEX), compression="zstd", write_page_checksum=True
+        ) as index:
+            for name in shards:
+                rows = read_table(store, f"{folder}/{name}.index.parquet")
+                made = json.loads((rows.schema.metadata or {}).get(LAYER_METADATA, b"{}"))
+                if made.get("layer") != digest:
+                    raise TornPart(f"{store.root}/{folder}/{name}.index.parquet: not of this layer")
+                files |= made["files"]
+                reasons.update(r for r in rows["encode_reject"].to_pylist() if r is not None)
+                num_clips += rows.num_rows
+                index.write_table(rows.replace_schema_metadata(None).cast(schema(ENCODED_INDEX)))
+        store.put_file(f"{folder}/{INDEX}", path)
+    manifest: dict[str, Any] = {
+        "plan": json.loads(store.read(f"{folder}/{PLAN}")),
+        "num_clips": num_clips - reasons.total(),
+        "left_out": dict(sorted(reasons.items())),
+        "files": files,
+    }
+    manifest["digest"] = manifest_digest(manifest)
+    store.write(f"{folder}/{MANIFEST}", canonical_json(manifest))
+    return manifest
