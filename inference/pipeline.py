@@ -121,6 +121,7 @@ class VideoPipeline(DiffusionPipeline):
             raise ValueError(
                 f"{type(self).__name__} samples from {self.stage} weights, got {objective.stage}"
             )
+        self._check_network(unet)
         self.register_modules(
             unet=unet,
             vae=vae,
@@ -133,6 +134,9 @@ class VideoPipeline(DiffusionPipeline):
         self.interrupt = False
         self._frames_at_once = 4
         self._guidance_in_one_call = True
+
+    def _check_network(self, unet: UNet) -> None:
+        """Raise ValueError for a network that this pipeline cannot use."""
 
     @property
     def objective(self) -> Objective:

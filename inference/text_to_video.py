@@ -37,7 +37,7 @@ class LaViePipeline(Personalised, VideoPipeline):
     """LaVie's base network: text to video (arXiv 2309.15103, section 3.2).
 
     A network with conditioning channels samples what follows given frames; see
-    `inference.long_video.continue_video`.
+    `inference.long_video.ContinuationPipeline`.
     """
 
     stage: ClassVar[Stage] = "base"
@@ -128,7 +128,7 @@ class LaViePipeline(Personalised, VideoPipeline):
         if self.unet.config.in_channels != 4:
             raise ValueError(
                 f"the base network must have 4 input channels to sample from text alone, got "
-                f"{self.unet.config.in_channels}; inference.long_video.continue_video takes 9"
+                f"{self.unet.config.in_channels}; ContinuationPipeline takes 9"
             )
 
     def _noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
