@@ -14,6 +14,7 @@ from rich.console import Console
 from curation.errors import LavieError
 from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
 from pipelines.commands.doctor import Doctor
+from pipelines.commands.encoding import Encode
 from pipelines.commands.evaluation import Evaluate
 from pipelines.commands.weights import Weights
 from pipelines.presets import PRESETS, PresetName
@@ -49,9 +50,10 @@ def _train(arguments: Sequence[str]) -> Any:
         return _TrainInBrief()
     from pipelines.commands.training import Train
     from training.presets import PRESETS as RUNS
+    from training.presets import PresetName as RunName
 
     stage = next((word for word in arguments[1:] if word in STAGES), "base")
-    name = next((known for known in RUNS if known == _preset(arguments)), "paper")
+    name: RunName = next((known for known in RUNS if known == _preset(arguments)), "paper")
     config = RUNS[name](stage.replace("-", "_"))  # type: ignore[arg-type]
     return Train(stage=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
 
@@ -77,6 +79,7 @@ def _commands(arguments: Sequence[str]) -> Any:
         "train": _train(arguments),
     }
     plain = {
+        "encode": Encode,
         "evaluate": Evaluate,
         "status": Status,
         "verify": Verify,
