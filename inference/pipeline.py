@@ -233,6 +233,10 @@ class VideoPipeline(DiffusionPipeline):
                     torch.nn.Module.to(getattr(self, name), dtype)
         return self
 
+    def __call__(self, *_arguments: Any, **_named: Any) -> VideoOutput:
+        """Sample; every stage has its own arguments."""
+        raise NotImplementedError(f"{type(self).__name__} is not a stage of the cascade")
+
     @property
     def autoencoder(self) -> Autoencoder:
         """The autoencoder over videos."""
