@@ -302,3 +302,19 @@ def test_a_pickle_that_would_run_something_is_not_run(pipeline, tmp_path: Path) 
     with pytest.raises(ValueError, match="not a checkpoint of plain tensors"):
         pipeline.load_lora_weights(tmp_path / "trap.bin")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_what_training_saves_samples_as_it_was_trained(pipeline, untouched, tmp_path: Path) -> None:
+    from training.config import LoraConfig
+    from training.lora import adapter_tensors, add_adapters, save_adapters
+
+    config = LoraConfig(rank=2, alpha=6)
+    trained = copy.deepcopy(untouched)
+    add_adapters(trained.unet, config, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in trained.unet.named_parameters():
+        if ".lora_B" in name:
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+    save_adapters(adapter_tensors(trained.unet), tmp_path, config, trained.objective)
+    pipeline.load_lora_weights(tmp_path)
+    close(sample(pipeline), sample(trained))
