@@ -223,7 +223,7 @@ def _advice(config: TrainConfig, reasons: Counter[str]) -> str:
         f"'duration_s>={sample.duration_s + 0.25:.2f}'), or take fewer frames or more a second",
         "frame rate too low": f"select clips of at least {0.9 * sample.fps:g} frames a second",
         "too small": "take smaller sizes_px, or select larger clips",
-        NO_FULL_BATCH: f"take fewer sizes_px or a batch_size below {config.data.batch_size}",
+        NO_FULL_BATCH: f"take fewer sizes_px or a smaller batch_size than {config.data.batch_size}",
     }
     chosen = [known[reason] for reason, _ in reasons.most_common() if reason in known]
     if not chosen:
