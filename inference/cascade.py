@@ -31,7 +31,7 @@ from training.models.schedule import Stage
 
 ORDER: tuple[Stage, ...] = ("base", "interpolation", "super_resolution")
 OnStep = Callable[[Stage, int, int], None]
-"""Called after each step with the stage, how many steps are done, and of how many."""
+"""Called when a stage begins and after each step: the stage, how many steps are done, of how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +204,7 @@ def _run_stage(
     arguments |= _own_arguments(stage, config, before)
     if on_step is not None:
         total = settings.steps * _num_loops(stage, config, before)
+        on_step(stage, 0, total)
         arguments["callback_on_step_end"] = _counting(stage, total, on_step)
     latents = pipeline(request.prompt, **arguments).frames
     frames = _frames(pipeline, latents)

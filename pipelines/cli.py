@@ -16,6 +16,7 @@ from pipelines.commands.curation import Curate, Export, Report, Select, Status, 
 from pipelines.commands.doctor import Doctor
 from pipelines.commands.encoding import Encode
 from pipelines.commands.evaluation import Evaluate
+from pipelines.commands.studio import Studio
 from pipelines.commands.weights import Weights
 from pipelines.presets import PRESETS, PresetName
 
@@ -29,6 +30,11 @@ EXIT_INTERRUPTED = 130
 @dataclass(frozen=True)
 class _TrainInBrief:
     """Train a stage of the cascade on exported shards: base, interpolation or super-resolution."""
+
+
+@dataclass(frozen=True)
+class _SampleInBrief:
+    """Sample a video from a prompt, or many from a file of prompts."""
 
 
 def _preset(arguments: Sequence[str]) -> str | None:
@@ -58,6 +64,15 @@ def _train(arguments: Sequence[str]) -> Any:
     return Train(stage=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
 
 
+def _sample(arguments: Sequence[str]) -> Any:
+    """`lavie sample`; in brief for the other commands, since its settings import torch."""
+    if not arguments or arguments[0] != "sample":
+        return _SampleInBrief
+    from pipelines.commands.sampling import Sample
+
+    return Sample
+
+
 def _commands(arguments: Sequence[str]) -> Any:
     """The subcommands as a type for tyro, defaults filled from a preset."""
     preset = _preset(arguments)
@@ -80,7 +95,9 @@ def _commands(arguments: Sequence[str]) -> Any:
     }
     plain = {
         "encode": Encode,
+        "sample": _sample(arguments),
         "evaluate": Evaluate,
+        "studio": Studio,
         "status": Status,
         "verify": Verify,
         "weights": Weights,

@@ -64,7 +64,7 @@ class ProgressBars:
         self._tasks: dict[str, TaskID] = {}
         self._counts: dict[str, Counter[str]] = {}
         self._stages: dict[str, tuple[int, int, int]] = {}  # total, done before, done now
-        self._begin = time.monotonic()
+        self._began: dict[str, float] = {}
         self._last_line = 0.0
 
     def __enter__(self) -> ProgressBars:
@@ -85,6 +85,7 @@ class ProgressBars:
         """A stage has ``total`` units, ``done`` of them committed by earlier runs."""
         self._counts[stage] = Counter()
         self._stages[stage] = (total, done, 0)
+        self._began[stage] = time.monotonic()
         self._tasks[stage] = self._bars.add_task(stage, total=total, completed=done, counts="")
         if done and not self._console.is_terminal:
             self._console.print(f"{stage}: {done} of {total} {self._unit} were done before")
@@ -102,7 +103,7 @@ class ProgressBars:
 
     def _line(self, stage: str) -> None:
         self._last_line = time.monotonic()
-        elapsed_s = self._last_line - self._begin
+        elapsed_s = max(self._last_line - self._began[stage], 1e-3)
         total, before, now = self._stages[stage]
         rate = now / elapsed_s
         left_s = (total - before - now) / rate

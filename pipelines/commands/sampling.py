@@ -1,0 +1,243 @@
+"""sample: videos from prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from rich.console import Console
+from tyro.conf import Positional, UseAppendAction, arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from curation.corpus.store import Store
+from curation.errors import LavieError, MissingWeights
+from curation.station import Resources
+from curation.weights import find
+from curation.weights import missing as missing_of
+from inference.cascade import (
+    ORDER,
+    CascadeConfig,
+    Request,
+    check_request,
+    sample_to_file,
+)
+from inference.memory import Models
+from inference.video_file import Encoding, check_suffix, read_video
+from inference.weights import ReleasedWeights, TinyWeights, Weights, exported_weights
+from pipelines.commands.weights import known_files, known_groups
+from pipelines.progress import ProgressBars
+from pipelines.sample import Personal, Place, SampleJob, read_prompts, sample_batch
+from training.models.released import CHECKPOINT_OF, COMPANIONS_OF, LAVIE
+from training.models.schedule import Stage
+
+UNTRAINED = "tiny untrained networks: the video is coloured noise, for trying the machinery"
+
+
+def stage_names(names: str) -> tuple[Stage, ...]:
+    """``base,super-resolution`` as stages.
+
+    Raises:
+        ValueError: There is no stage of a name.
+    """
+    known = {stage.replace("_", "-"): stage for stage in ORDER}
+    words = [word.strip().replace("_", "-") for word in names.split(",")]
+    wrong = [word for word in words if word not in known]
+    if wrong:
+        raise ValueError(f"stages must be of {', '.join(known)}, got {', '.join(wrong)}")
+    return tuple(known[word] for word in words)
+
+
+_STAGES = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="base,interpolation,super-resolution",
+    instance_from_str=lambda words: stage_names(words[0]),
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda stages: [",".join(s.replace("_", "-") for s in stages)],
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cascade(CascadeConfig):
+    """Which stages run, on what sizes."""
+
+    stages: Annotated[tuple[Stage, ...], _STAGES] = ("base",)
+    """With commas, in this order; without base, --video is what they start from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Sample a video from a prompt, or many from a file of prompts."""
+
+    prompt: Positional[str] = ""
+    """What to show."""
+    out: str
+    """File: .mp4, .gif, or without suffix a folder of PNG frames. With --prompts a folder or an
+    object-store prefix."""
+    weights: str = "released"
+    """"released" (fetched by `lavie weights`), a folder of exported models, or "tiny": untrained
+    networks that make noise in seconds."""
+    seed: int = 0
+    """Decides the video, with the prompt and the settings."""
+    video: Path | None = None
+    """Video to interpolate or enlarge where the stages leave out base."""
+    prompts: Path | None = None
+    """File of prompts, one a line, instead of one prompt. Finished videos are not made again."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the videos of each prompt, with --prompts; by default --seed alone."""
+    ray: bool = False
+    """Sample on all processors and GPUs of Ray, with --prompts."""
+    ray_address: str = "local"
+    """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    resources: Resources = field(default_factory=lambda: Resources(cpus=1, gpus=1))
+    """What one worker takes, with --ray."""
+    lora: UseAppendAction[tuple[str, ...]] = ()
+    """LoRA file for the base network, with its weight if not 1: panda.safetensors=0.8; repeatable."""
+    word: UseAppendAction[tuple[str, ...]] = ()
+    """Textual Inversion file whose word prompts may use; repeatable."""
+    image_weights: str | None = None
+    """UNet of an image model (DreamBooth, a fine-tune of Stable Diffusion 1) for the base network's
+    image layers."""
+    place: Annotated[Place, arg(name="")] = field(default_factory=Place)
+    """Where networks run."""
+    encoding: Encoding = field(default_factory=Encoding)
+    """Of mp4 files."""
+    config: Annotated[Cascade, arg(name="")] = field(default_factory=Cascade)
+    """The cascade."""
+
+    def run(self) -> int:
+        """Check everything, then sample; 0 if all videos are there."""
+        try:
+            return self._run()
+        except torch.OutOfMemoryError as error:
+            raise LavieError(
+                f"the GPU's memory is too small: try --low-memory, and for super-resolution "
+                f"--tiling.height 160 --tiling.width 256. {error}"
+            ) from error
+        except (ValueError, FileNotFoundError, FileExistsError) as error:
+            raise LavieError(str(error)) from error
+
+    def _run(self) -> int:
+        if bool(self.prompt) == (self.prompts is not None):
+            raise LavieError("give one prompt, or --prompts with a file of them")
+        if self.ray and self.prompts is None:
+            raise LavieError("--ray is for many videos: give --prompts with a file of prompts")
+        console = Console(stderr=True)
+        weights = stage_weights(self.weights, self.config.stages)
+        if self.weights == "tiny":
+            console.print(f"[yellow]{UNTRAINED}[/yellow]", highlight=False)
+        if self.prompts is not None:
+            return self._batch(self.prompts, weights, console)
+        return self._one(weights, console)
+
+    def _one(self, weights: dict[Stage, Weights], console: Console) -> int:
+        out = Path(self.out)
+        check_suffix(out)
+        given = None if self.video is None else read_video(self.video)
+        request = Request(prompt=self.prompt, seed=self.seed, given=given)
+        check_request(request, self.config)
+        models = Models(weights, self.place.machine(), adjust=self._personal())
+        with ProgressBars(console, unit="steps") as bars:
+
+            def show(stage: Stage, done: int, total: int) -> None:
+                name = stage.replace("_", "-")
+                if done == 0:
+                    bars.start(name, total=total, done=0)
+                else:
+                    bars.advance(name, {})
+
+            files = sample_to_file(
+                request, self.config, models, out, encoding=self.encoding, on_step=show
+            )
+        for file in files:
+            Console().print(str(file), soft_wrap=True, highlight=False, markup=False)
+        return 0
+
+    def _batch(self, prompts: Path, weights: dict[Stage, Weights], console: Console) -> int:
+        if "base" not in self.config.stages or self.video is not None:
+            raise LavieError("--prompts needs the base stage, and no --video")
+        job = SampleJob(
+            out=Store(self.out),
+            config=self.config,
+            weights=weights,
+            place=self.place,
+            personal=self._personal(),
+            encoding=self.encoding,
+        )
+        made = sample_batch(
+            job,
+            read_prompts(prompts),
+            self.seeds or (self.seed,),
+            console=console,
+            ray_address=self.ray_address if self.ray else None,
+            resources=self.resources,
+        )
+        console.print(f"{made} videos made now, all in {self.out}", highlight=False)
+        return 0
+
+    def _personal(self) -> Personal:
+        loras = []
+        for given in self.lora:
+            path, _, weight = given.rpartition("=") if "=" in given else (given, "", "1")
+            try:
+                loras.append((path, float(weight)))
+            except ValueError as error:
+                raise LavieError(f"--lora takes file or file=weight, got {given!r}") from error
+        for path in (*(path for path, _ in loras), *self.word, *filter(None, [self.image_weights])):
+            if not Path(path).exists():
+                raise LavieError(f"there is no file {path} to personalise with")
+        return Personal(loras=tuple(loras), words=self.word, image_weights=self.image_weights)
+
+
+def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:
+    """Weights of the stages, checked.
+
+    Args:
+        where: "released", "tiny" or a folder; see `inference.weights.exported_weights`.
+        stages: Those that will run.
+
+    Raises:
+        MissingWeights: Released files are not here; the message has the command that fetches them.
+        FileNotFoundError: The folder lacks a model.
+        ValueError: A model is of another stage.
+    """
+    if where == "tiny":
+        return {stage: TinyWeights(stage=stage) for stage in stages}
+    if where == "released":
+        return _released(stages)
+    return exported_weights(Path(where), stages)
+
+
+def _released(stages: Sequence[Stage]) -> dict[Stage, Weights]:
+    files, groups = known_files(), known_groups()
+    companions = {stage: COMPANIONS_OF[stage] for stage in stages}
+    needed = [files[CHECKPOINT_OF[stage]] for stage in stages]
+    needed += [
+        weight
+        for group in dict.fromkeys(companions.values())
+        for weight in groups[group]
+        if not weight.name.startswith(f"{group}/unet/")  # LaVie's checkpoints stand for it
+    ]
+    absent = missing_of(needed)
+    if absent:
+        names = ", ".join(weight.name for weight in absent)
+        wanted = " ".join([LAVIE, *dict.fromkeys(companions.values())])
+        raise MissingWeights(
+            f"released weights are not here: {names}. Get them with `lavie weights fetch {wanted}`, "
+            f"or put them into a folder that LAVIE_WEIGHTS names; --weights tiny tries the machinery "
+            f"without any"
+        )
+    weights: dict[Stage, Weights] = {}
+    for stage in stages:
+        checkpoint = files[CHECKPOINT_OF[stage]]
+        group = companions[stage]
+        weights[stage] = ReleasedWeights(
+            stage=stage,
+            checkpoint=find(checkpoint),
+            companions=find(files[f"{group}/vae/config.json"]).parents[1],
+            sha256=checkpoint.sha256,
+        )
+        weights[stage].check()
+    return weights

@@ -1,0 +1,263 @@
+"""Many videos: one atomic file for each prompt and seed, here or on the workers of a Ray cluster.
+
+A unit is one prompt with one seed, and its files say whether it is done; see `pipelines.run` for how
+workers get units and what happens when one dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from curation.corpus.store import Store
+from curation.errors import LavieError
+from curation.station import Resources
+from inference.cascade import CascadeConfig, Request, cascade
+from inference.memory import Machine, Models
+from inference.pipeline import VideoPipeline
+from inference.video_file import Encoding, write_video
+from inference.weights import Weights
+from pipelines.progress import ProgressBars
+from pipelines.run import Stage as WorkStage
+from pipelines.run import run_stages, start_ray
+from training.models.schedule import Stage
+
+SETTINGS = "sampling.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Personal:
+    """What the base network is personalised with."""
+
+    loras: tuple[tuple[str, float], ...] = ()
+    """LoRA files with their weights."""
+    words: tuple[str, ...] = ()
+    """Textual Inversion files."""
+    image_weights: str | None = None
+    """UNet of an image model whose layers replace the base network's image layers."""
+
+    def __call__(self, pipeline: VideoPipeline) -> None:
+        """Load everything into a base pipeline; other stages stay as they are."""
+        if pipeline.stage != "base":
+            return
+        held: Any = pipeline
+        if self.image_weights is not None:
+            held.load_spatial_weights(self.image_weights)
+        for path, weight in self.loras:
+            held.load_lora_weights(path, weight=weight)
+        for path in self.words:
+            held.load_textual_inversion(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where networks run; "auto" is decided where they run, on a worker perhaps."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes CUDA where there is one."""
+    dtype: str = "auto"
+    """fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
+    low_memory: bool = False
+    """Less than half the memory, slower: models that do not run wait on the processor, frames go
+    one by one and in tiles through the autoencoder, prompts of guidance one by one through the network."""
+    compile: bool = False
+    """Compile the networks: minutes at first, faster from then on."""
+
+    def machine(self) -> Machine:
+        """The machine that this process has.
+
+        Raises:
+            ValueError: torch does not have the device or the dtype.
+        """
+        import torch
+
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        device = auto if self.device == "auto" else self.device
+        dtype = ("fp32" if device == "cpu" else "fp16") if self.dtype == "auto" else self.dtype
+        return Machine(
+            device=device,
+            dtype=dtype,  # type: ignore[arg-type]
+            low_memory=self.low_memory,
+            compile=self.compile,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class SampleJob:
+    """One prompt and seed -> its video and the JSON beside it."""
+
+    out: Store
+    config: CascadeConfig
+    weights: Mapping[Stage, Weights]
+    place: Place
+    personal: Personal
+    encoding: Encoding
+    suffix: str = ".mp4"
+    _models: Models | None = field(default=None, init=False)
+
+    def setup(self) -> None:
+        """Check the weights on this machine; they are loaded when their stage comes."""
+        for weights in self.weights.values():
+            weights.check()
+        self._models = Models(self.weights, self.place.machine(), keep=True, adjust=self.personal)
+
+    def run(self, unit: int, plan: tuple[str, int]) -> dict[str, int]:
+        """Commit one video; its JSON last, since it is the file that says the video is done."""
+        assert self._models is not None  # set up first
+        prompt, seed = plan
+        video = cascade(Request(prompt=prompt, seed=seed), self.config, self._models)
+        name = file_name(prompt, seed, self.suffix)
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / name
+            write_video(
+                local,
+                video.frames_THWC,
+                fps=video.fps,
+                encoding=self.encoding,
+                description=video.description,
+            )
+            self.out.put_file(name, local)
+            self.out.put_file(f"{name}.json", local.with_name(f"{name}.json"))
+        return {"frames": len(video.frames_THWC)}
+
+    def close(self) -> None:
+        """Forget the models."""
+        self._models = None
+
+
+def file_name(prompt: str, seed: int, suffix: str = ".mp4") -> str:
+    """Name of a video: readable, and different for every prompt and seed.
+
+    >>> file_name("A panda, drinking coffee", 3)
+    'a-panda-drinking-coffee-d51a5c4a-3.mp4'
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-")
+    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    return f"{words}-{digest}-{seed}{suffix}" if words else f"{digest}-{seed}{suffix}"
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line; empty lines and those that begin with # do not count.
+
+    Raises:
+        LavieError: There is no such file, it is no UTF-8 text, or it has no prompt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LavieError(f"no prompts can be read from {path}: {error}") from error
+    prompts = [line.strip() for line in lines]
+    prompts = list(dict.fromkeys(p for p in prompts if p and not p.startswith("#")))
+    if not prompts:
+        raise LavieError(f"{path} holds no prompt: one a line is expected")
+    return prompts
+
+
+def sample_batch(
+    job: SampleJob,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    console: Console,
+    ray_address: str | None = None,
+    resources: Resources | None = None,
+) -> int:
+    """Make every video that is not there yet.
+
+    Args:
+        job: What a worker does.
+        prompts: What to show.
+        seeds: Videos of each prompt.
+        console: For progress.
+        ray_address: "local", "auto" or an address; None works in this process.
+        resources: Of one worker on Ray.
+
+    Returns:
+        How many videos were made now.
+
+    Raises:
+        LavieError: The folder holds videos of other settings or weights, or a worker died three
+            times over a video.
+    """
+    plans = [(prompt, seed) for prompt in prompts for seed in seeds]
+    _claim(job)
+    there = set(job.out.files())
+    done = frozenset(
+        unit
+        for unit, (prompt, seed) in enumerate(plans)
+        if f"{file_name(prompt, seed, job.suffix)}.json" in there
+    )
+    with ProgressBars(console, unit="videos") as bars:
+        if ray_address is None:
+            _run_here(job, plans, done, bars)
+        else:
+            start_ray(ray_address)
+            work = WorkStage(
+                name="sample",
+                job=job,
+                resources=resources or Resources(),
+                units=range(len(plans)),
+                done=done,
+                plans=plans,
+            )
+            run_stages([work], bars)
+    return len(plans) - len(done)
+
+
+def _run_here(
+    job: SampleJob, plans: Sequence[tuple[str, int]], done: frozenset[int], bars: ProgressBars
+) -> None:
+    bars.start("sample", total=len(plans), done=len(done))
+    job.setup()
+    for unit, plan in enumerate(plans):
+        if unit not in done:
+            bars.advance("sample", job.run(unit, plan))
+    job.close()
+
+
+def _claim(job: SampleJob) -> None:
+    """Write what the videos of this folder are made with, or check that it is the same as before."""
+    now = {
+        "settings": asdict(job.config),
+        "weights_sha256": {stage: weights.digest() for stage, weights in job.weights.items()},
+        "place": {"dtype": job.place.dtype, "low_memory": job.place.low_memory},
+        "personal": asdict(job.personal),
+        "encoding": asdict(job.encoding),
+    }
+    now = json.loads(json.dumps(now))  # as it will be read: tuples are lists
+    if not job.out.exists(SETTINGS):
+        job.out.write(SETTINGS, (json.dumps(now, indent=2, sort_keys=True) + "\n").encode())
+        return
+    before = json.loads(job.out.read(SETTINGS))
+    wrong = differences(before, now)
+    if wrong:
+        raise LavieError(
+            f"{job.out.root} holds videos of other settings; take another folder. "
+            + "; ".join(wrong)
+        )
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Every entry in which two trees of plain values differ, with its name.
+
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b was 1, is 3']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [
+            line
+            for key in keys
+            for line in differences(
+                before.get(key), now.get(key), f"{name}.{key}" if name else str(key)
+            )
+        ]
+    return [] if before == now else [f"{name} was {before}, is {now}"]
