@@ -27,13 +27,16 @@ class EncodeJob:
     """Shard N of an export -> its latents and text states."""
 
     encoder: ShardEncoder
-    threads: int
 
     def setup(self) -> None:
-        """Load the autoencoder and the text encoder."""
+        """Load the autoencoder and the text encoder.
+
+        On one thread: how many there are would show in the last bits of what is written. A machine
+        with more cores runs more workers.
+        """
         import torch
 
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(1)
         self.encoder.setup()
 
     def run(self, unit: int, plan: str) -> dict[str, int]:
@@ -85,7 +88,7 @@ def encode(
     there = set(store.files(encoder.folder, recursive=True))
     stage = Stage(
         name="encode",
-        job=EncodeJob(encoder, max(1, int(how.resources.cpus))),
+        job=EncodeJob(encoder),
         resources=how.resources,
         units=range(len(shards)),
         done=frozenset(

@@ -28,8 +28,6 @@ class Encode:
     """Name of the selection."""
     config: Annotated[EncodeConfig, arg(name="")] = field(default_factory=EncodeConfig)
     """What is encoded of each clip."""
-    cpus: int = 1
-    """Processor cores of one worker."""
     gpus: float = 1.0
     """Share of a GPU of one worker, where the cluster has any."""
     ray_address: str = "local"
@@ -37,10 +35,8 @@ class Encode:
 
     def run(self) -> int:
         """Encode what is not encoded yet and print the layer's digest."""
-        if self.cpus < 1 or self.gpus < 0:
-            raise LavieError(
-                f"--cpus must be at least 1 and --gpus 0, got {self.cpus}, {self.gpus}"
-            )
+        if self.gpus < 0:
+            raise LavieError(f"--gpus must be at least 0, got {self.gpus}")
         from pipelines import encode
 
         console, store = Console(), Store(self.corpus)
@@ -51,7 +47,7 @@ class Encode:
                 self.config,
                 encode.HowToEncode(
                     companions=self.companions,
-                    resources=Resources(cpus=self.cpus, gpus=self.gpus),
+                    resources=Resources(gpus=self.gpus),
                     ray_address=self.ray_address,
                 ),
                 console=console,

@@ -31,7 +31,7 @@ from curation.corpus.schema import ENCODED, ENCODED_INDEX, schema
 from curation.corpus.shards import manifest_digest, read_manifest, read_sample
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, TornPart
-from training.data.eligible import INDEX_COLUMNS, IndexReader, Kind, Rules
+from training.data.eligible import INDEX_COLUMNS, READ_ROWS, IndexReader, Kind, Rules
 from training.data.encode_config import EncodeConfig
 from training.data.latents import DROPPED, DTYPES, INDEX, MANIFEST, NAME, PLAN, VERSION, layer_id
 from training.data.picture import view
@@ -332,15 +332,18 @@ def finish_layer(
         with pq.ParquetWriter(
             path, schema(ENCODED_INDEX), compression="zstd", write_page_checksum=True
         ) as index:
+            held: list[pa.Table] = []
             for name in shards:
-                rows = read_table(store, f"{folder}/{name}.index.parquet")
-                made = json.loads((rows.schema.metadata or {}).get(LAYER_METADATA, b"{}"))
-                if made.get("layer") != digest:
-                    raise TornPart(f"{store.root}/{folder}/{name}.index.parquet: not of this layer")
-                files |= made["files"]
+                rows, entries = _rows_of(store, folder, name, digest)
+                files |= entries
                 reasons.update(r for r in rows["encode_reject"].to_pylist() if r is not None)
                 num_clips += rows.num_rows
-                index.write_table(rows.replace_schema_metadata(None).cast(schema(ENCODED_INDEX)))
+                held.append(rows)
+                if sum(table.num_rows for table in held) >= READ_ROWS:
+                    index.write_table(pa.concat_tables(held))
+                    held = []
+            if held:
+                index.write_table(pa.concat_tables(held))
         store.put_file(f"{folder}/{INDEX}", path)
     manifest: dict[str, Any] = {
         "plan": json.loads(store.read(f"{folder}/{PLAN}")),
@@ -351,3 +354,12 @@ def finish_layer(
     manifest["digest"] = manifest_digest(manifest)
     store.write(f"{folder}/{MANIFEST}", canonical_json(manifest))
     return manifest
+
+
+def _rows_of(store: Store, folder: str, shard: str, digest: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Index rows of one shard, and the manifest's entries for its files."""
+    rows = read_table(store, f"{folder}/{shard}.index.parquet")
+    made = json.loads((rows.schema.metadata or {}).get(LAYER_METADATA, b"{}"))
+    if made.get("layer") != digest:
+        raise TornPart(f"{store.root}/{folder}/{shard}.index.parquet: not of this layer")
+    return rows.replace_schema_metadata(None).cast(schema(ENCODED_INDEX)), made["files"]
