@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import html
 import random
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from curation.errors import LavieError
+from inference.evaluate.videos import Seen, UnusableVideo, read_frames
 from pipelines.studio.samples import (
     MAX_SEED,
     Earlier,
@@ -30,11 +33,7 @@ from pipelines.studio.samples import (
 
 ADDRESS = "127.0.0.1"
 HOSTS = [ADDRESS, "localhost"]
-LABELS = {
-    "base": "base: 16 frames, 512x320",
-    "interpolation": "interpolation: 61 frames",
-    "super_resolution": "super-resolution: 2048x1280",
-}
+POSTER_PX = 320
 Shown = tuple[str | None, Mapping[str, Any] | None, Any]
 
 
@@ -49,15 +48,36 @@ class Studio:
     def __init__(self, sampler: Sampler, folder: Path) -> None:
         self.sampler = sampler
         self.folder = folder.resolve()
+        self._posters = tempfile.TemporaryDirectory(prefix="lavie-posters-")
         self._stop = threading.Event()
 
     def earlier(self) -> list[Earlier]:
         """Earlier samples, the newest first."""
         return earlier_samples(self.folder)
 
+    @property
+    def posters(self) -> Path:
+        """Folder of the pictures that stand for earlier samples; gone with this object."""
+        return Path(self._posters.name).resolve()
+
     def gallery(self) -> list[tuple[str, str]]:
-        """Videos and captions for the gallery."""
-        return [(str(sample.path), sample.caption) for sample in self.earlier()]
+        """A picture and a caption of each earlier sample that can be read."""
+        samples = [(self._poster(sample.path), sample.caption) for sample in self.earlier()]
+        return [(str(poster), caption) for poster, caption in samples if poster is not None]
+
+    def _poster(self, video: Path) -> Path | None:
+        """The first frame of a video as a small picture, made once a version of the file."""
+        try:
+            poster = self.posters / f"{video.stat().st_mtime_ns}" / f"{video.name}.jpg"
+            if not poster.is_file():
+                frame_HWC = read_frames(video, Seen(), name=video.name, count=1)[0]
+                picture = Image.fromarray(frame_HWC)
+                picture.thumbnail((POSTER_PX, POSTER_PX))
+                poster.parent.mkdir(exist_ok=True)
+                picture.save(poster)
+        except (UnusableVideo, FileNotFoundError):  # removed meanwhile
+            return None
+        return poster
 
     def sample(  # noqa: PLR0913 - one argument for each field of the page
         self,
@@ -105,7 +125,7 @@ class Studio:
 
     def show(self, event: gr.SelectData) -> tuple[str, Mapping[str, Any]]:
         """Video and description of a sample that was chosen in the gallery."""
-        name = Path(event.value["video"]["path"]).name
+        name = Path(event.value["image"]["path"]).stem
         for sample in self.earlier():
             if sample.path.name == name:
                 return str(sample.path), sample.description
@@ -133,7 +153,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             value=studio.gallery,
             columns=6,
             fit_columns=False,
-            height="auto",
+            height="max-content",
             allow_preview=False,
             interactive=False,
             buttons=[],
@@ -157,7 +177,7 @@ def _fields(sampler: Sampler) -> list[Any]:
     """The settings, in the order of `Studio.sample`'s arguments."""
     prompt = gr.Textbox(label="Prompt", lines=3, autofocus=True)
     negative = gr.Textbox(label="Negative prompt", lines=1)
-    later = [(LABELS.get(stage, stage), stage) for stage in sampler.stages if stage != "base"]
+    later = [(gives, stage) for stage, gives in sampler.stages.items() if stage != "base"]
     stages = gr.CheckboxGroup(later, label="Stages after the base", visible=bool(later))
     with gr.Row():
         seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=MAX_SEED)
@@ -192,7 +212,7 @@ def serve(studio: Studio, *, port: int | None = None) -> tuple[gr.Blocks, str]:
     """
     studio.folder.mkdir(parents=True, exist_ok=True)
     # Served from where they lie; otherwise Gradio copies every video into a cache of its own.
-    gr.set_static_paths([studio.folder])
+    gr.set_static_paths([studio.folder, studio.posters])
     page = build_page(studio).queue(max_size=16)
     _, url, _ = page.launch(
         server_name=ADDRESS,

@@ -8,10 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from curation.errors import LavieError
 from inference.cascade import ORDER, CascadeConfig, cascade
 from inference.cascade import Request as CascadeRequest
+from inference.interpolation import num_frames_of
 from inference.memory import Machine, Models
 from inference.personalised import Personalised
+from inference.super_resolution import SCALE
 from inference.video_file import write_video
 from inference.weights import Weights
 from pipelines.studio.samples import Request, Step
@@ -43,7 +48,9 @@ class CascadeSampler:
     ) -> None:
         if "base" not in weights:
             raise ValueError(f"the page needs weights of the base stage, got {sorted(weights)}")
-        self.stages: tuple[str, ...] = tuple(stage for stage in ORDER if stage in weights)
+        self.stages: dict[str, str] = {
+            stage: _gives(stage, config) for stage in ORDER if stage in weights
+        }
         self.loras = tuple(loras)
         self.label = f"{label}, {machine.dtype} on {machine.device}"
         self._files = dict(loras)
@@ -62,7 +69,10 @@ class CascadeSampler:
         if self._base is not None:
             self._personalise(self._base)
         asked = CascadeRequest(prompt=request.prompt, seed=request.seed)
-        video = cascade(asked, config, self._models, on_step=step)
+        try:
+            video = cascade(asked, config, self._models, on_step=step)
+        except torch.OutOfMemoryError as error:
+            raise LavieError(f"the GPU's memory is too small, try --low-memory: {error}") from error
         loras = {
             name: {"weight": weight, "sha256": _sha256(self._files[name])}
             for name, weight in request.loras.items()
@@ -101,6 +111,14 @@ class CascadeSampler:
             if name not in pipeline.lora_weights:
                 pipeline.load_lora_weights(self._files[name], name)
         pipeline.set_adapters(list(self._wanted), list(self._wanted.values()))
+
+
+def _gives(stage: Stage, config: CascadeConfig) -> str:
+    name = stage.replace("_", "-")
+    if stage == "interpolation":
+        return f"{name}: {num_frames_of(config.num_frames)} frames"
+    scale = SCALE if stage == "super_resolution" else 1
+    return f"{name}: {scale * config.width}x{scale * config.height}"
 
 
 def _sha256(path: Path) -> str:

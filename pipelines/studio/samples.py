@@ -67,8 +67,8 @@ class Sampler(Protocol):
 
     label: str
     """Weights and device in a few words."""
-    stages: tuple[str, ...]
-    """Stages that can be asked for, base first."""
+    stages: dict[str, str]
+    """Stages that can be asked for, base first -> what each gives, in words."""
     loras: tuple[str, ...]
     """Names of the LoRAs that can be asked for."""
 

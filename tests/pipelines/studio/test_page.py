@@ -100,7 +100,7 @@ def ask(tab: Any, prompt: str, *, steps: int = 2) -> None:
 def test_a_prompt_becomes_a_playing_video_and_stays_in_the_gallery(tab: Any, studio) -> None:
     _, folder = studio
     tab.get_by_label("Seed").fill("7")
-    tab.get_by_label("interpolation: 61 frames").check()
+    tab.get_by_label("interpolation: 9 frames").check()
     ask(tab, "a panda drinking coffee")
     tab.wait_for_function(
         "(() => { const v = document.querySelector('video[src]');"
@@ -116,10 +116,13 @@ def test_a_prompt_becomes_a_playing_video_and_stays_in_the_gallery(tab: Any, stu
 
     tab.reload()
     tab.get_by_text("a panda drinking coffee (7)").wait_for()
-    assert tab.locator("video[src]").count() == 1  # the gallery's own
+    poster = tab.locator(".grid-container img").first
+    poster.wait_for()
+    assert poster.evaluate("i => [i.naturalWidth, i.naturalHeight]") == [48, 32]
+    assert tab.locator("video[src]").count() == 0
     tab.get_by_text("a panda drinking coffee (7)").click()
     tab.get_by_text('"seed"').first.wait_for()
-    tab.wait_for_function("document.querySelectorAll('video[src]').length == 2")
+    tab.locator("video[src]").first.wait_for()
 
 
 def test_a_lora_that_does_not_fit_is_said_and_markup_is_only_text(tab: Any, studio) -> None:

@@ -35,6 +35,14 @@ def test_all_stages_give_more_frames_and_four_times_the_size(tiny_sampler, tmp_p
     assert [stage for stage, done, total in steps if done == total] == list(request.stages)
 
 
+def test_the_stages_say_what_they_give(tiny_sampler) -> None:
+    assert tiny_sampler().stages == {
+        "base": "base: 48x32",
+        "interpolation": "interpolation: 9 frames",
+        "super_resolution": "super-resolution: 192x128",
+    }
+
+
 def test_loras_come_and_go_between_samples(tiny_sampler, lora_folder: Path, tmp_path: Path) -> None:
     sampler = tiny_sampler(("base",))
     plain = Request(prompt="a cat", num_steps=2)

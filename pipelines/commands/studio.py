@@ -1,0 +1,85 @@
+"""studio: a page on this machine to try the cascade."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from curation.errors import LavieError
+
+if TYPE_CHECKING:
+    from pipelines.studio.page import Studio as Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Studio:
+    """Open a page on this machine to try prompts: stages, seed, steps, LoRAs, earlier samples."""
+
+    weights: str = "released"
+    """"released" (fetched by `lavie weights`), a folder of exported models, or "tiny": untrained
+    networks that make noise in seconds."""
+    stages: str = "base,interpolation,super-resolution"
+    """Stages that can be asked for, with commas; their weights must be here."""
+    out: Path = Path("samples")
+    """Folder of the samples; those that are there already are shown."""
+    loras: Path | None = None
+    """Folder of LoRAs for the base network: .safetensors files, or folders as diffusers saves them."""
+    port: int | None = None
+    """Where to listen on 127.0.0.1; by default the first free one from 7860 on."""
+    height: int = 320
+    """Of the frames before super-resolution, in pixels, a multiple of 8."""
+    width: int = 512
+    """Likewise."""
+    num_frames: int = 16
+    """Of the base video."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1; auto takes CUDA where there is one."""
+    dtype: str = "auto"
+    """fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
+    low_memory: bool = False
+    """Less than half the memory, slower."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a port that cannot be listened on."""
+        if self.port is not None and not 1 <= self.port <= 65_535:
+            raise ValueError(f"--port must be 1 to 65535, got {self.port}")
+
+    def run(self) -> int:
+        """Serve the page until it is interrupted."""
+        if importlib.util.find_spec("gradio") is None:
+            raise LavieError("the page needs Gradio: pip install 'lavie[studio]'")
+        from pipelines.studio.page import serve
+
+        try:
+            page, url = serve(self._page(), port=self.port)
+        except (ValueError, OSError) as error:
+            raise LavieError(str(error)) from error
+        Console().print(f"{url}  (end with Ctrl-C)", soft_wrap=True, highlight=False)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
+        return 0
+
+    def _page(self) -> Page:
+        from inference.cascade import CascadeConfig
+        from pipelines.commands.sampling import stage_names, stage_weights
+        from pipelines.sample import Place
+        from pipelines.studio.page import Studio as Page
+        from pipelines.studio.sampler import CascadeSampler, lora_files
+
+        stages = stage_names(self.stages)
+        place = Place(device=self.device, dtype=self.dtype, low_memory=self.low_memory)
+        sampler = CascadeSampler(
+            stage_weights(self.weights, stages),
+            place.machine(),
+            config=CascadeConfig(height=self.height, width=self.width, num_frames=self.num_frames),
+            loras={} if self.loras is None else lora_files(self.loras),
+            label=f"weights: {self.weights}",
+        )
+        return Page(sampler, self.out)
