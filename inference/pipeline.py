@@ -94,6 +94,10 @@ class VideoPipeline(DiffusionPipeline):
     """What dropped captions were replaced by in training."""
     rounds: ClassVar[bool] = True
     """Whether bytes are rounded to the nearest value or, as super-resolution's, cut off."""
+    frames_at_once: ClassVar[int] = 4
+    """Frames that go through the autoencoder together, unless it is sliced."""
+    guides_in_one_call: ClassVar[bool] = True
+    """Whether both prompts of guidance go through the network together, by default."""
     keeps_vae_fp32: ClassVar[bool] = False
     """Whether a cast leaves the autoencoder in fp32."""
 
@@ -132,8 +136,8 @@ class VideoPipeline(DiffusionPipeline):
         self.register_to_config(objective=objective.to_json())
         self.origin = ""
         self.interrupt = False
-        self._frames_at_once = 4
-        self._guidance_in_one_call = True
+        self._frames_at_once = self.frames_at_once
+        self._guidance_in_one_call = self.guides_in_one_call
 
     def _check_network(self, unet: UNet) -> None:
         """Raise ValueError for a network that this pipeline cannot use."""
@@ -253,12 +257,12 @@ class VideoPipeline(DiffusionPipeline):
         return torch.float32 if dtype == torch.bfloat16 else dtype
 
     def enable_vae_slicing(self) -> None:
-        """Put one frame at a time through the autoencoder, not four."""
+        """Put one frame at a time through the autoencoder."""
         self._frames_at_once = 1
 
     def disable_vae_slicing(self) -> None:
-        """Put four frames at a time through the autoencoder."""
-        self._frames_at_once = 4
+        """Put as many frames at a time through the autoencoder as is the stage's default."""
+        self._frames_at_once = self.frames_at_once
 
     def enable_vae_tiling(self) -> None:
         """Put every frame through the autoencoder in tiles that overlap by a quarter."""

@@ -56,6 +56,10 @@ class SuperResolutionPipeline(VideoPipeline):
     stage: ClassVar[Stage] = "super_resolution"
     default_negative: ClassVar[str] = "blur, worst quality"
     rounds: ClassVar[bool] = False
+    # For 24 GB: four whole frames decoded in fp32 take 32 GiB, both prompts in one call 23 GiB; at
+    # this size neither gains speed (`python -m benchmarks.sample_memory`).
+    frames_at_once: ClassVar[int] = 1
+    guides_in_one_call: ClassVar[bool] = False
     keeps_vae_fp32: ClassVar[bool] = True
 
     @torch.no_grad()
