@@ -11,6 +11,7 @@ ensure_torchvision()
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config  # noqa: E402
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin  # noqa: E402
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint  # noqa: E402
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin  # noqa: E402
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "SchedulerMixin",
     "StableDiffusionLoraLoaderMixin",
     "TextualInversionLoaderMixin",
+    "convert_ldm_unet_checkpoint",
     "convert_state_dict",
     "delete_adapter_layers",
     "randn_tensor",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.library import TextualInversionLoaderMixin
+from inference.library import TextualInversionLoaderMixin, convert_ldm_unet_checkpoint
 from inference.lora import (
     TEXT,
     UNET,
@@ -37,6 +37,9 @@ from training.models.text_encoder import TextEncoder
 from training.models.unet import UNet
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+# Where single files in Stable Diffusion's original naming keep their two networks.
+ORIGINAL_UNET = "model.diffusion_model."
+ORIGINAL_TEXT = "cond_stage_model.transformer."
 
 
 def load_spatial_weights(net: UNet, image_network: Path) -> None:
@@ -44,8 +47,9 @@ def load_spatial_weights(net: UNet, image_network: Path) -> None:
 
     Args:
         net: The network, changed in place; number format and place stay its own.
-        image_network: A UNet of Stable Diffusion 1's size in diffusers' naming: its folder, its file, or
-            the folder of a whole pipeline with ``unet/`` in it.
+        image_network: A UNet of Stable Diffusion 1's size: its folder or file in diffusers' naming, the
+            folder of a whole pipeline with ``unet/`` in it, or a single file of a whole model in the
+            original naming.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -55,7 +59,10 @@ def load_spatial_weights(net: UNet, image_network: Path) -> None:
     folder = image_network / "unet" if (image_network / "unet").is_dir() else image_network
     file = folder / WEIGHTS if folder.is_dir() else folder
     image = read_tensors(file)
-    _check_settings(net, file.with_name("config.json"))
+    if any(key.startswith(ORIGINAL_UNET) for key in image):
+        image = _in_diffusers_naming(image, net)
+    else:
+        _check_settings(net, file.with_name("config.json"))
     held = net.state_dict()
     if any(".base_layer." in key for key in held):
         raise ValueError("unload the LoRAs before image weights are replaced")
@@ -69,6 +76,14 @@ def load_spatial_weights(net: UNet, image_network: Path) -> None:
             held[key].copy_(value)
 
 
+def _in_diffusers_naming(whole: Mapping[str, Tensor], net: UNet) -> dict[str, Tensor]:
+    """The UNet of a whole model in the original naming, under diffusers' names."""
+    unet = {key: value for key, value in whole.items() if key.startswith(ORIGINAL_UNET)}
+    settings = {"layers_per_block": net.config.layers_per_block}
+    converted: dict[str, Tensor] = convert_ldm_unet_checkpoint(unet, settings)
+    return converted
+
+
 def _check_settings(net: UNet, settings: Path) -> None:
     if not settings.is_file():
         return
@@ -80,6 +95,21 @@ def _check_settings(net: UNet, settings: Path) -> None:
     ]
     if wrong:
         raise ValueError(f"the image network of {settings} does not fit: {'; '.join(wrong)}")
+
+
+def _load_tower(tower: Any, file: Path) -> None:
+    """Fill a text tower from a single file of a whole model in the original naming."""
+    drop = ORIGINAL_TEXT if hasattr(tower, "text_model") else f"{ORIGINAL_TEXT}text_model."
+    state = {
+        key.removeprefix(drop): value
+        for key, value in read_tensors(file).items()
+        if key.startswith(ORIGINAL_TEXT) and not key.endswith(".position_ids")  # a constant
+    }
+    held = tower.state_dict()
+    check_keys(held, state, f"the text encoder of {file}")
+    with torch.no_grad():
+        for key, value in state.items():
+            held[key].copy_(value)
 
 
 def read_textual_inversion(path: Path) -> tuple[str | None, Tensor]:
@@ -224,19 +254,23 @@ class Personalised(TextualInversionLoaderMixin):
         load_spatial_weights(self.unet, Path(image_network))
         self.origin = f"{getattr(self, 'origin', '')}; image layers of {Path(image_network).name}"
 
-    def load_text_encoder(self, folder: str | Path) -> None:
-        """Take the text tower and tokenizer of an image model, such as a DreamBooth model that trained it.
+    def load_text_encoder(self, model: str | Path) -> None:
+        """Take the text tower of an image model, such as a DreamBooth model that trained it.
 
         Args:
-            folder: With ``text_encoder/`` and ``tokenizer/``.
+            model: Folder with ``text_encoder/`` and ``tokenizer/``, which takes the tokenizer too; or a
+                single file of a whole model in the original naming.
 
         Raises:
-            FileNotFoundError: The folder lacks one.
-            ValueError: Its states have another width, or LoRAs are loaded.
+            FileNotFoundError: There is no such file, or the folder lacks something.
+            ValueError: It is another text tower, or LoRAs are loaded; nothing was changed.
         """
         if self._loras:
             raise ValueError("unload the LoRAs before the text encoder is replaced")
-        loaded = TextEncoder.load(Path(folder))
+        if not Path(model).is_dir():
+            _load_tower(self.text_encoder, Path(model))
+            return
+        loaded = TextEncoder.load(Path(model))
         width = int(self.text_encoder.config.hidden_size)
         if loaded.width != width:
             raise ValueError(f"the text encoder must be {width} wide, got {loaded.width}")

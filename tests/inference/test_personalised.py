@@ -83,6 +83,79 @@ def test_temporal_layers_stay_and_all_others_change(untouched, image_unet, tmp_p
         assert torch.equal(value, expected), key
 
 
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+
+
+def original_name(key: str, layers: int) -> str:
+    """The name of a diffusers key in CompVis' UNet: its lists count resnets and samplers in a row."""
+    for ours, theirs in ENDS.items():
+        if key.startswith(f"{ours}."):
+            return key.replace(ours, theirs, 1)
+    part, *rest = key.split(".")
+    if part == "mid_block":
+        kind, index, tail = rest[0], int(rest[1]), rest[2:]
+        stem = f"middle_block.{2 * index if kind == 'resnets' else 1}"
+    else:
+        block, kind, index, tail = int(rest[0]), rest[1], int(rest[2]), rest[3:]
+        list_name = "input_blocks" if part == "down_blocks" else "output_blocks"
+        first = block * (layers + 1) + (part == "down_blocks")
+        if kind == "downsamplers":
+            return ".".join([list_name, str(first + layers), "0.op", *tail[1:]])
+        if kind == "upsamplers":  # after the attention, where the level has one: all but the first
+            return ".".join([list_name, str(first + layers), str(2 if block else 1), *tail])
+        stem = f"{list_name}.{first + index}.{0 if kind == 'resnets' else 1}"
+    if kind == "resnets":
+        tail = [RESNET[tail[0]], *tail[1:]]
+    return ".".join([stem, *tail])
+
+
+@pytest.fixture
+def single_file(untouched, image_unet, tmp_path: Path) -> Path:
+    """A whole model in one file under the original names, autoencoder and constants included."""
+    layers = image_unet.config.layers_per_block
+    state = {
+        f"model.diffusion_model.{original_name(key, layers)}": value
+        for key, value in image_unet.state_dict().items()
+    }
+    for key, value in untouched.text_encoder.state_dict().items():
+        state[f"cond_stage_model.transformer.text_model.{key}"] = 1.5 * value
+    state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)
+    state["first_stage_model.quant_conv.bias"] = torch.zeros(8)
+    state["betas"] = torch.zeros(1000)
+    save_file(state, tmp_path / "photoreal.safetensors")
+    return tmp_path / "photoreal.safetensors"
+
+
+def test_a_single_file_in_the_original_naming_is_the_same_network(
+    pipeline, image_unet, single_file: Path
+) -> None:
+    pipeline.load_spatial_weights(single_file)
+    state = pipeline.unet.state_dict()
+    for key, value in image_unet.state_dict().items():
+        assert torch.equal(state[key], value), key
+
+
+def test_a_single_files_text_encoder_takes_the_others_place(pipeline, single_file: Path) -> None:
+    before = {key: value.clone() for key, value in pipeline.text_encoder.state_dict().items()}
+    pipeline.load_text_encoder(single_file)
+    for key, value in pipeline.text_encoder.state_dict().items():
+        assert torch.equal(value, 1.5 * before[key]), key
+
+
 def test_an_image_network_of_another_size_changes_nothing(
     pipeline, image_unet, tmp_path: Path
 ) -> None:
