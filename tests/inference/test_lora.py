@@ -318,3 +318,31 @@ def test_what_training_saves_samples_as_it_was_trained(pipeline, untouched, tmp_
     save_adapters(adapter_tensors(trained.unet), tmp_path, config, trained.objective)
     pipeline.load_lora_weights(tmp_path)
     close(sample(pipeline), sample(trained))
+
+
+def test_a_lora_of_stable_diffusion_fits_the_released_base_network() -> None:
+    # The 128 attention projections that diffusers' LoRA scripts train: 16 transformers, attn1 and
+    # attn2, four projections; widths 320, 640, 1280, text 768.
+    from inference.lora import LoraModule, check_lora
+    from training.models.config import UNetConfig
+    from training.models.unet import UNet
+
+    with torch.device("meta"):
+        net = UNet(UNetConfig.base())
+        places = [
+            (f"{part}_blocks.{level}.attentions.{i}", width)
+            for part, levels, count in (("down", (0, 1, 2), 2), ("up", (3, 2, 1), 3))
+            for level, width in zip(levels, (320, 640, 1280), strict=True)
+            for i in range(count)
+        ]
+        modules = {}
+        for place, width in [*places, ("mid_block.attentions.0", 1280)]:
+            for attention in ("attn1", "attn2"):
+                for name in ("to_q", "to_k", "to_v", "to_out.0"):
+                    reads_text = attention == "attn2" and name in ("to_k", "to_v")
+                    modules[f"{place}.transformer_blocks.0.{attention}.{name}"] = LoraModule(
+                        down=torch.empty(4, 768 if reads_text else width),
+                        up=torch.empty(width, 4),
+                    )
+    assert len(modules) == 128
+    check_lora(net, modules, "a LoRA of Stable Diffusion")
