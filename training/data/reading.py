@@ -6,7 +6,8 @@ Shape letters: T frames, C = 3 channels RGB, H W pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,53 @@ if TYPE_CHECKING:
     from av import Packet, VideoCodecContext, VideoFrame, VideoStream
 
 UNDECODABLE, ENDS_EARLY = "undecodable", "truncated"
+STILL_S = 1.0
+"""How far behind a keyframe a single frame may lie. Uniform over the clip, four images cost twice as
+much as 16 frames of video: a keyframe may be ten seconds back, and all frames between are decoded."""
+SKIPPING_CODECS = ("h264", "hevc")
+"""Whose decoders take `skip_frame` packet by packet; dav1d reads it once, when it is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When the frames of a film are shown, known before one is decoded."""
+
+    shown: NDArray[np.int64]
+    """Timestamps of all frames, rising."""
+    keyframes: NDArray[np.int64]
+    """Those of the frames that need no other, rising."""
+    time_base_s: float
+    """Of the timestamps."""
+
+    def nearest(self, times_s: Sequence[float]) -> list[int]:
+        """Timestamp of the frame nearest to each time; of two equally near ones the earlier.
+
+        Args:
+            times_s: from the first frame, rising.
+
+        Raises:
+            BadSource: if the film ends before the last time by more than a frame.
+        """
+        at_s = (self.shown - self.shown[0]) * self.time_base_s
+        frame_s = at_s[-1] / max(1, len(at_s) - 1)
+        if times_s[-1] > at_s[-1] + frame_s:
+            raise BadSource(
+                ENDS_EARLY, f"last frame at {at_s[-1]:.3f} s, {times_s[-1]:.3f} s wanted"
+            )
+        times = np.asarray(times_s, np.float64)
+        after = np.searchsorted(at_s, times)
+        before = np.maximum(after - 1, 0)
+        after = np.minimum(after, len(at_s) - 1)
+        place = np.where(times - at_s[before] <= at_s[after] - times, before, after)
+        return [int(pts) for pts in self.shown[place]]
+
+    def still(self, draw: np.random.Generator) -> int:
+        """Timestamp of a random frame at most `STILL_S` behind a random keyframe."""
+        of_keyframe, of_frame = draw.random(2)
+        begin = self.keyframes[int(of_keyframe * len(self.keyframes))]
+        end = begin + STILL_S / self.time_base_s
+        near = self.shown[(self.shown >= begin) & (self.shown <= end)]
+        return int(near[int(of_frame * len(near))])
 
 
 def read_frames(data: bytes, times_s: Sequence[float], shown: View) -> Tensor:
@@ -34,16 +82,21 @@ def read_frames(data: bytes, times_s: Sequence[float], shown: View) -> Tensor:
     Raises:
         BadSource: if it cannot be decoded, or ends before the last time.
     """
-    import av
+    return _read(data, lambda timeline: timeline.nearest(times_s), shown)
 
-    out_TCHW = np.empty((len(times_s), 3, *shown.size_px), np.uint8)
-    convert = converter()
-    try:
-        for number, frame in _nearest(data, times_s):
-            out_TCHW[number] = pixels(frame, shown, number, convert).transpose(2, 0, 1)
-    except av.FFmpegError as error:
-        raise BadSource(UNDECODABLE, str(error)) from error
-    return torch.from_numpy(out_TCHW)
+
+def read_still(data: bytes, draw: np.random.Generator, shown: View) -> Tensor:
+    """A random frame of a clip, uint8 ``[1, C, H, W]``: one near a keyframe, see `STILL_S`.
+
+    Args:
+        data: an MP4 file.
+        draw: chooses the frame.
+        shown: where the pixels lie.
+
+    Raises:
+        BadSource: if it cannot be decoded.
+    """
+    return _read(data, lambda timeline: [timeline.still(draw)], shown)
 
 
 def read_image(data: bytes, shown: View) -> Tensor:
@@ -72,11 +125,27 @@ def read_image(data: bytes, shown: View) -> Tensor:
     return torch.from_numpy(out_TCHW)
 
 
-def _nearest(data: bytes, times_s: Sequence[float]) -> Iterator[tuple[int, VideoFrame]]:
-    """(number of the time, frame nearest to it), in order.
+def _read(data: bytes, choose: Callable[[Timeline], list[int]], shown: View) -> Tensor:
+    """Frames of chosen timestamps, uint8 ``[T, C, H, W]``."""
+    import av
+
+    frames: list[NDArray[np.uint8]] = []
+    convert = converter()
+    try:
+        for number, frame in _chosen(data, choose):
+            frames.append(pixels(frame, shown, number, convert))
+    except av.FFmpegError as error:
+        raise BadSource(UNDECODABLE, str(error)) from error
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def _chosen(
+    data: bytes, choose: Callable[[Timeline], list[int]]
+) -> Iterator[tuple[int, VideoFrame]]:
+    """(number of the timestamp, its frame), in order.
 
     The file is walked without decoding first, which costs a hundredth of decoding: then it is known
-    which timestamps are wanted and at which keyframe to begin.
+    which frames there are and at which keyframe to begin.
     """
     import av
 
@@ -86,15 +155,10 @@ def _nearest(data: bytes, times_s: Sequence[float]) -> Iterator[tuple[int, Video
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         packets = [packet for packet in container.demux(stream) if packet.pts is not None]
-        # an edit list may begin behind the first keyframe: what lies before it is decoded, not shown
-        shown = np.array(sorted(_pts(each) for each in packets if not each.is_discard), np.int64)
-        if not shown.size or stream.time_base is None:
-            raise BadSource(UNDECODABLE, "no frames")
-        wanted = nearest_pts(shown, float(stream.time_base), times_s)
-        begin = _begin(packets, wanted[0])
-        due = list(wanted)
+        due = choose(_timeline(packets, stream))
+        begin = _begin(packets, due[0])
         number = 0
-        for frame in _decoded(stream.codec_context, packets[begin:], set(wanted)):
+        for frame in _decoded(stream.codec_context, packets[begin:], set(due)):
             while number < len(due) and frame.pts == due[number]:
                 yield number, frame
                 number += 1
@@ -103,29 +167,18 @@ def _nearest(data: bytes, times_s: Sequence[float]) -> Iterator[tuple[int, Video
         raise BadSource(ENDS_EARLY, f"{number} of {len(due)} frames could be decoded")
 
 
-def nearest_pts(
-    shown: NDArray[np.int64], time_base_s: float, times_s: Sequence[float]
-) -> list[int]:
-    """Timestamp of the frame nearest to each time; of two equally near ones the earlier.
-
-    Args:
-        shown: timestamps of all frames, rising.
-        time_base_s: of the timestamps.
-        times_s: from the first frame.
-
-    Raises:
-        BadSource: if the file ends before the last time by more than a frame.
-    """
-    at_s = (shown - shown[0]) * time_base_s
-    frame_s = at_s[-1] / max(1, len(shown) - 1)
-    if times_s[-1] > at_s[-1] + frame_s:
-        raise BadSource(ENDS_EARLY, f"last frame at {at_s[-1]:.3f} s, {times_s[-1]:.3f} s wanted")
-    times = np.asarray(times_s, np.float64)
-    after = np.clip(np.searchsorted(at_s, times), 1, max(1, len(shown) - 1))
-    before = after - 1
-    after = np.minimum(after, len(shown) - 1)
-    place = np.where(times - at_s[before] <= at_s[after] - times, before, after)
-    return [int(pts) for pts in shown[place]]
+def _timeline(packets: Sequence[Packet[VideoStream]], stream: VideoStream) -> Timeline:
+    # an edit list may begin behind the first keyframe: what lies before it is decoded, not shown
+    there = [packet for packet in packets if not packet.is_discard]
+    if not there or stream.time_base is None:
+        raise BadSource(UNDECODABLE, "no frames")
+    shown = np.array(sorted(map(_pts, there)), np.int64)
+    keyframes = sorted(_pts(packet) for packet in there if packet.is_keyframe)
+    return Timeline(
+        shown=shown,
+        keyframes=np.array(keyframes or [shown[0]], np.int64),
+        time_base_s=float(stream.time_base),
+    )
 
 
 def _pts(packet: Packet[VideoStream]) -> int:
@@ -147,8 +200,9 @@ def _decoded(
     A frame that is not wanted is skipped by the decoder if no other frame is made from it
     (nal_ref_idc 0 in H.264): its packet is looked at, not decoded.
     """
+    skips = context.name in SKIPPING_CODECS
     for packet in packets:
-        context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        context.skip_frame = "NONREF" if skips and packet.pts not in wanted else "DEFAULT"
         yield from _sound(context.decode(packet))
     context.skip_frame = "DEFAULT"
     yield from _sound(context.decode(None))

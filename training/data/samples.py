@@ -22,7 +22,7 @@ from training.data.batch import Batch, Draw, Kind, Sample, stack
 from training.data.catalog import Pool
 from training.data.picture import View, moving_view, view
 from training.data.plan import Planned
-from training.data.reading import read_frames, read_image
+from training.data.reading import read_frames, read_image, read_still
 from training.data.streams import generator
 
 MAX_UNREADABLE = 20
@@ -108,13 +108,12 @@ class ShardReader:
         return medium(read_frames(data, times_s, self._view(row, size_px, at)))
 
     def image(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
-        """A random frame of a clip, or an image."""
+        """A random frame of a clip (see `read_still`), or an image."""
         data, medium = self._sample(row)
         shown = self._view(row, size_px, at)
         if kind == "image":
             return medium(read_image(data, shown))
-        last_s = (row["num_frames"] - 1) / row["fps"]
-        return medium(read_frames(data, [at.draw("start").random() * last_s], shown))
+        return medium(read_still(data, at.draw("start"), shown))
 
     def dropped_text(self) -> Tensor | None:
         """None: words are encoded by the trainer."""

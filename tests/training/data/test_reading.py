@@ -6,7 +6,8 @@ import pytest
 
 from curation.errors import BadSource
 from training.data.picture import converter, pixels, view
-from training.data.reading import nearest_pts, read_frames, read_image
+from training.data.reading import STILL_S, Timeline, read_frames, read_image, read_still
+from training.data.streams import generator
 
 SIZE = (72, 128)
 WHOLE = view(*SIZE, SIZE, fit="cover", draw=None)
@@ -15,6 +16,8 @@ CODERS = {
     "no-b-frames": {"preset": "veryfast", "bf": "0"},
     "open-gop": {"preset": "medium", "x264-params": "open-gop=1:keyint=12"},
     "one-keyframe": {"preset": "veryfast", "g": "1000"},
+    "mpeg4": {"codec": "mpeg4", "bf": "2", "qscale": "3"},
+    "hevc": {"codec": "libx265", "preset": "ultrafast", "x265-params": "log-level=none:pools=none"},
 }
 
 
@@ -31,7 +34,9 @@ def decoded(data: bytes) -> list[tuple[float, np.ndarray]]:
 def film(request, tmp_path_factory, make_video) -> bytes:
     path = tmp_path_factory.mktemp("film") / "film.mp4"
     options = {"threads": "1", **request.param}
-    make_video(path, [("red", 48, 3), ("teal", 24, 7)], size=SIZE[::-1], options=options)
+    codec = options.pop("codec", "libx264")
+    scenes = [("red", 48, 3), ("teal", 24, 7)]
+    make_video(path, scenes, size=SIZE[::-1], codec=codec, options=options)
     return path.read_bytes()
 
 
@@ -55,8 +60,23 @@ def test_frames_of_a_variable_rate_are_the_nearest_in_time(tmp_path, encode_vide
 
 
 def test_of_two_equally_near_frames_the_earlier_is_taken():
-    assert nearest_pts(np.array([10, 20, 30]), 0.125, [0.625, 1.25, 2.5]) == [10, 20, 30]
-    assert nearest_pts(np.array([7]), 1.0, [0.0, 0.0]) == [7, 7]
+    film = Timeline(shown=np.array([10, 20, 30]), keyframes=np.array([10]), time_base_s=0.125)
+    assert film.nearest([0.625, 1.25, 1.875, 2.5]) == [10, 20, 20, 30]
+    one = Timeline(shown=np.array([7]), keyframes=np.array([7]), time_base_s=1.0)
+    assert one.nearest([0.0, 0.0]) == [7, 7]
+
+
+def test_stills_lie_close_behind_keyframes_and_vary(film):
+    everything = [frame.tobytes() for _, frame in decoded(film)]
+    with av.open(io.BytesIO(film), format="mp4") as container:
+        keyframes = [p.pts * p.time_base for p in container.demux(video=0) if p.is_keyframe]
+    found = set()
+    for number in range(60):
+        (still,) = read_still(film, generator(0, "start", number), WHOLE).permute(0, 2, 3, 1)
+        found.add(everything.index(still.numpy().tobytes()))
+    assert len(found) > 15
+    for frame in found:
+        assert min(frame / 24 - key for key in keyframes if key <= frame / 24 + 1e-9) <= STILL_S
 
 
 def test_a_clip_that_ends_early_is_unreadable(film):
