@@ -71,7 +71,7 @@ def run_on_ray(config: TrainConfig, run: str, how: RayConfig, *, name: str = "la
     """
     start_ray(how.address)
     most = how.num_workers
-    workers = most if how.min_workers is None else (how.min_workers, most)
+    workers: Any = most if how.min_workers is None else (how.min_workers, most)
     resources: dict[str, float] = {"CPU": how.cpus_per_worker}
     if how.gpus:
         resources["GPU"] = 1

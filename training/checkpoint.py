@@ -18,6 +18,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,13 +28,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.checkpoint import (
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
-    load,
-    save,
 )
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from curation.corpus.store import Store
 from curation.errors import LavieError
@@ -128,6 +130,8 @@ class Checkpoints:
         self._stager = DefaultStager(StagingOptions(False, False, False, False))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        if self._group is None:  # which torch takes for a mistake
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         self._scratch = None if run.is_local else tempfile.TemporaryDirectory(prefix="checkpoint-")
         if run.is_local and ranks.is_first:
             for left in Path(run.path(FOLDER)).glob(f"{WRITING}*"):
@@ -202,10 +206,11 @@ class Checkpoints:
         try:
             reader = HuggingFaceStorageReader(str(folder))
             load(state, storage_reader=reader, no_dist=self._group is None)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except CheckpointException as failed:
+            causes = "; ".join(str(cause) for cause, _ in failed.failures.values())
             raise CheckpointError(
-                f"{self._run.root}/{place} does not hold the state of this run: {error}"
-            ) from error
+                f"{self._run.root}/{place} does not hold the state of this run: {causes}"
+            ) from failed
 
     def _fetch(self, place: str, step: int) -> Path:
         assert self._scratch is not None, "remote runs have a scratch folder"

@@ -251,7 +251,7 @@ class LoraConfig:
 
     rank: int = 0
     """Of the two factors; 0 for no adapters. The paper gives none; 16 is usual."""
-    alpha: float = 16.0
+    alpha: int = 16
     """The adapter's output is multiplied by alpha / rank."""
 
     def __post_init__(self) -> None:

@@ -53,7 +53,9 @@ class ExponentialAverage:
         step = ((1 - decay) * taken).float()
         shadows = [_local(shadow) for shadow in self.shadow.values()]
         weights = [_local(parameter.detach()) for parameter in self._followed.values()]
-        torch._foreach_lerp_(shadows, weights, step)
+        differences = torch._foreach_sub(weights, shadows)
+        torch._foreach_mul_(differences, step)  # a tensor: the host need not know its value
+        torch._foreach_add_(shadows, differences)
         self.num_updates += torch.as_tensor(taken).to(self.num_updates)
 
     @torch.no_grad()

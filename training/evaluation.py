@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from training.data.batch import Batch
 from training.distributed import Ranks
 from training.losses import frame_errors, target
 from training.models import UNet
-from training.stages import Companions, Stage
+from training.stages import Companions, Stage, encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class HeldOut:
     """Feeds the network."""
     companions: Companions
     """Frozen models."""
+    _known: dict[int, Batch] = field(default_factory=dict, init=False, repr=False)
 
     @torch.no_grad()
     def losses(self, net: UNet, ranks: Ranks, *, every_rank_all: bool) -> dict[str, float]:
@@ -49,12 +50,19 @@ class HeldOut:
             sums[name] = torch.zeros(2, dtype=torch.float64, device=ranks.device)
         for index, batch in enumerate(self.batches):
             if every_rank_all or index % ranks.world_size == ranks.rank:
-                on_device = batch.to(ranks.device)
+                on_device = self._encoded(index, batch, ranks)
                 for timestep in self.timesteps:
                     sums[_name(batch)] += self._sum(net, on_device, timestep)
         net.train()
         means = {name: ranks.mean(total).tolist() for name, total in sums.items()}
         return _means(means.items())
+
+    def _encoded(self, index: int, batch: Batch, ranks: Ranks) -> Batch:
+        """The batch on the device; its moments and text states are computed once a run."""
+        if index not in self._known:
+            on_device = encoded(batch.to(ranks.device), self.companions)
+            self._known[index] = on_device.to("cpu")
+        return self._known[index].to(ranks.device)
 
     def _sum(self, net: UNet, batch: Batch, timestep: int) -> Tensor:
         times = torch.full_like(batch.draws["timestep"], timestep)

@@ -245,9 +245,9 @@ class Clock:
         rates = {
             "speed/samples_per_s": self.samples / elapsed_s,
             "speed/data_wait_share": self.waited_s / elapsed_s,
-            "speed/tflops_per_rank": self.flop / elapsed_s / 1e12,
         }
         if ranks.device.type == "cuda":
+            rates["speed/tflops_per_rank"] = self.flop / elapsed_s / 1e12
             name = torch.cuda.get_device_name(ranks.device)
             peak = next((p for part, p in PEAK_TFLOPS_BF16.items() if part in name), None)
             rates["memory/peak_gib"] = torch.cuda.max_memory_allocated(ranks.device) / 2**30

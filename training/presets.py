@@ -5,6 +5,7 @@ Where the paper gives no value, the docstrings say whose value stands in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -90,4 +91,4 @@ def tiny(stage: Stage) -> TrainConfig:
     )
 
 
-PRESETS = {"paper": paper, "tiny": tiny}
+PRESETS: dict[PresetName, Callable[[Stage], TrainConfig]] = {"paper": paper, "tiny": tiny}

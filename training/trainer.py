@@ -73,13 +73,23 @@ class Trainer:
         run: Its folder or object-store prefix; what is there is gone on with.
         ranks: The processes.
         hooks: What the surroundings want.
+        up_to: Load the newest checkpoint that is not later than this step, to look back; nothing
+            is written then.
 
     Raises:
         LavieError: The run cannot begin: data, weights or an earlier checkpoint do not fit.
         ValueError: Settings contradict each other.
     """
 
-    def __init__(self, config: TrainConfig, run: str, ranks: Ranks, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: str,
+        ranks: Ranks,
+        hooks: Hooks,
+        *,
+        up_to: int | None = None,
+    ) -> None:
         self.config, self.ranks, self.hooks = config, ranks, hooks
         self.run = Store(run)
         folder, self._scratch = local_folder(self.run.path() if self.run.is_local else None)
@@ -95,17 +105,17 @@ class Trainer:
             config.watch.spike_factor, config.watch.max_nonfinite_steps, self.data.clip_ids
         )
         self.checkpoints = Checkpoints(self.run, config.save, ranks)
-        self.step = self._resume()
+        self.step = self._resume(up_to)
         self._phase: int | None = None
         self._held_out: HeldOut | None = None
         self.held_out_losses: dict[str, float] = {}
         self._scored_at = -1
         self.journal = Journal(
-            folder if ranks.is_first else None,
+            folder if ranks.is_first and up_to is None else None,
             from_step=self.step,
             wandb_project=config.watch.wandb_project,
         )
-        if ranks.is_first:
+        if ranks.is_first and up_to is None:
             text = json.dumps(asdict(config), indent=1, sort_keys=True)
             self.run.write("config.json", (text + "\n").encode())
 
@@ -156,8 +166,8 @@ class Trainer:
         state = state_of(self.net, self.optimizer, self.average.state_dict())
         return state | {"progress": {"bad_steps": self._bad_steps}}
 
-    def _resume(self) -> int:
-        marker = self.checkpoints.latest()
+    def _resume(self, up_to: int | None) -> int:
+        marker = self.checkpoints.latest(at_most=up_to)
         if marker is None:
             return 0
         check_unchanged(marker, self.made_of)
@@ -193,13 +203,14 @@ class Trainer:
             if not stopped:
                 export(self)
         finally:
-            self._close(batches)
+            close = getattr(batches, "close", None)
+            if close is not None:
+                close()  # reading processes
+            self.close()
         return Outcome(self.step, stopped, self.held_out_losses)
 
-    def _close(self, batches: Iterator[Batch]) -> None:
-        close = getattr(batches, "close", None)
-        if close is not None:
-            close()
+    def close(self) -> None:
+        """Finish writing, and let go of threads and scratch folders."""
         self.checkpoints.close()
         self.journal.close()
         if self._scratch is not None:
@@ -263,7 +274,10 @@ class Trainer:
         weight_B = None if gamma is None else min_snr_weight(objective, feed.timestep_B, gamma)
         errors = frame_errors(predicted, wanted, weight_B, batch.num_video_frames)
         sums.add_errors(errors, feed.timestep_B)
-        clock.flop += self._flops.of(feed)
+        if (
+            self.ranks.device.type == "cuda"
+        ):  # counting costs seconds, which a CPU's user would feel
+            clock.flop += self._flops.of(feed)
         return joint_loss(errors, config.loss, image_weight(config))
 
     def _forward(self, feed: Feed) -> Tensor:

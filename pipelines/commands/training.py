@@ -16,7 +16,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from curation.errors import LavieError
 from curation.weights import cache_dir
 from pipelines.train import RayConfig, run_here, run_on_ray
-from training.config import Source, TrainConfig
+from training.config import ModelConfig, Source, TrainConfig
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
 from training.presets import PresetName
 
@@ -100,7 +100,7 @@ class Train:
             last = replace(config.phases[-1], steps=self.steps)
             config = replace(config, phases=(*config.phases[:-1], last))
         if not config.model.start:
-            config = replace(config, model=replace(config.model, **released_start(config)))
+            config = replace(config, model=released_start(config))
         return config
 
     def _sources(self) -> tuple[Source, ...]:
@@ -118,7 +118,7 @@ class Train:
         )
 
 
-def released_start(config: TrainConfig) -> dict[str, str]:
+def released_start(config: TrainConfig) -> ModelConfig:
     """What the paper's preset starts from, in the folder of fetched weights.
 
     Base grows from Stable Diffusion 1.4, super-resolution from the x4 upscaler, interpolation from
@@ -133,7 +133,7 @@ def released_start(config: TrainConfig) -> dict[str, str]:
             f"{config.stage} starts from {path}, which is not there; `lavie weights fetch {group}` "
             f"brings it, --model.start names another"
         )
-    return {"start": str(path), "companions": str(cache_dir() / companions)}
+    return replace(config.model, start=str(path), companions=str(cache_dir() / companions))
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -5,6 +5,7 @@ named by seed, step and position, and turns a batch into the network's arguments
 (`feed`). `stage_of` picks the stage of a run.
 """
 
+from training.stages.feed import encoded
 from training.stages.stage import Companions, Feed, Stage, stage_of
 
-__all__ = ["Companions", "Feed", "Stage", "stage_of"]
+__all__ = ["Companions", "Feed", "Stage", "encoded", "stage_of"]

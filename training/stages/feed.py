@@ -6,7 +6,7 @@ height and width, K = min(1, T) + M texts, L tokens, D text width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -103,17 +103,31 @@ def clean_latents(batch: Batch, companions: Companions, scale: float) -> Tensor:
     Returns:
         ``[B, 4, F, h, w]``, fp32.
     """
-    if batch.mean_BCFhw is not None and batch.logvar_BCFhw is not None:
-        mean, std = (
-            batch.mean_BCFhw.float(),
-            (0.5 * batch.logvar_BCFhw.float().clamp(-30, 20)).exp(),
-        )
-    else:
-        assert companions.autoencoder is not None, "pixels need the autoencoder"
-        assert batch.frames_BFCHW is not None, "a batch holds pixels or moments"
-        mean, std = companions.autoencoder.encode_moments(to_rgb(batch.frames_BFCHW))
-        mean, std = mean.float(), std.float()
+    mean, std = _posterior(batch, companions)
     return scale * (mean + std * batch.draws["posterior"])
+
+
+def _posterior(batch: Batch, companions: Companions) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents, unscaled fp32, computed or as encoded before."""
+    if batch.mean_BCFhw is not None and batch.logvar_BCFhw is not None:
+        logvar = batch.logvar_BCFhw.float().clamp(-30, 20)
+        return batch.mean_BCFhw.float(), (0.5 * logvar).exp()
+    assert companions.autoencoder is not None, "pixels need the autoencoder"
+    assert batch.frames_BFCHW is not None, "a batch holds pixels or moments"
+    mean, std = companions.autoencoder.encode_moments(to_rgb(batch.frames_BFCHW))
+    return mean.float(), std.float()
+
+
+def encoded(batch: Batch, companions: Companions) -> Batch:
+    """The same batch with moments and text states, so that feeding it again costs neither model."""
+    mean, std = _posterior(batch, companions)
+    text = text_states(batch, companions)
+    return replace(
+        batch,
+        mean_BCFhw=mean,
+        logvar_BCFhw=2 * std.log(),
+        text_BKLD=text if batch.num_images else text[:, None],
+    )
 
 
 def text_states(batch: Batch, companions: Companions) -> Tensor:

@@ -24,7 +24,9 @@ DOWNSAMPLING = {"base": 8, "interpolation": 8, "super_resolution": 4}
 class Stage(Protocol):
     """What the trainer asks of a stage."""
 
-    objective: Objective
+    @property
+    def objective(self) -> Objective:
+        """Schedule and prediction."""
 
     def draw(self, step: int, sample: Sample) -> dict[str, Tensor]:
         """Random tensors of one sample, each a function of seed, step and position."""
