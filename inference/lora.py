@@ -221,8 +221,8 @@ def inject_lora(model: nn.Module, modules: Mapping[str, LoraModule], adapter: st
     # A pointwise convolution works on tokens, as a linear layer does.
     config._register_custom_module({PointwiseConv: Linear})
     inject_adapter_in_model(config, model, adapter_name=adapter, state_dict=state)
-    unplaced = set_peft_model_state_dict(model, state, adapter_name=adapter).unexpected_keys
-    assert not unplaced  # every module was checked
+    loaded: Any = set_peft_model_state_dict(model, state, adapter_name=adapter)
+    assert not loaded.unexpected_keys  # every module was checked
 
 
 def weigh_loras(model: nn.Module, weights: Mapping[str, float]) -> None:
