@@ -59,6 +59,8 @@ class Benchmark:
     """Sampler of every stage; the release's by default."""
     compile: bool = False
     """Compile the networks (not part of the time)."""
+    reuse_features: int = 1
+    """See `inference.memory.Machine`; more timed steps tell its gain better."""
     low_memory: bool = False
     """See `inference.memory.Machine`."""
     guide_in_one_call: bool = False
@@ -114,7 +116,10 @@ def pipeline_of(benchmark: Benchmark, stage: Stage) -> VideoPipeline:
     pipeline = PIPELINES[stage].from_model(model, scheduler=benchmark.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     machine = Machine(
-        device=benchmark.device, dtype=benchmark.dtype, low_memory=benchmark.low_memory
+        device=benchmark.device,
+        dtype=benchmark.dtype,
+        low_memory=benchmark.low_memory,
+        reuse_features=benchmark.reuse_features,
     )
     machine.prepare(pipeline)
     if benchmark.guide_in_one_call:

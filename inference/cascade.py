@@ -281,7 +281,7 @@ def _description(
         "seed": request.seed,
         "stages": list(stages),
         "settings": asdict(config),
-        "numbers": {"dtype": models.machine.dtype, "device": models.machine.device},
+        "machine": asdict(models.machine),
         "weights_sha256": {stage: models.digest(stage) for stage in stages},
         "given": given
         and {

@@ -138,6 +138,11 @@ class SuperResolutionPipeline(VideoPipeline):
         tiles = tiling.tiles(*given.low_BCTHW.shape[2:])
         in_space = tiling.height is not None or tiling.width is not None
         if len(tiles) > 1 and (tiling.frame_overlap or in_space):
+            if self._reuse.interval > 1:
+                raise ValueError(
+                    f"feature reuse keeps features of every tile, {len(tiles)} here: use "
+                    f"frame_overlap 0 and whole frames, or disable_feature_reuse()"
+                )
             return self._sample_blended(given, tiles, loop)
         pieces = [self._sample_piece(given, tile.of(given.low_BCTHW), loop) for tile in tiles]
         return torch.cat(pieces, dim=2)

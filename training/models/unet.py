@@ -20,6 +20,16 @@ from training.models.rotary import RotaryEmbedding
 from training.models.temporal import ResidualWidths, TemporalModule
 
 
+class DeepFeatures:
+    """What all but the last layer computed in one call, for calls at nearby times to take over.
+
+    At neighbouring diffusion times these features differ little (DeepCache, arXiv 2312.00858).
+    """
+
+    def __init__(self) -> None:
+        self.held: Tensor | None = None
+
+
 class UNet(nn.Module):
     """LaVie's video UNet (arXiv 2309.15103, section 3): an image UNet with temporal layers.
 
@@ -53,6 +63,7 @@ class UNet(nn.Module):
             self.temporal_rotary_emb = RotaryEmbedding()
         self._recompute = False
         self._compiled: Callable[..., Tensor] | None = None
+        self._compiled_parts: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
 
     def forward(
         self,
@@ -62,6 +73,7 @@ class UNet(nn.Module):
         *,
         noise_level_B: Tensor | None = None,
         num_images: int = 0,
+        deep: DeepFeatures | None = None,
     ) -> Tensor:
         """Predict the noise, or the velocity, of every frame.
 
@@ -75,6 +87,8 @@ class UNet(nn.Module):
             noise_level_B: Noise level of the low-resolution frames, integers 0 to
                 ``config.max_noise_level``; for the super-resolution network only.
             num_images: M, how many of the frames are single images. Temporal layers pass them by.
+            deep: Where to leave the deep features, if it is empty, or to take them from, if not;
+                then only the first and the last layer are computed.
 
         Returns:
             ``[B, out_channels, F, H, W]`` in the sample's dtype.
@@ -86,8 +100,10 @@ class UNet(nn.Module):
         self._check_conditions(timestep_B, text_BLD, layout)
         self._check_noise_level(noise_level_B, layout.batch)
         text_BKLD = text_BLD if num_images else text_BLD.unsqueeze(1)
-        denoise = self._compiled or self._denoise
-        return denoise(sample_BCTHW, timestep_B, text_BKLD, noise_level_B, layout)
+        given = (sample_BCTHW, timestep_B, text_BKLD, noise_level_B, layout)
+        if deep is not None:
+            return self._denoise_with(deep, *given)
+        return (self._compiled or self._denoise)(*given)
 
     @property
     def device(self) -> torch.device:
@@ -106,10 +122,15 @@ class UNet(nn.Module):
         ValueError still.
         """
         self._compiled = torch.compile(self._denoise, **options)
+        self._compiled_parts = (
+            torch.compile(self._deep_features, **options),
+            torch.compile(self._finish, **options),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return state | {"_compiled": None}  # a copy, as for an EMA, starts uncompiled
+        nothing = {"_compiled": None, "_compiled_parts": None}
+        return state | nothing  # a copy, as for an EMA, starts uncompiled
 
     def use_channels_last(self) -> None:
         """Store convolutions channels-last, in place; only the order in memory changes.
@@ -136,12 +157,42 @@ class UNet(nn.Module):
         noise_level_B: Tensor | None,
         layout: FrameLayout,
     ) -> Tensor:
+        x, conditions = self._begin(sample_BCFHW, timestep_B, text_BKLD, noise_level_B, layout)
+        x, skips = self._all_but_finest(x, conditions)
+        x = self.up_blocks[-1](x, skips, conditions)
+        return self._end(x, conditions).to(sample_BCFHW.dtype)
+
+    def _denoise_with(
+        self,
+        deep: DeepFeatures,
+        sample_BCFHW: Tensor,
+        timestep_B: Tensor,
+        text_BKLD: Tensor,
+        noise_level_B: Tensor | None,
+        layout: FrameLayout,
+    ) -> Tensor:
+        deep_features, finish = self._compiled_parts or (self._deep_features, self._finish)
+        x, conditions = self._begin(sample_BCFHW, timestep_B, text_BKLD, noise_level_B, layout)
+        if deep.held is None:
+            deep.held = deep_features(x, conditions)
+        return finish(deep.held, x, conditions).to(sample_BCFHW.dtype)
+
+    def _begin(
+        self,
+        sample_BCFHW: Tensor,
+        timestep_B: Tensor,
+        text_BKLD: Tensor,
+        noise_level_B: Tensor | None,
+        layout: FrameLayout,
+    ) -> tuple[Tensor, Conditions]:
         emb_BE = self.time_embedding(timestep_B)
         if self.class_embedding is not None:
             emb_BE = emb_BE + self.class_embedding(noise_level_B)
         conditions = Conditions(emb_BE, text_BKLD.to(self.dtype), layout)
+        return self.conv_in(sample_BCFHW.to(self.dtype)), conditions
 
-        x = self.conv_in(sample_BCFHW.to(self.dtype))
+    def _all_but_finest(self, x: Tensor, conditions: Conditions) -> tuple[Tensor, list[Tensor]]:
+        """The way down and up to before the finest level, and the skips that it will take."""
         skips = [x]
         for index, down in enumerate(self.down_blocks):
             x, level_skips = down(x, conditions)
@@ -151,12 +202,30 @@ class UNet(nn.Module):
         x = self.mid_block(x, conditions)
         if self.mid_temporal_block is not None:
             x = self._over_time(self.mid_temporal_block, x, conditions)
-        for index, up in enumerate(self.up_blocks):
-            x = up(x, skips, conditions)
+        for index in range(len(self.up_blocks) - 1):
+            x = self.up_blocks[index](x, skips, conditions)
             if self.up_temporal_blocks:
                 x = self._over_time(self.up_temporal_blocks[index], x, conditions)
+        return x, skips
+
+    def _end(self, x: Tensor, conditions: Conditions) -> Tensor:
+        if self.up_temporal_blocks:
+            x = self._over_time(self.up_temporal_blocks[-1], x, conditions)
         out: Tensor = self.conv_out(functional.silu(self.conv_norm_out(x)))
-        return out.to(sample_BCFHW.dtype)
+        return out
+
+    def _deep_features(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """The running tensor before the last layer of the finest level, ``[B, C, F, H, W]``."""
+        finest = self.up_blocks[-1]
+        x, skips = self._all_but_finest(x, conditions)
+        return finest.run_layers(range(len(finest.resnets) - 1), x, skips, conditions)
+
+    def _finish(self, deep: Tensor, first: Tensor, conditions: Conditions) -> Tensor:
+        """The last layer, which reads the deep features and the first layer's output, and the head."""
+        finest = self.up_blocks[-1]
+        last = len(finest.resnets) - 1
+        x = finest.run_layers(range(last, last + 1), deep, [first], conditions)
+        return self._end(x, conditions)
 
     def _over_time(self, module: nn.Module, x_BCFHW: Tensor, conditions: Conditions) -> Tensor:
         def layer(video_BCTHW: Tensor) -> Tensor:
