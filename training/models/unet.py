@@ -5,7 +5,7 @@ L text tokens, D text width, E width of the time embedding.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -216,13 +216,13 @@ class UNet(nn.Module):
 
     def _deep_features(self, x: Tensor, conditions: Conditions) -> Tensor:
         """The running tensor before the last layer of the finest level, ``[B, C, F, H, W]``."""
-        finest = self.up_blocks[-1]
+        finest = cast(UpLevel, self.up_blocks[-1])
         x, skips = self._all_but_finest(x, conditions)
         return finest.run_layers(range(len(finest.resnets) - 1), x, skips, conditions)
 
     def _finish(self, deep: Tensor, first: Tensor, conditions: Conditions) -> Tensor:
         """The last layer, which reads the deep features and the first layer's output, and the head."""
-        finest = self.up_blocks[-1]
+        finest = cast(UpLevel, self.up_blocks[-1])
         last = len(finest.resnets) - 1
         x = finest.run_layers(range(last, last + 1), deep, [first], conditions)
         return self._end(x, conditions)
