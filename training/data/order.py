@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.data.streams import generator, key64, keys64, mix64
+from training.data.streams import GOLDEN, generator, key64, keys64, mix64
 
 Indices = NDArray[np.int64]
 
@@ -69,8 +69,9 @@ def _feistel(
     """A bijection of the numbers of (left + right) bits; the halves may differ by a bit."""
     left, right = x >> right_bits, x & right_mask
     for number in range(_ROUNDS):
-        left = left ^ (mix64(right + keys64(2 * number, key)) & left_mask)
-        right = right ^ (mix64(left + keys64(2 * number + 1, key)) & right_mask)
+        left = left ^ (mix64(right + key) & left_mask)
+        right = right ^ (mix64(left - key) & right_mask)
+        key = key + np.uint64(GOLDEN * (number + 1) % 2**64)
     return (left << right_bits) | right
 
 

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-"""Constants of splitmix64 (Steele et al. 2014)."""
+"""Constants of splitmix64 (Steele et al. 2014): of its steps, and of its mixer."""
 
 
 def _digest(size_bytes: int, seed: int, stream: str, numbers: tuple[int, ...]) -> int:
@@ -58,7 +58,7 @@ def mix64(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def keys64(key: int, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """One key for each number, from a common key: splitmix64 started at ``key``."""
-    steps = (np.asarray(numbers, np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+    steps = (np.asarray(numbers, np.uint64) + np.uint64(1)) * np.uint64(GOLDEN)
     return mix64(np.uint64(key) + steps)
 
 
