@@ -14,7 +14,7 @@ Shape letters: T frames, H W pixels, C channels.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class CascadeConfig:
     """Noise on the frames that are enlarged, 0 to 350."""
     tiling: Tiling = field(default_factory=Tiling)
     """Tiles of super-resolution."""
-    noise_from: str = "cpu"
+    noise_from: Literal["cpu", "cuda"] = "cpu"
     """Device of the random numbers: "cpu" gives the same on every machine, "cuda" the release's."""
     base: StageSettings = field(default_factory=StageSettings)
     """Of the base stage."""
@@ -94,6 +94,8 @@ class CascadeConfig:
                 f"stages must be some of {', '.join(ORDER)}, in this order, got {self.stages}"
             )
         check_size(self.height, self.width)
+        if self.noise_from not in ("cpu", "cuda"):
+            raise ValueError(f"noise_from must be cpu or cuda, got {self.noise_from!r}")
         if self.window_overlap is not None and not 0 <= self.window_overlap < MAX_KEY_FRAMES:
             raise ValueError(
                 f"window_overlap must be 0 to {MAX_KEY_FRAMES - 1}, got {self.window_overlap}"
@@ -171,6 +173,8 @@ def cascade(
         ValueError: The request does not fit the stages; nothing has been computed.
     """
     check_request(request, config)
+    if config.noise_from == "cuda" and not models.machine.device.startswith("cuda"):
+        raise ValueError(f"noise_from cuda needs the networks there, got {models.machine.device}")
     video = request.given
     for stage in config.stages:
         with models.using(stage, config.settings(stage).scheduler) as pipeline:

@@ -144,7 +144,11 @@ class SuperResolutionPipeline(VideoPipeline):
                     f"frame_overlap 0 and whole frames, or disable_feature_reuse()"
                 )
             return self._sample_blended(given, tiles, loop)
-        pieces = [self._sample_piece(given, tile.of(given.low_BCTHW), loop) for tile in tiles]
+        pieces = []
+        for tile in tiles:
+            pieces.append(self._sample_piece(given, tile.of(given.low_BCTHW), loop))
+            if self.interrupt:
+                break
         return torch.cat(pieces, dim=2)
 
     def _sample_piece(self, given: _Conditions, low_BCTHW: Tensor, loop: Loop) -> Tensor:

@@ -26,8 +26,8 @@ from inference.weights import TinyWeights
 ALL = ("base", "interpolation", "super_resolution")
 FEW = StageSettings(steps=2)
 SMALL = CascadeConfig(
-    height=16,
-    width=24,
+    height=8,
+    width=16,
     num_frames=3,
     base=FEW,
     interpolation=FEW,
@@ -48,10 +48,10 @@ def models():
 @pytest.mark.parametrize(
     ("stages", "expected"),
     [
-        (("base",), ("24x16", "8 fps", "3")),
-        (("base", "interpolation"), ("24x16", "24 fps", "9")),
-        (("base", "super_resolution"), ("96x64", "8 fps", "3")),
-        (ALL, ("96x64", "24 fps", "9")),
+        (("base",), ("16x8", "8 fps", "3")),
+        (("base", "interpolation"), ("16x8", "24 fps", "9")),
+        (("base", "super_resolution"), ("64x32", "8 fps", "3")),
+        (ALL, ("64x32", "24 fps", "9")),
     ],
     ids=["base", "interpolation", "super-resolution", "all"],
 )
@@ -116,7 +116,9 @@ def test_the_stage_before_is_out_of_memory_when_the_next_comes_in(models):
     held = models(adjust=lambda pipeline: alive.append(weakref.ref(pipeline.unet)))
     stages_alive = []
 
-    def look(stage, _done, _total):
+    def look(stage, done, _total):
+        if done:
+            return
         gc.collect()
         stages_alive.append((stage, sum(ref() is not None for ref in alive)))
 
@@ -134,6 +136,11 @@ def test_kept_models_are_loaded_once_and_give_the_same_video(models):
     videos = [cascade(Request(prompt="a"), config, kept).frames_THWC for _ in range(2)]
     assert loaded == ["base", "interpolation"]
     assert np.array_equal(*videos)
+
+
+def test_noise_of_a_device_without_networks_is_refused(models):
+    with pytest.raises(ValueError, match="noise_from cuda needs the networks there, got cpu"):
+        cascade(Request(prompt="a"), replace(SMALL, noise_from="cuda"), models())
 
 
 def test_a_given_video_stands_for_the_base_stage(models, clip_THWC):
@@ -180,10 +187,11 @@ def test_long_videos_go_through_all_windows(models):
     [
         ({"stages": ("interpolation", "base")}, "stages must be some of base, interpolation"),
         ({"stages": ()}, "stages must be some of"),
-        ({"height": 100}, "multiples of 8, got 100x24"),
+        ({"height": 100}, "multiples of 8, got 100x16"),
         ({"num_frames": 33}, "num_frames must be 1 to 32 without window_overlap, got 33"),
         ({"num_frames": 17, "stages": ALL}, "num_frames must be 1 to 16 without window_overlap"),
         ({"window_overlap": 16}, "window_overlap must be 0 to 15, got 16"),
+        ({"noise_from": "gpu"}, "noise_from must be cpu or cuda, got 'gpu'"),
         ({"interpolation": StageSettings(steps=1)}, "interpolation.steps must be at least 2"),
     ],
 )

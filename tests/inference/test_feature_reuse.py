@@ -8,7 +8,7 @@ from inference.feature_reuse import FeatureReuse
 from inference.long_video import sliding_windows
 from inference.tiles import Tiling
 
-SMALL = {"height": 32, "width": 32, "num_frames": 4, "num_inference_steps": 12}
+SMALL = {"height": 16, "width": 32, "num_frames": 2, "num_inference_steps": 8}
 
 
 def sampled(pipeline, seeded, interval, **more):

@@ -21,7 +21,7 @@ def test_independent_pieces_are_the_equations_step_by_step(
     tiny_pipeline, recorded, seeded, clip_THWC
 ):
     pipeline = tiny_pipeline("super_resolution")
-    video = clip_THWC(frames=11, size=(8, 16))
+    video = clip_THWC(frames=10, size=(8, 8))
     output, latents, times = recorded(
         pipeline,
         "a_panda",
@@ -61,6 +61,17 @@ def test_independent_pieces_are_the_equations_step_by_step(
             assert np.abs(x.numpy() - expected).max() < 1e-4 * np.abs(expected).max()
     assert torch.equal(output.frames[:, :, 8:], x)
     assert next(noted, None) is None
+
+
+def test_an_interruption_ends_the_pieces_that_follow(tiny_pipeline, clip_THWC):
+    def stop(pipe, _step, _time, tensors):
+        pipe.interrupt = True
+        return tensors
+
+    pipeline = tiny_pipeline("super_resolution")
+    video = clip_THWC(frames=5, size=(8, 8))
+    tiling = Tiling(frames=2, frame_overlap=0)
+    assert enlarged(pipeline, video, tiling=tiling, callback_on_step_end=stop).shape[2] == 2
 
 
 def test_a_short_clip_is_one_piece_under_the_default_tiling(tiny_pipeline, seeded, clip_THWC):
@@ -133,13 +144,13 @@ def test_blending_takes_the_seams_away(tiny_pipeline, seeded, clip_THWC):
 
 def test_blended_tiles_stay_near_the_whole_frame(tiny_pipeline, seeded, clip_THWC):
     pipeline = tiny_pipeline("super_resolution")
-    video = clip_THWC(frames=4, size=(16, 32))
+    video = clip_THWC(frames=4, size=(8, 24))
     whole = enlarged(pipeline, video, generator=seeded(3), tiling=Tiling(frames=3))
     tiled = enlarged(
-        pipeline, video, generator=seeded(3), tiling=Tiling(frames=3, width=24, overlap=16)
+        pipeline, video, generator=seeded(3), tiling=Tiling(frames=3, width=16, overlap=8)
     )
     other = enlarged(pipeline, video, generator=seeded(4), tiling=Tiling(frames=3))
-    assert (tiled - whole).abs().mean() < 0.3 * (other - whole).abs().mean()
+    assert (tiled - whole).abs().mean() < 0.5 * (other - whole).abs().mean()
 
 
 def test_the_network_sees_no_more_than_a_tile(tiny_pipeline, clip_THWC):
@@ -147,7 +158,7 @@ def test_the_network_sees_no_more_than_a_tile(tiny_pipeline, clip_THWC):
     sizes = set()
     pipeline.unet.register_forward_pre_hook(lambda _m, args: sizes.add(tuple(args[0].shape)))
     tiling = Tiling(frames=5, frame_overlap=1, height=8, width=8, overlap=2)
-    enlarged(pipeline, clip_THWC(frames=9, size=(16, 24)), tiling=tiling, num_inference_steps=1)
+    enlarged(pipeline, clip_THWC(frames=9, size=(8, 16)), tiling=tiling, num_inference_steps=1)
     assert sizes == {(1, 7, 5, 8, 8)}  # one prompt of guidance at a time
 
 
