@@ -61,7 +61,7 @@ def _train(arguments: Sequence[str]) -> Any:
     stage = next((word for word in arguments[1:] if word in STAGES), "base")
     name: RunName = next((known for known in RUNS if known == _preset(arguments)), "paper")
     config = RUNS[name](stage.replace("-", "_"))  # type: ignore[arg-type]
-    return Train(stage=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
+    return Train(network=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
 
 
 def _sample(arguments: Sequence[str]) -> Any:

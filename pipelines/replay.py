@@ -84,8 +84,8 @@ def replay(config: TrainConfig, run: str, step: int, console: Console) -> list[R
 def _again(trainer: Trainer, batch: Batch) -> ReplayedSample:
     stage = trainer.stage
     on_device = batch.to(trainer.ranks.device)
-    feed = stage.feed(on_device, trainer.companions)
-    predicted = trainer.net(
+    feed = stage.feed(on_device, trainer.learner.companions)
+    predicted = trainer.learner.net(
         feed.sample_BCFhw,
         feed.timestep_B,
         feed.text,

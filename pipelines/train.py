@@ -18,6 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, report
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from pipelines.run import start_ray
+from pipelines.training_samples import VideoSamples, check_sampling
 from training.config import TrainConfig
 from training.distributed import joined
 from training.trainer import Hooks, Outcome, train
@@ -45,7 +46,7 @@ class RayConfig:
     """Where Ray Train keeps its own records, reachable from every node; by default ~/ray_results."""
 
 
-def run_here(config: TrainConfig, run: str, *, on_log: OnLog, on_sample: Any = None) -> Outcome:
+def run_here(config: TrainConfig, run: str, *, on_log: OnLog) -> Outcome:
     """Train in this process, which may be one of those that torchrun started.
 
     SIGTERM makes all ranks finish the step, save and return.
@@ -54,11 +55,13 @@ def run_here(config: TrainConfig, run: str, *, on_log: OnLog, on_sample: Any = N
         config: the run.
         run: its folder or object-store prefix.
         on_log: told of curves, on rank 0.
-        on_sample: samples videos; see `training.trainer.Hooks`.
     """
+    check_sampling(config)
     with _terminated() as asked, joined() as ranks:
         hooks = Hooks(
-            on_log=on_log if ranks.is_first else None, on_sample=on_sample, stop=asked.is_set
+            on_log=on_log if ranks.is_first else None,
+            on_sample=VideoSamples(),
+            stop=asked.is_set,
         )
         return train(config, run, ranks, hooks)
 
@@ -69,6 +72,7 @@ def run_on_ray(config: TrainConfig, run: str, how: RayConfig, *, name: str = "la
     Returns:
         Ray Train's result; its metrics are the last ones logged.
     """
+    check_sampling(config)
     start_ray(how.address)
     most = how.num_workers
     workers: Any = most if how.min_workers is None else (how.min_workers, most)
@@ -96,7 +100,8 @@ def _on_worker(given: dict[str, Any]) -> None:
         report({"step": step, **values})  # a barrier: every rank logs at the same steps
 
     with joined() as ranks:
-        train(given["config"], given["run"], ranks, Hooks(on_log=on_log))
+        hooks = Hooks(on_log=on_log, on_sample=VideoSamples())
+        train(given["config"], given["run"], ranks, hooks)
 
 
 @contextmanager

@@ -5,66 +5,68 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from curation.corpus.store import Store
+from training.learner import Learner
 from training.lora import adapter_tensors, save_adapters
 from training.models import UNet
 from training.models.exported import ExportedModel, save_model
-
-if TYPE_CHECKING:
-    from training.trainer import Trainer
 
 FOLDER = "model"
 ADAPTERS = "lora"
 
 
-def export(trainer: Trainer) -> None:
-    """Write the averaged weights as ``model/``, or the adapters as ``lora/``, of the run.
+def export(learner: Learner, run: Store, step: int) -> None:
+    """Write the averaged weights as ``model/``, or the adapters as ``lora/``, of a run.
 
-    An earlier one of the same run, from fewer steps, is replaced.
+    An earlier one of the same run, from fewer steps, is replaced. Every rank calls this.
     """
-    with trainer.averaged() as net:
+    with learner.averaged() as net:
         tensors = {name: _whole(tensor) for name, tensor in net.state_dict().items()}
-        adapters = adapter_tensors(net) if trainer.config.lora.enabled else {}
-    if trainer.ranks.is_first:
+        adapters = adapter_tensors(net) if learner.config.lora.enabled else {}
+    if learner.ranks.is_first:
         with tempfile.TemporaryDirectory(prefix="export-") as scratch:
-            folder = _write(trainer, tensors, adapters, Path(scratch))
-            _put(trainer, folder)
-    trainer.ranks.wait_for_all()
+            folder = _write(learner, tensors, adapters, Path(scratch), step)
+            _put(run, folder)
+    learner.ranks.wait_for_all()
 
 
 def _write(
-    trainer: Trainer, tensors: dict[str, Tensor], adapters: dict[str, Tensor], scratch: Path
+    learner: Learner,
+    tensors: dict[str, Tensor],
+    adapters: dict[str, Tensor],
+    scratch: Path,
+    step: int,
 ) -> Path:
-    config, objective = trainer.config, trainer.stage.objective
+    config, objective = learner.config, learner.stage.objective
     if config.lora.enabled:
         save_adapters(adapters, scratch / ADAPTERS, config.lora, objective)
         return scratch / ADAPTERS
     with torch.device("meta"):
-        net = UNet(trainer.architecture)
+        net = UNet(learner.architecture)
     net.load_state_dict(tensors, strict=True, assign=True)
-    origin = f"trained by lavie for {trainer.step} steps, averaged weights"
+    origin = f"trained by lavie for {step} steps, averaged weights"
     model = ExportedModel(
         net=net,
         objective=objective,
-        autoencoder=trainer.companions.autoencoder,
-        text_encoder=trainer.companions.text_encoder,
+        autoencoder=learner.companions.autoencoder,
+        text_encoder=learner.companions.text_encoder,
         origin=origin,
     )
     save_model(model, scratch / FOLDER)
     return scratch / FOLDER
 
 
-def _put(trainer: Trainer, folder: Path) -> None:
-    if not trainer.run.is_local:
+def _put(run: Store, folder: Path) -> None:
+    if not run.is_local:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                trainer.run.put_file(str(path.relative_to(folder.parent)), path)
+                run.put_file(str(path.relative_to(folder.parent)), path)
         return
-    target = Path(trainer.run.path(folder.name))
+    target = Path(run.path(folder.name))
     draft = target.with_name(f".writing-{target.name}")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(folder, draft)

@@ -9,9 +9,7 @@ from typing import Any
 
 from training.config import TrainConfig
 from training.data.loader import TrainingData
-from training.models import UNet
-from training.models.schedule import Objective
-from training.stages import Companions
+from training.learner import Learner
 from training.start import weights_digest
 
 FREE = (
@@ -33,18 +31,18 @@ FREE = (
 """Settings that change speed, place or what is looked at, not what is learnt."""
 
 
-def identity(
-    config: TrainConfig,
-    data: TrainingData,
-    net: UNet,
-    objective: Objective,
-    companions: Companions,
-) -> dict[str, str]:
+def identity(config: TrainConfig, data: TrainingData, learner: Learner) -> dict[str, str]:
     """Name -> value or digest of every setting and input that decides what is learnt.
 
     The length of the last phase is left out where the learning rate does not depend on it, so that
     a run can be made longer.
     """
+    # Where all was encoded beforehand, the data's digest says with what; these only go into exports.
+    online = not all(source.encoded for source in config.data.sources)
+    companions = {
+        "autoencoder": weights_digest(learner.companions.autoencoder),
+        "text_encoder": weights_digest(learner.companions.text_encoder),
+    }
     settings = dict(_flat("", asdict(config)))
     kept = {name: value for name, value in settings.items() if not _is_free(name)}
     if config.optim.decay == "constant":
@@ -53,10 +51,9 @@ def identity(
     return {
         **kept,
         **data.digests,
-        "architecture": _short(asdict(net.config)),
-        "objective": objective.digest(),
-        "autoencoder": weights_digest(companions.autoencoder),
-        "text_encoder": weights_digest(companions.text_encoder),
+        "architecture": _short(asdict(learner.architecture)),
+        "objective": learner.stage.objective.digest(),
+        **(companions if online else {}),
     }
 
 

@@ -214,12 +214,11 @@ class Journal:
         with self._lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps(content, sort_keys=True) + "\n")
 
-    def video(self, name: str, frames_THWC: Any, step: int, fps: float) -> None:
+    def video(self, name: str, frames_THWC: Any, step: int) -> None:
         """A sampled video, uint8 ``[T, H, W, 3]``, as frames side by side."""
         if self._lines is None:
             return
-        strip = torch.as_tensor(frames_THWC).permute(0, 3, 1, 2)
-        self._board.add_images(name, strip, step)
+        self._board.add_images(name, frames_THWC, step, dataformats="NHWC")
 
     def close(self) -> None:
         """Flush."""

@@ -97,7 +97,7 @@ def _exported(path: Path, config: TrainConfig, objective: Objective) -> UNet:
 def companions_of(config: TrainConfig, objective: Objective, width: int) -> Companions:
     """The autoencoder and the text encoder of a run, fp32, on the CPU.
 
-    Both are None where every source was encoded beforehand.
+    Both are None where every source was encoded beforehand and no folder is named.
 
     Args:
         config: The run.
@@ -107,7 +107,8 @@ def companions_of(config: TrainConfig, objective: Objective, width: int) -> Comp
     Raises:
         WrongStart: They are not there, or do not fit the network.
     """
-    if config.data.sources and all(source.encoded for source in config.data.sources):
+    needed = not all(source.encoded for source in config.data.sources)
+    if not needed and config.model.companions is None:
         return Companions(None, None)
     if config.model.start == TINY and config.model.companions is None:
         return Companions(tiny_autoencoder(config.stage), tiny_text_encoder())

@@ -17,25 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from curation.corpus.store import Store
-from training.checkpoint import Checkpoints, check_unchanged, state_of
+from training.checkpoint import Checkpoints, check_unchanged
 from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.loader import TrainingData
-from training.distributed import Ranks, Replica, shard
-from training.ema import ExponentialAverage
+from training.distributed import Ranks
 from training.evaluation import HeldOut
 from training.export import export
 from training.identity import identity
-from training.lora import add_adapters
-from training.losses import frame_errors, image_weight, joint_loss, min_snr_weight, target
+from training.learner import Learner
 from training.metrics import Clock, FlopCounts, Journal, Sums, Watchdog, local_folder
-from training.models import UNet
-from training.models.grow import is_temporal
-from training.optim import learning_rate, make_optimizer, step_unless
-from training.stages import Feed, stage_of
+from training.optim import learning_rate
+from training.stages import stage_of
 from training.start import companions_of, starting_network
 
 logger = logging.getLogger(__name__)
@@ -97,16 +92,15 @@ class Trainer:
         self.stage = stage_of(config)
         self.data = TrainingData(config, cache=folder / "catalog")
         self._check_batch()
-        self._make_network()
-        self.made_of = identity(config, self.data, self.net, self.stage.objective, self.companions)
-        self.optimizer = make_optimizer(self.net.parameters(), config)
-        self.average = ExponentialAverage(self.net, config.optim.ema_decay)
+        self.learner = self._make_learner()
+        self.made_of = identity(config, self.data, self.learner)
         self.watchdog = Watchdog(
             config.watch.spike_factor, config.watch.max_nonfinite_steps, self.data.clip_ids
         )
         self.checkpoints = Checkpoints(self.run, config.save, ranks)
         self.step = self._resume(up_to)
         self._phase: int | None = None
+        self._replaced: list[dict[str, Any]] = []
         self._held_out: HeldOut | None = None
         self.held_out_losses: dict[str, float] = {}
         self._scored_at = -1
@@ -128,43 +122,15 @@ class Trainer:
             )
         self.num_micro_batches = data.batch_size // (world * data.micro_batch_size)
 
-    def _make_network(self) -> None:
-        config, device = self.config, self.ranks.device
-        self.net = starting_network(config, self.stage.objective)
-        self.architecture = self.net.config
-        companions = companions_of(
-            config, self.stage.objective, self.net.config.cross_attention_dim
-        )
-        for module in (companions.autoencoder, companions.text_encoder):
-            if module is not None:
-                module.to(device)
-        self.companions = companions
-        if config.lora.enabled:
-            add_adapters(self.net, config.lora, seed=config.seed)
-        self._mark({phase.trainable for phase in config.phases})
-        self.net.to(device)
-        if config.scale.channels_last:
-            self.net.use_channels_last()
-        self.net.set_activation_checkpointing(config.scale.checkpoint_activations)
-        self.sharded = config.scale.parallel == "fsdp" and self.ranks.world_size > 1
-        if self.sharded:
-            shard(self.net)
-        if config.scale.compile:
-            self.net.compile()
-
-    def _mark(self, kinds: set[str]) -> None:
-        """Mark the parameters that learn; rotary frequencies never do."""
-        for name, parameter in self.net.named_parameters():
-            if self.config.lora.enabled:
-                parameter.requires_grad_(".lora_" in name)
-            else:
-                learns = "all" in kinds or is_temporal(name)
-                parameter.requires_grad_(learns and not name.endswith("rotary_emb.freqs"))
+    def _make_learner(self) -> Learner:
+        objective = self.stage.objective
+        net = starting_network(self.config, objective)
+        companions = companions_of(self.config, objective, net.config.cross_attention_dim)
+        return Learner(self.config, self.stage, net, companions, self.ranks)
 
     def _state(self) -> dict[str, Any]:
         self._bad_steps = torch.tensor(self.watchdog.num_bad)
-        state = state_of(self.net, self.optimizer, self.average.state_dict())
-        return state | {"progress": {"bad_steps": self._bad_steps}}
+        return self.learner.state() | {"progress": {"bad_steps": self._bad_steps}}
 
     def _resume(self, up_to: int | None) -> int:
         marker = self.checkpoints.latest(at_most=up_to)
@@ -201,7 +167,7 @@ class Trainer:
                 self._after_step(sums, clock, last=stopped or self.step == config.num_steps)
             self.checkpoints.wait()
             if not stopped:
-                export(self)
+                export(self.learner, self.run, self.step)
         finally:
             close = getattr(batches, "close", None)
             if close is not None:
@@ -221,91 +187,42 @@ class Trainer:
         return bool(self.ranks.largest(asked) > 0)
 
     def _enter(self, index: int) -> None:
-        phase, config = self.config.phases[index], self.config
-        self._mark({phase.trainable})
-        trainable = frozenset(n for n, p in self.net.named_parameters() if p.requires_grad)
-        self._flops = FlopCounts(self.architecture, trainable)
-        self._replica = Replica(
-            self.net,
-            self.ranks,
-            sharded=self.sharded,
-            some_unused=config.loss.joint == "separate",
-        )
+        self.learner.begin_phase(index)
+        self._flops = FlopCounts(self.learner.architecture, self.learner.trainable)
         self._phase = index
         if self.ranks.is_first:
+            phase = self.config.phases[index]
             logger.info("phase %r: %s steps", phase.name, phase.steps)
 
     def _take_step(self, batches: Iterator[Batch], sums: Sums, clock: Clock) -> None:
         index, step_of_phase = self.config.phase_of(self.step)
         if index != self._phase:
             self._enter(index)
-        self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for micro in range(self.num_micro_batches):
-            begin_s = time.monotonic()
-            batch = next(batches)
-            clock.waited_s += time.monotonic() - begin_s
-            assert batch.step == self.step, "the loader and the trainer count alike"
-            if batch.replaced:
-                event = {"event": "replaced", "clip_ids": batch.replaced}
-                self.journal.line({"step": self.step, **event})
-            batch = batch.to(self.ranks.device, non_blocking=True)
-            clock.samples += len(batch.positions) * self.ranks.world_size
-            with self._replica.accumulating(micro == self.num_micro_batches - 1):
-                loss = self._loss(batch, sums, clock) / self.num_micro_batches
-                loss.backward()
-            losses.append(loss.detach())
-        self._update(torch.stack(losses).sum(), step_of_phase, sums)
+            batch = self._next(batches, clock)
+            loss, errors, feed = self.learner.accumulate(
+                batch,
+                num_micro_batches=self.num_micro_batches,
+                last=micro == self.num_micro_batches - 1,
+            )
+            losses.append(loss)
+            sums.add_errors(errors, feed.timestep_B)
+            if self.ranks.device.type == "cuda":  # counting costs seconds, which a CPU's user feels
+                clock.flop += self._flops.of(feed)
+        rate = learning_rate(self.config.optim, self.config.phases[index], step_of_phase)
+        sums.add_step(self.step, *self.learner.update(torch.stack(losses).sum(), rate))
         self.step += 1
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.scale.autocast == "off":
-            return contextlib.nullcontext()
-        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16)
-
-    def _loss(self, batch: Batch, sums: Sums, clock: Clock) -> Tensor:
-        config = self.config
-        with self._autocast():
-            feed = self.stage.feed(batch, self.companions)
-            predicted = self._forward(feed)
-        objective = self.stage.objective
-        wanted = target(objective, feed.x0_BCFhw, feed.eps_BCFhw, feed.timestep_B)
-        gamma = config.loss.min_snr_gamma
-        weight_B = None if gamma is None else min_snr_weight(objective, feed.timestep_B, gamma)
-        errors = frame_errors(predicted, wanted, weight_B, batch.num_video_frames)
-        sums.add_errors(errors, feed.timestep_B)
-        if (
-            self.ranks.device.type == "cuda"
-        ):  # counting costs seconds, which a CPU's user would feel
-            clock.flop += self._flops.of(feed)
-        return joint_loss(errors, config.loss, image_weight(config))
-
-    def _forward(self, feed: Feed) -> Tensor:
-        return self._replica(
-            feed.sample_BCFhw,
-            feed.timestep_B,
-            feed.text,
-            noise_level_B=feed.noise_level_B,
-            num_images=feed.num_images,
-        )
-
-    def _update(self, loss: Tensor, step_of_phase: int, sums: Sums) -> None:
-        config = self.config
-        loss = self.ranks.mean(loss)
-        gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        norm = getattr(norm, "full_tensor", lambda: norm)()
-        found_inf = 1.0 - (torch.isfinite(loss) & torch.isfinite(norm)).float()
-        found_inf = self.ranks.largest(found_inf)
-        if config.optim.clip_norm is not None:
-            scale = (config.optim.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            local = [getattr(g, "to_local", lambda g=g: g)() for g in gradients]
-            torch._foreach_mul_(local, scale)
-        phase = config.phases[config.phase_of(self.step)[0]]
-        rate = learning_rate(config.optim, phase, step_of_phase)
-        step_unless(self.optimizer, found_inf, rate)
-        self.average.update(found_inf)
-        sums.add_step(self.step, loss, norm, found_inf)
+    def _next(self, batches: Iterator[Batch], clock: Clock) -> Batch:
+        begin_s = time.monotonic()
+        batch = next(batches)
+        clock.waited_s += time.monotonic() - begin_s
+        clock.samples += len(batch.positions) * self.ranks.world_size
+        assert batch.step == self.step, "the loader and the trainer count alike"
+        if batch.replaced:
+            self._replaced.append({"step": self.step, "clip_ids": list(batch.replaced)})
+        return batch.to(self.ranks.device, non_blocking=True)
 
     def _after_step(self, sums: Sums, clock: Clock, *, last: bool) -> None:
         watch, step = self.config.watch, self.step
@@ -325,6 +242,10 @@ class Trainer:
             self.journal.line(event)
             if self.ranks.is_first:
                 logger.warning("step %(step)s: %(event)s, loss %(loss)s", event)
+        for of_rank in self.ranks.gather(self._replaced):
+            for replaced in of_rank:
+                self.journal.line({"event": "replaced", **replaced})
+        self._replaced = []
         index, of_phase = self.config.phase_of(self.step - 1)
         values = {
             "loss": sum(step.loss for step in steps) / len(steps),
@@ -346,15 +267,15 @@ class Trainer:
                 num_samples=self.config.watch.evaluation_samples, draw=self.stage.draw
             )
             times = self.config.watch.evaluation_timesteps
-            self._held_out = HeldOut(list(batches), times, self.stage, self.companions)
+            self._held_out = HeldOut(list(batches), times, self.stage, self.learner.companions)
         if not self._held_out.batches:
             return
         found = {}
-        with self._autocast():
+        with self.learner.autocast():
             for name in ("raw", "average"):
-                with self.averaged() if name == "average" else contextlib.nullcontext():
+                with self.learner.averaged() if name == "average" else contextlib.nullcontext():
                     losses = self._held_out.losses(
-                        self.net, self.ranks, every_rank_all=self.sharded
+                        self.learner.net, self.ranks, every_rank_all=self.learner.sharded
                     )
                 found.update({f"held_out/{name}/{key}": value for key, value in losses.items()})
         self.held_out_losses = found
@@ -364,19 +285,11 @@ class Trainer:
         if self.hooks.on_log is not None:
             self.hooks.on_log(self.step, found)
 
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[UNet]:
-        """The network with averaged weights, for as long as the block lasts."""
-        self.average.swap()
-        try:
-            yield self.net
-        finally:
-            self.average.swap()
-
     def _sample(self) -> None:
         if self.hooks.on_sample is not None:
-            with self.averaged():
+            with self.learner.averaged():
                 self.hooks.on_sample(self, self.step)
+            self.ranks.wait_for_all()  # rank 0 samples
 
     def save(self) -> None:
         """Write a checkpoint of this step."""

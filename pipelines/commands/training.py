@@ -33,8 +33,8 @@ class Train:
     ``torchrun --nproc-per-node 8 -m pipelines train base ...``.
     """
 
-    stage: Positional[StageName]
-    """Which network."""
+    network: Positional[StageName]
+    """Which network of the cascade."""
     corpus: UseAppendAction[tuple[str, ...]] = ()
     """Folder or prefix of a corpus that `lavie export` has packed; repeatable."""
     selection: UseAppendAction[tuple[str, ...]] = ()
@@ -90,8 +90,8 @@ class Train:
             LavieError: for arguments that do not fit together.
         """
         config = self.config if self.config_file is None else read_config(self.config_file)
-        if config.stage != self.stage.replace("-", "_"):
-            raise LavieError(f"{self.config_file} is of stage {config.stage}, got {self.stage}")
+        if config.stage != self.network.replace("-", "_"):
+            raise LavieError(f"{self.config_file} is of stage {config.stage}, got {self.network}")
         if self.corpus:
             config = replace(config, data=replace(config.data, sources=self._sources()))
         if not config.data.sources:

@@ -70,7 +70,7 @@ def test_one_flipped_bit_anywhere_in_the_tensors_is_found(at, tmp_path):
     data = bytearray(victim.read_bytes())
     data[int(at * len(data))] ^= 0x10
     victim.write_bytes(data)
-    with pytest.raises(CheckpointError, match="all 1 checkpoints of .* are damaged"):
+    with pytest.raises(CheckpointError, match=r"all 1 checkpoints of .* are damaged"):
         checkpoints.latest()
     checkpoints.close()
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from pipelines.replay import replay
+from training import learner as learner_module
 from training import trainer as trainer_module
 from training.checkpoint import ChangedRun
 from training.config import Source, TrainConfig
@@ -293,12 +294,12 @@ def test_a_step_that_is_not_finite_never_reaches_the_weights_and_names_its_clips
     config = config_of("base", steps=6, save_every=1)
     shutil.copytree(whole_run("base"), tmp_path / "run")
     before = state(tmp_path / "run", 4)
-    true_errors = trainer_module.frame_errors
+    true_errors = learner_module.frame_errors
 
     def poisoned(predicted, *arguments):
         return true_errors(predicted * float("nan"), *arguments)
 
-    monkeypatch.setattr(trainer_module, "frame_errors", poisoned)
+    monkeypatch.setattr(learner_module, "frame_errors", poisoned)
     one_more = replace(config, phases=(replace(config.phases[0], steps=5),))
     run(one_more, tmp_path / "run")
     after = state(tmp_path / "run", 5)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from curation.errors import TrainingDataError
@@ -182,6 +183,7 @@ def _load(micro: _MicroBatches, numbers: range, num_workers: int, prefetch: int)
         prefetch_factor=prefetch,
         multiprocessing_context=context,
         collate_fn=_same,
+        generator=torch.Generator(),  # or it would take a number from the trainer's own
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import uuid
+from typing import Any
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,5 +83,35 @@ def broken_corpus(small_corpus: Path, tmp_path: Path) -> Callable[[int], tuple[P
                 file.seek(row["media_offset"])
                 file.write(bytes(row["media_size"]))
         return corpus, [row["clip_id"] for row in broken]
+
+    return make
+
+
+@pytest.fixture
+def reindexed(small_corpus: Path, tmp_path: Path) -> Callable[..., Path]:
+    """``reindexed(lambda rows: rows[:5])``: a copy with another index of the shards."""
+
+    def make(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Path:
+        import pyarrow as pa
+
+        from curation.corpus.parts import to_parquet
+        from curation.corpus.schema import SHARD_INDEX, schema
+        from curation.corpus.manifest import canonical_json
+        from curation.corpus.shards import manifest_digest, read_index, read_manifest
+        from curation.corpus.store import Store
+
+        corpus = tmp_path / f"reindexed-{uuid.uuid4().hex}"
+        shutil.copytree(small_corpus, corpus)
+        store = Store(str(corpus))
+        rows = change(read_index(store, "default").to_pylist())
+        store.write(
+            "shards/default/index.parquet",
+            to_parquet(pa.Table.from_pylist(rows, schema=schema(SHARD_INDEX))),
+        )
+        # the catalog goes by the manifest's digest, which a real export would have changed
+        manifest = read_manifest(store, "default") | {"index": uuid.uuid4().hex}
+        manifest["digest"] = manifest_digest(manifest)
+        store.write("shards/default/manifest.json", canonical_json(manifest))
+        return corpus
 
     return make

@@ -295,14 +295,28 @@ def test_shards_that_were_not_finished_are_refused(run_of, cache, tmp_path):
         TrainingData(run_of(tmp_path), cache=cache)
 
 
-def test_a_selection_without_captions_is_refused(make_corpus, small_media, run_of, cache):
-    corpus = make_corpus({"wide-0.mp4": None, "wide-1.mp4": None}, small_media)
-    with pytest.raises(TrainingDataError, match=r"none of the 10 clips .* has a caption"):
+def test_a_selection_without_captions_is_refused(reindexed, run_of, cache):
+    corpus = reindexed(lambda rows: [row | {"caption": None} for row in rows])
+    with pytest.raises(TrainingDataError, match=r"none of the 38 clips .* has a caption"):
         TrainingData(run_of(corpus), cache=cache)
 
 
-def test_one_film_cannot_be_held_out_and_trained_on(make_corpus, small_media, run_of, cache):
-    corpus = make_corpus({"wide-0.mp4": "a film"}, small_media)
+def test_a_selection_of_images_alone_cannot_train_on_clips(reindexed, run_of, cache):
+    corpus = reindexed(lambda rows: [row for row in rows if row["media_name"].endswith("jpg")])
+    with pytest.raises(TrainingDataError, match="holds no video"):
+        TrainingData(run_of(corpus), cache=cache)
+
+
+def test_images_of_shards_that_have_none_are_refused(reindexed, run_of, cache):
+    corpus = reindexed(lambda rows: [row for row in rows if row["media_name"].endswith("mp4")])
+    with pytest.raises(TrainingDataError, match="images_from 'frames'"):
+        TrainingData(run_of(corpus, images_from="shards"), cache=cache)
+
+
+def test_one_film_cannot_be_held_out_and_trained_on(reindexed, run_of, cache):
+    corpus = reindexed(
+        lambda rows: [row for row in rows if row["source_sha256"] == rows[0]["source_sha256"]]
+    )
     with pytest.raises(TrainingDataError, match="holdout_by 'clip'"):
         TrainingData(run_of(corpus, holdout_by="source"), cache=cache)
     data = TrainingData(run_of(corpus, holdout_by="clip", holdout_share=0.001), cache=cache)

@@ -104,4 +104,4 @@ def test_largest_remainder_sums_up_and_is_never_off_by_more_than_the_raised_ones
     assert counts.sum() == 1000
     assert all((count > 0) == (weight > 0) for count, weight in zip(counts, weights, strict=True))
     exact = np.array(weights) / sum(weights) * 1000
-    assert np.all(np.abs(counts - exact) <= 1 + np.sum((exact > 0) & (exact < 1)))
+    assert np.all(np.abs(counts - exact) <= 1 + np.sum((np.array(weights) > 0) & (exact < 1)))

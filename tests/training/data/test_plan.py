@@ -48,10 +48,10 @@ def test_rows_come_up_in_proportion_to_their_weights(make_pool):
     weights = np.array([0.25, 0.5, 1.0, 2.0, 4.0] * 20)
     order = PoolOrder(make_pool(weights), seed=1, window_shards=3)
     counts = np.zeros(100)
-    for epoch in range(400):
+    for epoch in range(120):
         counts += np.bincount(order.planned(epoch, np.arange(100)), minlength=100)
     expected = weights / weights.sum() * counts.sum()
-    assert counts.sum() == 40_000
+    assert counts.sum() == 12_000
     # rejection within an epoch spreads rows more evenly than chance: chi-square is an upper bound
     assert stats.chisquare(counts, expected).pvalue > 1e-3
 
