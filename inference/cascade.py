@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.arguments import check_size
 from inference.interpolation import MAX_KEY_FRAMES, num_frames_of
 from inference.memory import Models
-from inference.pipeline import StepCallback, VideoPipeline, check_size
+from inference.pipeline import StepCallback, VideoPipeline
 from inference.schedulers import SchedulerName
 from inference.text_to_video import MAX_FRAMES
 from inference.tiles import Tiling

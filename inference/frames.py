@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.pipeline import check_size
+from inference.arguments import check_size
 
 Frames = np.ndarray[Any, Any] | Tensor | Sequence[Any]
 """What a pipeline takes as video: an array ``[T, H, W, 3]`` or ``[B, T, H, W, 3]``, uint8 or 0 to 1;

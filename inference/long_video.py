@@ -18,6 +18,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from inference.arguments import (
+    check_choice,
+    check_generators,
+    check_size,
+    negative_list,
+    prompt_list,
+)
 from inference.frames import Frames, resized, video_tensor
 from inference.library import randn_tensor
 from inference.personalised import Personalised
@@ -29,11 +36,6 @@ from inference.pipeline import (
     StepCallback,
     VideoOutput,
     VideoPipeline,
-    check_choice,
-    check_generators,
-    check_size,
-    negative_list,
-    prompt_list,
 )
 from inference.text_to_video import MAX_FRAMES
 from inference.tiles import Tiling

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from inference.arguments import check_choice, check_generators, negative_list, prompt_list
 from inference.frames import Frames, resized, video_tensor
 from inference.library import randn_tensor
 from inference.pipeline import (
@@ -21,10 +22,6 @@ from inference.pipeline import (
     StepCallback,
     VideoOutput,
     VideoPipeline,
-    check_choice,
-    check_generators,
-    negative_list,
-    prompt_list,
 )
 from inference.tiles import Tile, Tiling, blend
 from training.models.schedule import Stage

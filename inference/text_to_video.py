@@ -10,6 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from inference.arguments import (
+    check_choice,
+    check_generators,
+    check_size,
+    negative_list,
+    prompt_list,
+)
 from inference.library import randn_tensor
 from inference.personalised import Personalised
 from inference.pipeline import (
@@ -20,11 +27,6 @@ from inference.pipeline import (
     StepCallback,
     VideoOutput,
     VideoPipeline,
-    check_choice,
-    check_generators,
-    check_size,
-    negative_list,
-    prompt_list,
 )
 from inference.tiles import Tiling, blend
 from training.models.schedule import Stage

@@ -1,6 +1,8 @@
 """`lavie sample` as a user meets it, and many videos with resume, here and on Ray."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -202,3 +204,12 @@ def test_prompts_are_lines_without_comments_and_repetitions(tmp_path):
 def test_differences_are_named_by_their_path():
     assert differences({"a": {"b": [1]}, "c": 1}, {"a": {"b": [1]}, "c": 1}) == []
     assert differences({"a": {"b": 1}}, {"a": {}}) == ["a.b was 1, is None"]
+
+
+def test_every_flag_in_the_documentation_exists(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text("utf-8")
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    offered = set(re.findall(r"--[a-z][a-z.-]*", capsys.readouterr().out))
+    elsewhere = {"--size"}  # of the benchmark
+    assert set(re.findall(r"--[a-z][a-z.-]*[a-z]", page)) - offered <= elsewhere
