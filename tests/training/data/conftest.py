@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from typing import Any
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,9 +94,9 @@ def reindexed(small_corpus: Path, tmp_path: Path) -> Callable[..., Path]:
     def make(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Path:
         import pyarrow as pa
 
+        from curation.corpus.manifest import canonical_json
         from curation.corpus.parts import to_parquet
         from curation.corpus.schema import SHARD_INDEX, schema
-        from curation.corpus.manifest import canonical_json
         from curation.corpus.shards import manifest_digest, read_index, read_manifest
         from curation.corpus.store import Store
 
