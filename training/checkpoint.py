@@ -234,7 +234,8 @@ class Checkpoints:
         self.wait()
         staged = self._stager.stage(state)
         assert isinstance(staged, dict), "staging is synchronous"
-        self._pending = self._thread.submit(self._write, staged, step, dict(made_of), score)
+        packed = _packed(staged)
+        self._pending = self._thread.submit(self._write, packed, step, dict(made_of), score)
         if not self._config.asynchronous:
             self.wait()
 
@@ -366,6 +367,14 @@ def state_of(
                 held["exp_avg_sq"] = torch.zeros_like(parameter)
             moments[names[parameter]] = dict(held)
     return {"model": net.state_dict(), "optimizer": moments, "average": dict(average)}
+
+
+def _packed(state: dict[str, Any]) -> dict[str, Any]:
+    """The same state with every tensor contiguous, as files need it; channels-last ones are not."""
+    return {
+        key: _packed(value) if isinstance(value, dict) else value.contiguous()
+        for key, value in state.items()
+    }
 
 
 def _digest(stream: Any) -> tuple[int, str]:

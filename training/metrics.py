@@ -6,6 +6,7 @@ then only.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -183,6 +184,8 @@ class Journal:
         self._forget(from_step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step)
         if wandb_project is not None:
+            if importlib.util.find_spec("wandb") is None:
+                raise LavieError("watch.wandb_project is set, but the package wandb is missing")
             import wandb
 
             self._wandb = wandb.init(project=wandb_project, dir=str(folder), resume="allow")

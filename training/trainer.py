@@ -104,6 +104,8 @@ class Trainer:
         self._held_out: HeldOut | None = None
         self.held_out_losses: dict[str, float] = {}
         self._scored_at = -1
+        if self._scratch is not None and ranks.is_first:
+            self._fetch_journal()
         self.journal = Journal(
             folder if ranks.is_first and up_to is None else None,
             from_step=self.step,
@@ -121,6 +123,14 @@ class Trainer:
                 f"got {data.batch_size} for {world} ranks of {data.micro_batch_size}"
             )
         self.num_micro_batches = data.batch_size // (world * data.micro_batch_size)
+
+    def _fetch_journal(self) -> None:
+        """Curves of the steps before, from an object store, so that they are written on."""
+        for name in ["log.jsonl", *self.run.files("tensorboard")]:
+            if self.run.exists(name):
+                place = self.folder / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(self.run.read(name))
 
     def _make_learner(self) -> Learner:
         objective = self.stage.objective

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
+from curation.corpus.store import Store
 from pipelines.replay import replay
 from training import learner as learner_module
 from training import trainer as trainer_module
@@ -54,7 +55,7 @@ def config_of(small_corpus: Path) -> Callable[..., TrainConfig]:
     return make
 
 
-def run(config: TrainConfig, folder: Path, **hooks: object) -> Outcome:
+def run(config: TrainConfig, folder: Path | str, **hooks: object) -> Outcome:
     with joined() as ranks:
         return train(config, str(folder), ranks, Hooks(**hooks))  # type: ignore[arg-type]
 
@@ -336,3 +337,91 @@ def test_a_replayed_step_is_the_batch_of_that_step(config_of, whole_run, tmp_pat
     assert line["loss"] == pytest.approx(again, rel=1e-5)
     assert (tmp_path / "run" / "replay" / "step-00000003.png").exists()
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
+    """Names of the network's tensors that differ."""
+    names = {key.removeprefix("model.") for key in one if key.startswith("model.")}
+    return {name for name in names if not torch.equal(one[f"model.{name}"], other[f"model.{name}"])}
+
+
+def test_a_curriculum_changes_what_learns_and_goes_on_in_any_phase(config_of, tmp_path):
+    config = config_of("base", save_every=1)
+    first = replace(config.phases[0], name="all", steps=1)
+    second = replace(first, name="time", trainable="temporal", steps=2, sizes_px=((32, 48),))
+    config = replace(
+        config, phases=(first, second), optim=replace(config.optim, warmup_steps=1, decay="cosine")
+    )
+    run(config, tmp_path / "whole")
+    states = [state(tmp_path / "whole", step) for step in (1, 2, 3)]
+    late = changed(states[0], states[2])
+    assert late
+    assert all("_temp" in name for name in late)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-00000003")
+    run(config, tmp_path / "cut")
+    assert equal(states[2], state(tmp_path / "cut", 3))
+
+
+def test_adapters_learn_alone_and_are_saved_for_diffusers(config_of, tmp_path):
+    config = config_of("base", steps=2, save_every=1)
+    config = replace(config, lora=replace(config.lora, rank=2))
+    run(config, tmp_path)
+    learnt = changed(state(tmp_path, 1), state(tmp_path, 2))
+    assert learnt
+    assert all(".lora_" in name for name in learnt)
+    file = tmp_path / "lora" / "pytorch_lora_weights.safetensors"
+    keys = set(load_file(file))
+    assert all(key.startswith("unet.") and key.endswith("weight") for key in keys)
+    assert {key.rsplit(".", 2)[1] for key in keys} == {"lora_A", "lora_B"}
+    assert not any("_temp" in key for key in keys)
+    assert not (tmp_path / "model").exists()
+
+
+def test_batches_of_images_and_of_videos_alone_train_and_go_on_exactly(config_of, tmp_path):
+    config = config_of("base", steps=4, save_every=2)
+    config = replace(config, loss=replace(config.loss, joint="separate", min_snr_gamma=5.0))
+    run(config, tmp_path / "whole")
+    lines = [line for line in log(tmp_path / "whole") if "learning_rate" in line]
+    kinds = {
+        tuple(sorted(key for key in line if key in ("loss/video", "loss/image"))) for line in lines
+    }
+    assert kinds == {("loss/video",), ("loss/image",)}
+    half = replace(config, phases=(replace(config.phases[0], steps=2),))
+    run(half, tmp_path / "halves")
+    run(config, tmp_path / "halves")
+    assert equal(state(tmp_path / "whole", 4), state(tmp_path / "halves", 4))
+
+
+def test_bf16_passes_leave_weights_and_average_in_fp32(config_of, tmp_path):
+    config = config_of("base", steps=2, save_every=1)
+    config = replace(
+        config,
+        scale=replace(
+            config.scale, autocast="bf16", checkpoint_activations=True, channels_last=True
+        ),
+        loss=replace(config.loss, offset_noise=0.1),
+    )
+    run(config, tmp_path)
+    whole = state(tmp_path, 2)
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000002")
+    run(config, tmp_path)
+    assert equal(whole, state(tmp_path, 2))
+    floats = {tensor.dtype for tensor in state(tmp_path, 2).values() if tensor.is_floating_point()}
+    assert floats == {torch.float32}
+    assert all(loss == loss for loss in losses(tmp_path))
+
+
+def test_a_run_in_an_object_store_goes_on_exactly(config_of, whole_run, s3_bucket):
+    run(config_of("base", steps=2), f"{s3_bucket}/run")
+    run(config_of("base"), f"{s3_bucket}/run")
+    store = Store(f"{s3_bucket}/run")
+    tensors = {}
+    for name in store.files("checkpoints/step-00000004"):
+        if name.endswith(".safetensors"):
+            tensors |= load(store.read(name))
+    assert equal(tensors, state(whole_run("base"), 4))
+    assert store.exists("model/unet/model.safetensors")
+    assert store.exists("config.json")
+    lines = [json.loads(line) for line in store.read("log.jsonl").splitlines()]
+    assert [line["step"] for line in lines if "learning_rate" in line] == [0, 1, 2, 3]
