@@ -288,6 +288,7 @@ def _description(
         "settings": asdict(config),
         "machine": asdict(models.machine),
         "weights_sha256": {stage: models.digest(stage) for stage in stages},
+        "adjustment": models.adjustment,
         "given": given
         and {
             "frames": len(given.frames_THWC),

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -77,6 +77,7 @@ class Models:
         machine: Where they run.
         keep: Whether a pipeline that has run waits on the CPU for the next video, or is forgotten.
         adjust: Called with each pipeline after loading, before it is cast: LoRAs and the like.
+        adjustment: What that does, in plain values, for the description of every video.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Models:
         *,
         keep: bool = False,
         adjust: Callable[[VideoPipeline], None] | None = None,
+        adjustment: Mapping[str, Any] | None = None,
     ) -> None:
+        self.adjustment = dict(adjustment or {})
         self.weights = dict(weights)
         self.machine = machine
         self._keep = keep

@@ -20,6 +20,7 @@ from rich.console import Console
 from curation.corpus.store import Store
 from curation.errors import LavieError
 from curation.station import Resources
+from curation.weights import file_sha256
 from inference.cascade import CascadeConfig, Request, cascade
 from inference.memory import Machine, Models
 from inference.pipeline import VideoPipeline
@@ -44,6 +45,17 @@ class Personal:
     image_weights: str | None = None
     """UNet of an image model whose layers replace the base network's image layers."""
 
+    def described(self) -> dict[str, Any]:
+        """Every file with its digest, in plain values; empty where there is none."""
+        said: dict[str, Any] = {}
+        if self.loras:
+            said["loras"] = [_file(path) | {"weight": weight} for path, weight in self.loras]
+        if self.words:
+            said["words"] = [_file(path) for path in self.words]
+        if self.image_weights is not None:
+            said["image_weights"] = _file(self.image_weights)
+        return said
+
     def __call__(self, pipeline: VideoPipeline) -> None:
         """Load everything into a base pipeline; other stages stay as they are."""
         if pipeline.stage != "base":
@@ -55,6 +67,13 @@ class Personal:
             held.load_lora_weights(path, weight=weight)
         for path in self.words:
             held.load_textual_inversion(path)
+
+
+def _file(path: str) -> dict[str, Any]:
+    """Name of a file, or of a folder, and the digest of each of its safetensors files."""
+    place = Path(path)
+    files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
+    return {"name": place.name, "sha256": {file.name: file_sha256(file) for file in files}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +129,13 @@ class SampleJob:
         """Check the weights on this machine; they are loaded when their stage comes."""
         for weights in self.weights.values():
             weights.check()
-        self._models = Models(self.weights, self.place.machine(), keep=True, adjust=self.personal)
+        self._models = Models(
+            self.weights,
+            self.place.machine(),
+            keep=True,
+            adjust=self.personal,
+            adjustment=self.personal.described(),
+        )
 
     def run(self, unit: int, plan: tuple[str, int]) -> dict[str, int]:
         """Commit one video; its JSON last, since it is the file that says the video is done."""
@@ -232,7 +257,7 @@ def _claim(job: SampleJob) -> None:
         "settings": asdict(job.config),
         "weights_sha256": {stage: weights.digest() for stage, weights in job.weights.items()},
         "place": asdict(job.place),
-        "personal": asdict(job.personal),
+        "personal": job.personal.described(),
         "encoding": asdict(job.encoding),
     }
     now = json.loads(json.dumps(now))  # as it will be read: tuples are lists

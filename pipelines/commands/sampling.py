@@ -138,7 +138,10 @@ class Sample:
         given = None if self.video is None else read_video(self.video)
         request = Request(prompt=self.prompt, seed=self.seed, given=given)
         check_request(request, self.config)
-        models = Models(weights, self.place.machine(), adjust=self._personal())
+        personal = self._personal()
+        models = Models(
+            weights, self.place.machine(), adjust=personal, adjustment=personal.described()
+        )
         with ProgressBars(console, unit="steps") as bars:
 
             def show(stage: Stage, done: int, total: int) -> None:

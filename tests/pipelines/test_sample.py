@@ -1,5 +1,6 @@
 """`lavie sample` as a user meets it, and many videos with resume, here and on Ray."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -103,6 +104,30 @@ def test_exported_weights_are_sampled_from(tmp_path):
     arguments = ["sample", "a panda", "--weights", str(tmp_path / "model"), "--out", str(out)]
     assert main([*arguments, *SMALL]) == 0
     assert len(read_video(out).description["weights_sha256"]["base"]) == 64
+
+
+def test_a_lora_changes_the_video_by_its_weight_and_is_on_record(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("LAVIE_CACHE", str(tmp_path / "cache"))
+    name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
+    factors = {"A": torch.eye(2, 40), "B": 5 * torch.eye(40, 2)}
+    lora = tmp_path / "panda.safetensors"
+    save_file({f"{name}.lora_{key}.weight": value for key, value in factors.items()}, lora)
+
+    def sampled(*more):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4"
+        arguments = ["sample", "a panda", "--weights", "tiny", "--out", str(out), *SMALL, *more]
+        assert main(arguments) == 0
+        return read_video(out)
+
+    plain, none = sampled(), sampled("--lora", f"{lora}=0")
+    whole = sampled("--lora", str(lora))
+    assert (plain.frames_THWC == none.frames_THWC).all()
+    assert (plain.frames_THWC != whole.frames_THWC).any()
+    (said,) = whole.description["adjustment"]["loras"]
+    digest = hashlib.sha256(lora.read_bytes()).hexdigest()
+    assert said == {"name": lora.name, "sha256": {lora.name: digest}, "weight": 1.0}
 
 
 @pytest.mark.parametrize(
