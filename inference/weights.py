@@ -133,13 +133,15 @@ def exported_weights(folder: Path, stages: Sequence[Stage]) -> dict[Stage, Weigh
 
     Args:
         folder: One exported model, for its stage alone; or a folder with one for each stage, called
-            ``base``, ``interpolation`` and ``super-resolution`` (or ``super_resolution``).
+            ``base``, ``interpolation`` and ``super-resolution`` (or ``super_resolution``). A
+            training run stands for the model that it left.
         stages: Those that are wanted.
 
     Raises:
         FileNotFoundError: A model is missing.
         ValueError: One is of another stage.
     """
+    folder = _model_of(folder)
     if (folder / "config.json").is_file():
         if len(stages) != 1:
             raise ValueError(
@@ -160,7 +162,12 @@ def _below(folder: Path, stage: Stage) -> Path:
     names = dict.fromkeys((stage, stage.replace("_", "-")))
     for name in names:
         if (folder / name).is_dir():
-            return folder / name
+            return _model_of(folder / name)
     raise FileNotFoundError(
         f"no model of stage {stage} in {folder}: no folder {' or '.join(names)}"
     )
+
+
+def _model_of(folder: Path) -> Path:
+    """The model that a training run left, where the folder is a run; else the folder itself."""
+    return folder / "model" if (folder / "model" / "unet").is_dir() else folder

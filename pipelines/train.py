@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train import FailureConfig, RunConfig, ScalingConfig, report
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, report
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from curation.errors import LavieError
 from pipelines.run import start_ray
 from pipelines.training_samples import VideoSamples, check_sampling
 from training.config import TrainConfig
@@ -66,11 +67,11 @@ def run_here(config: TrainConfig, run: str, *, on_log: OnLog) -> Outcome:
         return train(config, run, ranks, hooks)
 
 
-def run_on_ray(config: TrainConfig, run: str, how: RayConfig, *, name: str = "lavie") -> Any:
-    """Train in workers of Ray Train.
+def run_on_ray(config: TrainConfig, run: str, how: RayConfig) -> None:
+    """Train in workers of Ray Train; curves and checkpoints go to the run's folder.
 
-    Returns:
-        Ray Train's result; its metrics are the last ones logged.
+    Raises:
+        LavieError: the workers failed more often than `how` allows, or by a fault of the run.
     """
     check_sampling(config)
     start_ray(how.address)
@@ -87,12 +88,15 @@ def run_on_ray(config: TrainConfig, run: str, how: RayConfig, *, name: str = "la
         ),
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if how.gpus else "gloo"),
         run_config=RunConfig(
-            name=name,
+            name="lavie",
             storage_path=how.storage,
             failure_config=FailureConfig(max_failures=how.max_failures),
         ),
     )
-    return trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise LavieError(f"Ray Train gave up: {error}") from error
 
 
 def _on_worker(given: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def paper(stage: Stage) -> TrainConfig:
 
 
 def tiny(stage: Stage) -> TrainConfig:
-    """A network of a million parameters on 64 x 64 pixels; what the tests train, in seconds."""
+    """A network of about a million parameters on 64 x 64 pixels; what the tests train, in seconds."""
     published = paper(stage)
     frames = {"base": 8, "interpolation": 13, "super_resolution": 4}[stage]
     return replace(

@@ -107,8 +107,9 @@ def companions_of(config: TrainConfig, objective: Objective, width: int) -> Comp
     Raises:
         WrongStart: They are not there, or do not fit the network.
     """
-    needed = not all(source.encoded for source in config.data.sources)
-    if not needed and config.model.companions is None:
+    sources = config.data.sources
+    encoded = bool(sources) and all(source.encoded for source in sources)
+    if encoded and config.model.companions is None:
         return Companions(None, None)
     if config.model.start == TINY and config.model.companions is None:
         return Companions(tiny_autoencoder(config.stage), tiny_text_encoder())

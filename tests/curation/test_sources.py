@@ -323,7 +323,7 @@ def faulty_store(s3_endpoint: str, s3_bucket: str, monkeypatch) -> Iterator[tupl
             self.wfile.write(body[: len(body) // 2] if fault == "half" else body)
             self.close_connection = fault == "half"
 
-        do_GET = do_HEAD = _pass  # noqa: N815 - the names that http.server calls
+        do_GET = do_HEAD = _pass
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -226,7 +226,7 @@ def test_a_lora_for_another_network_is_refused_with_its_keys(pipeline, tmp_path:
     before = list(pipeline.unet.state_dict())
     with pytest.raises(ValueError, match="does not fit UNet") as caught:
         pipeline.load_lora_weights(tmp_path / "wrong.safetensors")
-    assert f"{name}: shapes (2, 39) and (40, 2), expected (2, 40) and (40, 2)" in str(caught.value)
+    assert f"{name}: shapes (2, 31) and (32, 2), expected (2, 32) and (32, 2)" in str(caught.value)
     assert "down_blocks.7.attn1.to_q: there is no such module" in str(caught.value)
     assert list(pipeline.unet.state_dict()) == before
     assert pipeline.lora_weights == {}

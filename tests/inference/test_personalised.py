@@ -49,8 +49,8 @@ def image_unet(untouched: LaViePipeline):
         layers_per_block=config.layers_per_block,
         cross_attention_dim=config.cross_attention_dim,
         norm_num_groups=config.norm_num_groups,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     ).eval()
 
 
@@ -163,9 +163,9 @@ def test_an_image_network_of_another_size_changes_nothing(
     image_unet.save_pretrained(tmp_path / "unet")
     config = tmp_path / "unet" / "config.json"
     config.write_text(
-        config.read_text().replace('"cross_attention_dim": 24', '"cross_attention_dim": 8')
+        config.read_text().replace('"cross_attention_dim": 32', '"cross_attention_dim": 8')
     )
-    with pytest.raises(ValueError, match="cross_attention_dim is 8, expected 24"):
+    with pytest.raises(ValueError, match="cross_attention_dim is 8, expected 32"):
         pipeline.load_spatial_weights(tmp_path)
     state = {**image_unet.state_dict(), "extra.weight": torch.zeros(1)}
     del state["conv_out.bias"]
@@ -219,7 +219,7 @@ def test_a_word_of_several_vectors_is_written_once(pipeline, tmp_path: Path) -> 
 
 def test_other_words_keep_their_meaning(pipeline, tmp_path: Path) -> None:
     before = states(pipeline, "a cat")
-    save_file({"<thing>": torch.ones(24)}, tmp_path / "w.safetensors")
+    save_file({"<thing>": torch.ones(32)}, tmp_path / "w.safetensors")
     pipeline.load_textual_inversion(tmp_path / "w.safetensors")
     torch.testing.assert_close(states(pipeline, "a cat"), before, rtol=0, atol=0)
     assert not any(p.requires_grad for p in pipeline.text_encoder.parameters())
@@ -228,31 +228,31 @@ def test_other_words_keep_their_meaning(pipeline, tmp_path: Path) -> None:
 def test_web_uis_pt_files_are_read_without_running_them(tmp_path: Path) -> None:
     held = {
         "string_to_token": {"*": 265},
-        "string_to_param": {"*": torch.nn.Parameter(torch.ones(2, 24))},
+        "string_to_param": {"*": torch.nn.Parameter(torch.ones(2, 32))},
         "name": "charturner",
         "step": 500,
     }
     torch.save(held, tmp_path / "w.pt")
     word, vectors_ND = read_textual_inversion(tmp_path / "w.pt")
     assert word == "charturner"
-    assert vectors_ND.tolist() == [[1.0] * 24] * 2
+    assert vectors_ND.tolist() == [[1.0] * 32] * 2
 
 
 def test_a_word_for_another_text_encoder_is_refused(pipeline, tmp_path: Path) -> None:
     save_file({"<thing>": torch.ones(768)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match="vectors of 24 numbers, got 768"):
+    with pytest.raises(ValueError, match="vectors of 32 numbers, got 768"):
         pipeline.load_textual_inversion(tmp_path / "w.safetensors")
 
 
 def test_a_word_that_is_known_is_refused(pipeline, tmp_path: Path) -> None:
-    save_file({"<thing>": torch.ones(24)}, tmp_path / "w.safetensors")
+    save_file({"<thing>": torch.ones(32)}, tmp_path / "w.safetensors")
     pipeline.load_textual_inversion(tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="already in tokenizer vocabulary"):
         pipeline.load_textual_inversion(tmp_path / "w.safetensors")
 
 
 def test_a_word_without_a_name_needs_one(pipeline, tmp_path: Path) -> None:
-    save_file({"emb_params": torch.ones(24)}, tmp_path / "w.safetensors")
+    save_file({"emb_params": torch.ones(32)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="token must be one word, got None"):
         pipeline.load_textual_inversion(tmp_path / "w.safetensors")
 

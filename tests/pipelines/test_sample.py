@@ -111,7 +111,7 @@ def test_a_lora_changes_the_video_by_its_weight_and_is_on_record(tmp_path, monke
 
     monkeypatch.setenv("LAVIE_CACHE", str(tmp_path / "cache"))
     name = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
-    factors = {"A": torch.eye(2, 40), "B": 5 * torch.eye(40, 2)}
+    factors = {"A": torch.eye(2, 32), "B": 5 * torch.eye(32, 2)}
     lora = tmp_path / "panda.safetensors"
     save_file({f"{name}.lora_{key}.weight": value for key, value in factors.items()}, lora)
 

@@ -29,8 +29,8 @@ def lora_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("cat", "ink sketch")):
         generator = torch.Generator().manual_seed(seed)
         state = {
-            f"{key}.lora_A.weight": torch.randn(2, 40, generator=generator),
-            f"{key}.lora_B.weight": torch.randn(40, 2, generator=generator),
+            f"{key}.lora_A.weight": torch.randn(2, 32, generator=generator),
+            f"{key}.lora_B.weight": torch.randn(32, 2, generator=generator),
         }
         save_file(state, folder / f"{name}.safetensors")
     wrong = {f"{key}.lora_A.weight": torch.zeros(2, 8), f"{key}.lora_B.weight": torch.zeros(8, 2)}

@@ -137,7 +137,7 @@ def test_batches_of_latents_have_the_shapes_of_the_frames_and_are_joint(of_laten
         assert batch.frames_BFCHW is None
         assert batch.mean_BCFhw.shape == (4, 4, 10, height // 8, width // 8)
         assert batch.logvar_BCFhw.shape == batch.mean_BCFhw.shape
-        assert batch.text_BKLD.shape == (4, 3, 16, 32)
+        assert batch.text_BKLD.shape == (4, 3, 77, 32)
         assert batch.mean_BCFhw.dtype == batch.text_BKLD.dtype == torch.float32
 
 

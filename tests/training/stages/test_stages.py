@@ -10,6 +10,7 @@ from training.config import LossConfig, ModelConfig, Source, TrainConfig
 from training.data.batch import Batch, Sample, stack
 from training.losses import frame_errors, image_weight, joint_loss, target
 from training.models import UNet
+from training.models.tiny import TEXT_WIDTH
 from training.presets import tiny
 from training.stages import Companions, encoded, stage_of
 from training.stages.interpolation import key_of_frame, num_keys
@@ -43,7 +44,7 @@ def batch_of(config: TrainConfig, *, video: int, images: int = 0, kind: str = "v
 
 
 def companions(config: TrainConfig) -> Companions:
-    return companions_of(config, stage_of(config).objective, 32)
+    return companions_of(config, stage_of(config).objective, TEXT_WIDTH)
 
 
 def alpha_bar(t: int, *, scaled: bool = False) -> float:
