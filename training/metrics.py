@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import resource
 import statistics
 import tempfile
 import time
@@ -248,6 +249,9 @@ class Clock:
             "speed/samples_per_s": self.samples / elapsed_s,
             "speed/data_wait_share": self.waited_s / elapsed_s,
         }
+        if ranks.device.type == "cpu":
+            kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            rates["memory/peak_gib"] = kib / 2**20
         if ranks.device.type == "cuda":
             rates["speed/tflops_per_rank"] = self.flop / elapsed_s / 1e12
             name = torch.cuda.get_device_name(ranks.device)

@@ -18,6 +18,7 @@ from curation.captioners.checkpoint import model_folder
 from curation.captioners.config import VllmConfig
 from curation.captioners.prompts import Prompt
 from curation.errors import ModelUnavailable
+from curation.torchvision_shim import ensure_torchvision
 
 _RUN = 512  # clips handed over at once: enough for full batches, few enough to hold as text
 
@@ -44,6 +45,7 @@ class VllmCaptioner:
 
     def setup(self) -> None:
         """Load the weights onto the GPUs."""
+        ensure_torchvision()
         from vllm import LLM
 
         self.llm: Any = LLM(

@@ -200,7 +200,14 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert equal(state(tmp_path / "run", 4), expected)
 
 
-@pytest.mark.parametrize("part", ["model", "optimizer", "average"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param("model", marks=pytest.mark.slow),
+        pytest.param("optimizer", marks=pytest.mark.slow),
+        "average",  # the one that leaves the losses as they were
+    ],
+)
 def test_forgetting_a_part_on_resume_would_be_seen(
     part, config_of, whole_run, tmp_path, monkeypatch
 ):
