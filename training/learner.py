@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from training.checkpoint import state_of
 from training.config import TrainConfig
@@ -166,13 +167,26 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that a step changes; the very tensors, so that a checkpoint can load into them."""
+        self._reshard()
         return state_of(self.net, self.optimizer, self.average.state_dict())
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[UNet]:
         """The network with averaged weights, for as long as the block lasts."""
+        self._reshard()
         self.average.swap()
         try:
             yield self.net
         finally:
+            self._reshard()
             self.average.swap()
+
+    def _reshard(self) -> None:
+        """Give up the whole weights that FSDP keeps after a forward without backward.
+
+        They would stand in for the shards, which are what the average is exchanged with.
+        """
+        if self.sharded:
+            for module in self.net.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()

@@ -269,7 +269,14 @@ def test_a_sharded_run_goes_on_alone_and_a_lonely_one_sharded(config_of, tmp_pat
             run(config, tmp_path / "more")
         else:
             ranks_run(ranks, config, tmp_path / "more", tmp_path)
-    assert_same_but_for_rounding(tmp_path / "one", tmp_path / "more", 3)
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "more"), rel=1e-5)
+    ours, theirs = (
+        load_file(tmp_path / name / "model" / "unet" / "model.safetensors")
+        for name in ("one", "more")
+    )
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("stage", STAGES)

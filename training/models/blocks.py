@@ -142,18 +142,21 @@ class UpLevel(Level):
         self.upsamplers = nn.ModuleList([Upsampler(channels)]) if level > 0 else None
 
     def forward(self, x_BCFHW: Tensor, skips: list[Tensor], conditions: Conditions) -> Tensor:
-        """Take this level's skips off the end of ``skips`` and grow to the size of the next one."""
+        """Read this level's skips from the end of ``skips`` and grow to the size of the next one.
+
+        The list stays as it is: hooks, such as those of FSDP, may hand over a copy of it.
+        """
         x_BCFHW = self.run_layers(range(len(self.resnets)), x_BCFHW, skips, conditions)
         if self.upsamplers is not None:
-            height, width = skips[-1].shape[-2:]
+            height, width = skips[-1 - len(self.resnets)].shape[-2:]
             x_BCFHW = self.upsamplers[0](x_BCFHW, (height, width))
         return x_BCFHW
 
     def run_layers(
         self, layers: range, x_BCFHW: Tensor, skips: list[Tensor], conditions: Conditions
     ) -> Tensor:
-        """Some of this level's layers, each with a skip off the end of ``skips``."""
-        for index in layers:
-            x_BCFHW = torch.cat([x_BCFHW, skips.pop()], dim=1)
+        """Some of this level's layers, each with a skip, from the end of ``skips`` on."""
+        for taken, index in enumerate(layers, start=1):
+            x_BCFHW = torch.cat([x_BCFHW, skips[-taken]], dim=1)
             x_BCFHW = self._layer(index, x_BCFHW, conditions)
         return x_BCFHW

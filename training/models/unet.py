@@ -203,7 +203,9 @@ class UNet(nn.Module):
         if self.mid_temporal_block is not None:
             x = self._over_time(self.mid_temporal_block, x, conditions)
         for index in range(len(self.up_blocks) - 1):
-            x = self.up_blocks[index](x, skips, conditions)
+            level = cast(UpLevel, self.up_blocks[index])
+            x = level(x, skips, conditions)
+            skips = skips[: -len(level.resnets)]
             if self.up_temporal_blocks:
                 x = self._over_time(self.up_temporal_blocks[index], x, conditions)
         return x, skips
