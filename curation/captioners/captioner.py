@@ -17,7 +17,7 @@ FAILURES: dict[str, str] = {
     "timeout": "no whole answer within the clip's deadline",
     "rate_limited": "the server asked to wait on every try",
     "server_error": "the server failed (5xx) on every try",
-    "rejected": "the server did not take the request (4xx): see the detail",
+    "rejected": "the server (4xx) or vLLM did not take the request: see the detail",
     "bad_reply": "what came back is no chat completion",
     "withheld": "the server or model declined to answer (content filter, refusal)",
     "cut_short": "the answer ran into the limit of tokens",

@@ -1,12 +1,15 @@
 """Engine 'vllm': vLLM in this process, on the GPUs that the worker was given.
 
-Written against vLLM's documented offline API (`LLM.chat` with image_url parts,
-`StructuredOutputsParams`, vLLM >= 0.11). vLLM needs a GPU and pins its own torch, so it is an
-optional extra, imported nowhere else, and not run by this project's tests.
+Run for real with vLLM's CPU build 0.32.0 and a tiny Qwen2-VL (this module's tests, skipped where
+the package vllm is absent); not on a GPU, and with no other version. It uses nothing but the
+offline API that vLLM has documented since 0.11: `LLM.chat` with image_url parts and
+`StructuredOutputsParams`. vLLM pins its own torch, so it is an optional extra and imported nowhere
+else. Its engine runs in processes of its own, which end with this one.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -18,9 +21,10 @@ from curation.captioners.checkpoint import model_folder
 from curation.captioners.config import VllmConfig
 from curation.captioners.prompts import Prompt
 from curation.errors import ModelUnavailable
-from curation.torchvision_shim import ensure_torchvision
 
 _RUN = 512  # clips handed over at once: enough for full batches, few enough to hold as text
+_GIVE_UP_AFTER = 50  # clips refused in a row: then it is not the clips
+_MAX_DETAIL_CHARACTERS = 200  # vLLM's messages may repeat what it was given
 
 
 class VllmCaptioner:
@@ -44,8 +48,12 @@ class VllmCaptioner:
         model_folder(self.config.model, self.config.revision)
 
     def setup(self) -> None:
-        """Load the weights onto the GPUs."""
-        ensure_torchvision()
+        """Load the weights onto the GPUs.
+
+        Raises:
+            ModelUnavailable: the model takes no images.
+        """
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # it would report to its makers
         from vllm import LLM
 
         self.llm: Any = LLM(
@@ -54,18 +62,55 @@ class VllmCaptioner:
             max_model_len=self.config.max_model_len,
             gpu_memory_utilization=self.config.gpu_memory_utilization,
             tensor_parallel_size=self.config.num_gpus,
-            limit_mm_per_prompt={"image": self.frames_per_clip},
+            # Without "video" vLLM keeps memory for the longest video that the model could take.
+            limit_mm_per_prompt={"image": self.frames_per_clip, "video": 0},
             trust_remote_code=False,
             seed=0,
         )
+        if not self.llm.llm_engine.model_config.is_multimodal_model:
+            raise ModelUnavailable(
+                f"captions.vllm.model {self.config.model!r} cannot take images, says vLLM; choose "
+                f"one such as Qwen/Qwen2.5-VL-7B-Instruct"
+            )
+        self.refused_in_a_row = 0
 
     def __call__(self, questions: Iterable[Question]) -> Iterator[Reply]:
-        """Answer in runs of `_RUN`; `LLM.chat` gives outputs in the order of the conversations."""
+        """Answer in runs of `_RUN`, each in the order of its questions.
+
+        Raises:
+            ModelUnavailable: vLLM took none of `_GIVE_UP_AFTER` clips in a row.
+        """
         waiting = iter(questions)
         while run := list(islice(waiting, _RUN)):
-            yield from self._answer(run)
+            yield from self._answers(run)
 
-    def _answer(self, questions: Sequence[Question]) -> Iterator[Reply]:
+    def _answers(self, questions: Sequence[Question]) -> list[Reply]:
+        """Replies of some clips; of those that vLLM does not take, why.
+
+        vLLM refuses a whole call for one prompt that is too long. So a refused run is halved until
+        the clip that it was for stands alone.
+        """
+        try:
+            outputs = self._chat(questions)
+        except _refusals() as error:
+            if len(questions) > 1:
+                half = len(questions) // 2
+                return self._answers(questions[:half]) + self._answers(questions[half:])
+            return [self._refused(questions[0], str(error)[:_MAX_DETAIL_CHARACTERS])]
+        self.refused_in_a_row = 0
+        # Outputs carry vLLM's own ids: their place is all that ties them to the clips.
+        assert len(outputs) == len(questions), f"{len(outputs)} outputs, {len(questions)} questions"
+        return [_reply(q.clip_id, output) for q, output in zip(questions, outputs, strict=True)]
+
+    def _refused(self, question: Question, why: str) -> Reply:
+        """The reply for a clip that vLLM does not take."""
+        self.refused_in_a_row += 1
+        if self.refused_in_a_row >= _GIVE_UP_AFTER:
+            raise ModelUnavailable(f"vLLM took none of {_GIVE_UP_AFTER} clips in a row: {why}")
+        return Reply(clip_id=question.clip_id, text=None, reason="rejected", detail=why)
+
+    def _chat(self, questions: Sequence[Question]) -> list[Any]:
+        """Outputs of vLLM, in the order of the questions."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
@@ -78,20 +123,12 @@ class VllmCaptioner:
             )
             for question in questions
         ]
-        outputs = self.llm.chat(
+        outputs: list[Any] = self.llm.chat(
             [self._conversation(question) for question in questions],
             sampling_params=sampling,
             use_tqdm=False,
         )
-        for question, output in zip(questions, outputs, strict=True):
-            (completion,) = output.outputs
-            yield Reply(
-                clip_id=question.clip_id,
-                text=completion.text,
-                is_whole=completion.finish_reason != "length",
-                tokens_in=len(output.prompt_token_ids or ()),
-                tokens_out=len(completion.token_ids),
-            )
+        return outputs
 
     def _conversation(self, question: Question) -> list[dict[str, Any]]:
         """System and user message of one clip, as OpenAI's API has them."""
@@ -106,3 +143,24 @@ class VllmCaptioner:
             {"role": "system", "content": self.prompt.system},
             {"role": "user", "content": [*pictures, {"type": "text", "text": text}]},
         ]
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises for a prompt that it does not take: ValueError, later a class of its own."""
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ImportError:
+        return (ValueError,)
+    return (ValueError, VLLMClientError)
+
+
+def _reply(clip_id: str, output: Any) -> Reply:
+    """The one completion of a `RequestOutput`."""
+    (completion,) = output.outputs
+    return Reply(
+        clip_id=clip_id,
+        text=completion.text,
+        is_whole=completion.finish_reason != "length",
+        tokens_in=len(output.prompt_token_ids or ()),
+        tokens_out=len(completion.token_ids),
+    )

@@ -17,167 +17,10 @@ from curation.station import check_output, made_by
 
 COLOURS = ("red", "green", "blue")
 PROMPT = "clip-json@1"
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}IMAGE{% elif c['type'] == 'video' %}VIDEO"
-    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-ENDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-
-
-def answer(colour):
-    """What the tiny model learns to say of a picture in one colour."""
-    words = dict.fromkeys(("action", "setting", "style", "camera", "text_on_screen"), "")
-    short = f"a {colour} wall stands still in the light"
-    return json.dumps(
-        {"short": short, "long": f"A {colour} wall, lit.", "subject": f"{colour} wall"} | words
-    )
-
-
-def tokenizer(special):
-    """Byte-level BPE trained on the spot; prompt and answers become few tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    prompt = load_prompt(PROMPT)
-    texts = [prompt.system, prompt.user_text(num_frames=2, duration_s=4.0), "system\n", "user\n"]
-    for part in answer("|").split("|"):
-        texts += [part] * 5
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=3000,
-        special_tokens=[*ENDS, *special],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        max_token_length=400,
-    )
-    bpe.train_from_iterator(texts + ["red", "green", "blue", "assistant\n"] * 3, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=special,
-    )
-
-
-def conversation(pictures):
-    prompt = load_prompt(PROMPT)
-    text = prompt.user_text(num_frames=len(pictures), duration_s=4.0)
-    shown = [{"type": "image", "image": each} for each in pictures]
-    return [
-        {"role": "system", "content": [{"type": "text", "text": prompt.system}]},
-        {"role": "user", "content": [*shown, {"type": "text", "text": text}]},
-    ]
-
-
-def qwen2_vl():
-    """A Qwen2-VL of 0.2 M parameters with its processor."""
-    from curation.torchvision_shim import ensure_torchvision
-
-    ensure_torchvision()
-    import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
-    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
-    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    tokens = tokenizer(VISION)
-    number = {token: tokens.convert_tokens_to_ids(token) for token in [*ENDS, *VISION]}
-    patches = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 28 * 28}
-    template = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    processor = Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(max_pixels=28 * 28, **patches),
-        tokenizer=tokens,
-        video_processor=Qwen2VLVideoProcessor(max_pixels=28 * 28 * 2, **patches),
-        chat_template=template.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>"),
-    )
-    rope = {"rope_type": "default", "mrope_section": [4, 6, 6], "rope_theta": 10000.0}
-    config = Qwen2VLConfig(
-        text_config={
-            "vocab_size": len(tokens),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "rope_parameters": rope,
-            "bos_token_id": number["<|endoftext|>"],
-            "eos_token_id": number["<|im_end|>"],
-            "pad_token_id": number["<|endoftext|>"],
-        },
-        vision_config={
-            "depth": 1,
-            "embed_dim": 32,
-            "hidden_size": 64,
-            "num_heads": 2,
-            "mlp_ratio": 2,
-            "patch_size": 14,
-        },
-        image_token_id=number["<|image_pad|>"],
-        video_token_id=number["<|video_pad|>"],
-        vision_start_token_id=number["<|vision_start|>"],
-        vision_end_token_id=number["<|vision_end|>"],
-        tie_word_embeddings=True,
-    )
-    return Qwen2VLForConditionalGeneration(config), processor
-
-
-def teach(model, processor, picture):
-    """Gradient steps until the model says of each colour what `answer` does."""
-    import torch
-
-    from curation.keyframe_images import open_keyframe
-
-    processor.tokenizer.padding_side = "left"
-    tokens = processor.tokenizer
-    batches = []
-    for count in (1, 2, 3):
-        shown = [[open_keyframe(picture(c))] * count for c in COLOURS]
-        prompts = [
-            processor.apply_chat_template(conversation(each), add_generation_prompt=True)
-            for each in shown
-        ]
-        said = [answer(colour) + "<|im_end|>" for colour in COLOURS]
-        texts = [p + s for p, s in zip(prompts, said, strict=True)]
-        inputs = processor(text=texts, images=shown, padding=True, return_tensors="pt")
-        labels = inputs["input_ids"].clone()
-        for row, text in enumerate(said):
-            labels[row, : -len(tokens.encode(text))] = -100
-        batches.append((dict(inputs), labels))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    right_in_a_row = 0
-    for step in range(600):
-        inputs, labels = batches[step % 3]
-        out = model(**inputs, labels=labels)
-        optimizer.zero_grad()
-        out.loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        wanted = labels[:, 1:]
-        is_right = (out.logits[:, :-1].argmax(-1) == wanted) | (wanted == -100)
-        right_in_a_row = right_in_a_row + 1 if is_right.all() else 0
-        if right_in_a_row == 9:
-            break
-    model.eval()
 
 
 @pytest.fixture(scope="session")
-def taught(tmp_path_factory, tools):
-    """Folder of a Qwen2-VL that has learnt three colours, as `save_pretrained` writes it."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-qwen2-vl"
-    model, processor = qwen2_vl()
-    teach(model, processor, tools.picture)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def llava(tmp_path_factory):
+def llava(tmp_path_factory, tools):
     """Folder of an untaught LLaVA: another class, another processor, pictures only."""
     from curation.torchvision_shim import ensure_torchvision
 
@@ -193,7 +36,7 @@ def llava(tmp_path_factory):
     )
 
     torch.manual_seed(0)
-    tokens = tokenizer(["<image>"])
+    tokens = tools.tokenizer(["<image>"])
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -226,7 +69,7 @@ def llava(tmp_path_factory):
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHATML.replace("IMAGE", "<image>"),
+        chat_template=tools.CHATML.replace("IMAGE", "<image>"),
     )
     folder = tmp_path_factory.mktemp("models") / "tiny-llava"
     LlavaForConditionalGeneration(config).save_pretrained(folder)
@@ -256,7 +99,7 @@ def test_each_clip_gets_the_caption_of_its_own_frames_across_batches(taught, too
     station = ready(configured(taught))
     added = station(clips)
     check_output(station, clips, added)
-    assert added["caption"].to_pylist() == [json.loads(answer(c))["short"] for c in order]
+    assert added["caption"].to_pylist() == [json.loads(tools.answer(c))["short"] for c in order]
     assert added["caption_subject"].to_pylist() == [f"{c} wall" for c in order]
     assert set(added["caption_status"].to_pylist()) == {"ok"}
     assert set(added["caption_engine"].to_pylist()) == {"transformers"}
@@ -274,10 +117,10 @@ def test_tokens_are_those_of_prompt_and_answer(taught, tools):
     station = ready(configured(taught))
     (row,) = station(tools.clips_table([[tools.picture("red")] * 2])).to_pylist()
     tokens = station.captioner.processor.tokenizer
-    assert row["caption_tokens_out"] == len(tokens.encode(answer("red") + "<|im_end|>"))
+    assert row["caption_tokens_out"] == len(tokens.encode(tools.answer("red") + "<|im_end|>"))
     template = station.captioner.processor.apply_chat_template
     # Each 28x28 picture is one merged patch: its placeholder stands for one token.
-    prompt = template(conversation([None, None]), add_generation_prompt=True)
+    prompt = template(tools.conversation([None, None]), add_generation_prompt=True)
     assert row["caption_tokens_in"] == len(tokens.encode(prompt))
     assert station.counters()["tokens in"] == row["caption_tokens_in"]
 
