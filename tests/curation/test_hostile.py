@@ -195,7 +195,15 @@ def test_damaged_films_never_cost_the_worker(decoding, make_video, tmp_path):
     assert not {"decoder_died", "too_slow", "playlist"} & set(found)
 
 
-def test_a_hundred_more_sources_do_not_make_the_child_grow(decoding, make_video, tmp_path):
+@pytest.fixture
+def children_of_others() -> set[psutil.Process]:
+    """Processes that other tests of this worker left to live, such as servers of data loaders."""
+    return set(psutil.Process().children())
+
+
+def test_a_hundred_more_sources_do_not_make_the_child_grow(
+    children_of_others, decoding, make_video, tmp_path
+):
     film = make_video(tmp_path / "a.mp4", [("red", 48)], size=(96, 64))
     image = tmp_path / "b.png"
     image.write_bytes(png(64, 64))
@@ -203,9 +211,8 @@ def test_a_hundred_more_sources_do_not_make_the_child_grow(decoding, make_video,
     bad.write_bytes(film.read_bytes()[:-100])
 
     def child_bytes() -> int:
-        children = psutil.Process().children()
-        assert len(children) == 1
-        return int(children[0].memory_info().rss)
+        (child,) = set(psutil.Process().children()) - children_of_others
+        return int(child.memory_info().rss)
 
     verdicts(decoding, *[film, image, bad] * 10)
     before = child_bytes()
@@ -213,11 +220,11 @@ def test_a_hundred_more_sources_do_not_make_the_child_grow(decoding, make_video,
     assert child_bytes() - before < 20 * 1024**2
 
 
-def test_nothing_outlives_a_run(decoding, hostile, tmp_path):
+def test_nothing_outlives_a_run(children_of_others, decoding, hostile, tmp_path):
     threads_before = threading.active_count()  # those of other tests in this process
     verdicts(decoding, *hostile)
     decoding.close()
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= children_of_others
     assert threading.active_count() <= threads_before
     assert len(os.listdir("/proc/self/fd")) < 256 if sys.platform == "linux" else True
     assert not list(tmp_path.rglob(".fetching-*"))
