@@ -9,6 +9,7 @@ else. Its engine runs in processes of its own, which end with this one.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -39,13 +40,26 @@ class VllmCaptioner:
         self.frames_per_clip = frames_per_clip
 
     def check(self) -> None:
-        """Look for the package and the model; whether it takes images, vLLM tells in `setup`."""
+        """Look for the package and the model, and whether the model has a part that sees.
+
+        vLLM itself has the last word in `setup`.
+        """
         if find_spec("vllm") is None:
             raise ModelUnavailable(
                 "the captions engine 'vllm' needs vLLM: `pip install 'lavie[vllm]'` on the "
                 "machines with GPUs, or use the engine 'endpoint' with a server of its own"
             )
-        model_folder(self.config.model, self.config.revision)
+        folder = model_folder(self.config.model, self.config.revision)
+        settings: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        # Every vision-language model names its vision tower or its image token here.
+        if not any("vision" in key or "image" in key for key in settings):
+            raise self._no_images()
+
+    def _no_images(self) -> ModelUnavailable:
+        return ModelUnavailable(
+            f"captions.vllm.model {self.config.model!r} cannot take images; choose one such as "
+            f"Qwen/Qwen2.5-VL-7B-Instruct"
+        )
 
     def setup(self) -> None:
         """Load the weights onto the GPUs.
@@ -68,10 +82,7 @@ class VllmCaptioner:
             seed=0,
         )
         if not self.llm.llm_engine.model_config.is_multimodal_model:
-            raise ModelUnavailable(
-                f"captions.vllm.model {self.config.model!r} cannot take images, says vLLM; choose "
-                f"one such as Qwen/Qwen2.5-VL-7B-Instruct"
-            )
+            raise self._no_images()
         self.refused_in_a_row = 0
 
     def __call__(self, questions: Iterable[Question]) -> Iterator[Reply]:

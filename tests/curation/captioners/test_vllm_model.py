@@ -131,3 +131,22 @@ def test_without_the_package_the_run_stops_before_any_work(tmp_path):
 def test_a_model_folder_that_is_not_there_is_refused_before_any_work(tmp_path):
     with pytest.raises(MissingWeights, match=r"no config\.json"):
         Captions(configured(tmp_path)).check()
+
+
+def test_a_model_without_eyes_is_refused_before_any_work(tmp_path, monkeypatch):
+    """What the folder says decides; vLLM itself is not asked, so it need not be there."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 64}')
+    for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes(b"{}")
+    monkeypatch.setattr("curation.captioners.vllm_model.find_spec", lambda _name: object())
+    settings = VllmConfig(model=str(tmp_path), dtype="float32", max_model_len=256)
+    captioner = VllmCaptioner(
+        settings,
+        load_prompt("clip-json@1"),
+        Sampling(max_tokens=8, temperature=0),
+        frames_per_clip=2,
+    )
+    with pytest.raises(ModelUnavailable, match="cannot take images; choose one such as Qwen"):
+        captioner.check()
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl", "vision_config": {}}')
+    captioner.check()
