@@ -22,9 +22,10 @@ from pipelines.run import start_ray
 from pipelines.training_samples import VideoSamples, check_sampling
 from training.config import TrainConfig
 from training.distributed import joined
-from training.trainer import Hooks, Outcome, train
+from training.trainer import Hooks, Outcome, Trainer, train
 
 OnLog = Callable[[int, Mapping[str, float]], None]
+OnBegin = Callable[[Trainer], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,9 @@ class RayConfig:
     """Where Ray Train keeps its own records, reachable from every node; by default ~/ray_results."""
 
 
-def run_here(config: TrainConfig, run: str, *, on_log: OnLog) -> Outcome:
+def run_here(
+    config: TrainConfig, run: str, *, on_log: OnLog, on_begin: OnBegin | None = None
+) -> Outcome:
     """Train in this process, which may be one of those that torchrun started.
 
     SIGTERM makes all ranks finish the step, save and return.
@@ -56,10 +59,12 @@ def run_here(config: TrainConfig, run: str, *, on_log: OnLog) -> Outcome:
         config: the run.
         run: its folder or object-store prefix.
         on_log: told of curves, on rank 0.
+        on_begin: told on rank 0 when everything is checked.
     """
     check_sampling(config)
     with _terminated() as asked, joined() as ranks:
         hooks = Hooks(
+            on_begin=on_begin if ranks.is_first else None,
             on_log=on_log if ranks.is_first else None,
             on_sample=VideoSamples(),
             stop=asked.is_set,

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 class Hooks:
     """What the surroundings of a run want of it; every rank calls them alike."""
 
+    on_begin: Callable[[Trainer], None] | None = None
+    """Everything is checked, no step is taken yet."""
     on_log: Callable[[int, Mapping[str, float]], None] | None = None
     """Step and curves, whenever they are logged."""
     on_sample: Callable[[Trainer, int], None] | None = None
@@ -157,6 +159,8 @@ class Trainer:
     def fit(self) -> Outcome:
         """Take the steps that are left, then export the averaged weights."""
         config, stopped = self.config, False
+        if self.hooks.on_begin is not None:
+            self.hooks.on_begin(self)
         if self.step == 0:
             self.evaluate()
         sums, clock = Sums(self.ranks.device), Clock()

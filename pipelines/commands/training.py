@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,8 +17,10 @@ from curation.errors import LavieError
 from curation.weights import cache_dir
 from pipelines.train import RayConfig, run_here, run_on_ray
 from training.config import ModelConfig, Source, TrainConfig
+from training.data.sources import PoolSummary
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
 from training.presets import PresetName
+from training.trainer import Trainer
 
 StageName = Literal["base", "interpolation", "super-resolution"]
 EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
@@ -72,7 +74,7 @@ class Train:
             console.print(f"the trained model: {self.out}", highlight=False)
             return 0
         progress = Progress(console, config.num_steps)
-        outcome = run_here(config, self.out, on_log=progress)
+        outcome = run_here(config, self.out, on_log=progress, on_begin=progress.begin)
         if outcome.stopped:
             if _is_first():
                 console.print(f"stopped after step {outcome.step}; the same command goes on")
@@ -165,6 +167,18 @@ def held_out_table(losses: Mapping[str, float]) -> Table:
     return table
 
 
+def pools_table(pools: Sequence[PoolSummary]) -> Table:
+    """What each phase draws from: clips, hours, batches an epoch, held out, left out by reason."""
+    table = Table(title="clips to train on")
+    for header in ("phase", "pool", "clips", "hours", "batches", "held out", "left out"):
+        table.add_column(header, justify="left" if header in ("phase", "pool") else "right")
+    for pool in pools:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in pool.dropped.items())
+        counts = (f"{pool.clips:,}", f"{pool.hours:.2f}", f"{pool.batches:,}", f"{pool.held_out:,}")
+        table.add_row(pool.phase, pool.pool, *counts, left_out)
+    return table
+
+
 class Progress:
     """A line for every log interval: step, losses, speed, time left.
 
@@ -177,6 +191,12 @@ class Progress:
         self._console = console
         self._num_steps = num_steps
         self._last: tuple[int, float] | None = None
+
+    def begin(self, trainer: Trainer) -> None:
+        """Say what the run is fed with, and what it leaves out and why."""
+        self._console.print(pools_table(trainer.data.summary()))
+        if trainer.step:
+            self._console.print(f"going on after step {trainer.step}", highlight=False)
 
     def __call__(self, step: int, values: Mapping[str, float]) -> None:
         """Some curves have a new point."""

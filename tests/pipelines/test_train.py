@@ -5,10 +5,13 @@ import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from inference.long_video import ContinuationPipeline
+from inference.weights import exported_weights
 from pipelines.cli import main
 from pipelines.train import RayConfig, run_here, run_on_ray
 from training.config import Source
@@ -97,6 +100,35 @@ def test_a_run_leaves_curves_a_log_its_configuration_and_a_model(trained_cascade
     assert list((run / "tensorboard").glob("events*"))
     assert json.loads((run / "config.json").read_text())["stage"] == "base"
     assert (run / "model" / "tokenizer").is_dir()
+
+
+def test_what_a_run_is_fed_with_is_said_before_the_first_step(small_corpus, tmp_path, capsys):
+    arguments = ["train", "base", "--corpus", str(small_corpus), "--out", str(tmp_path)]
+    arguments += ["--preset", "tiny", "--steps", "1", "--phases.0.sizes-px", "64", "64"]
+    arguments += ["--watch.evaluation-samples", "2", "--model.first-frame-channels"]
+    assert main(arguments) == 0
+    told = capsys.readouterr().out
+    assert told.index("clips to train on") < told.index("step 0 of 1")
+    # 38 clips, of which some are held out
+    row = next(line for line in told.splitlines() if "video-64x64" in line and "only" in line)
+    clips, _, _, held_out, *_ = [cell.strip() for cell in row.strip("│").split("│")][2:]
+    assert int(clips) + int(held_out) == 38
+    assert int(held_out) >= 1
+
+    # The same run, trained with its first frame given, continues a frame.
+    weights = exported_weights(tmp_path, ("base",))["base"]
+    pipeline = ContinuationPipeline.from_model(weights.load())
+    first_THWC = np.full((1, 64, 64, 3), 128, np.uint8)
+    output = pipeline(
+        "what wide-0 shows",
+        first_THWC,
+        num_frames=7,
+        clip_frames=4,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    )
+    assert output.frames.shape == (1, 7, 64, 64, 3)
 
 
 def test_the_saved_configuration_starts_the_same_run(trained_cascade, tmp_path):
