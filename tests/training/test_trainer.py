@@ -167,7 +167,7 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_a_code_to_try_again(con
     assert not (folder / "model").exists()
 
 
-def test_a_resume_with_other_settings_or_data_is_refused_and_named(config_of, whole_run, tmp_path):
+def test_a_resume_with_other_settings_is_refused_and_named(config_of, whole_run, tmp_path):
     config = config_of("base")
     shutil.copytree(whole_run("base"), tmp_path / "run")
     other = replace(config, seed=7, optim=replace(config.optim, ema_decay=0.5))
@@ -175,6 +175,20 @@ def test_a_resume_with_other_settings_or_data_is_refused_and_named(config_of, wh
         ChangedRun, match=r"(?s)optim.ema_decay: was 0.99, is 0.5.*seed: was 0, is 7"
     ):
         run(other, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "name", ["corpus/0/manifest", "autoencoder", "text_encoder", "objective", "architecture"]
+)
+def test_a_resume_against_other_inputs_is_refused_and_named(name, config_of, whole_run, tmp_path):
+    """The checkpoint says what it was made of; here it was made of something else."""
+    shutil.copytree(whole_run("base"), tmp_path / "run")
+    marker = tmp_path / "run" / "checkpoints" / "step-00000004" / "complete.json"
+    content = json.loads(marker.read_text())
+    content["made_of"][name] = "0" * 64
+    marker.write_text(json.dumps(content))
+    with pytest.raises(ChangedRun, match=f"{name}: was 0000"):
+        run(config_of("base", steps=5), tmp_path / "run")
 
 
 def test_a_resume_may_change_what_is_not_learnt(config_of, whole_run, tmp_path):
