@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.captioners.captioner import Question, spread
-from curation.captioners.config import EndpointConfig, TransformersConfig
-from curation.captions import Captions, CaptionsConfig
-from curation.torchvision_shim import ensure_torchvision
+from curation.stations.caption_models.captioner import Question, spread
+from curation.stations.caption_models.settings import EndpointConfig, TransformersConfig
+from curation.stations.captions import Captions, CaptionsConfig
+from curation.weights.torchvision_shim import ensure_torchvision
 
 FRAMES = 8
 FIELDS = ("short", "long", "subject", "action", "setting", "style", "camera", "text_on_screen")
@@ -150,7 +150,7 @@ def overhead(model: str, *, num_clips: int, max_tokens: int, repeats: int) -> st
     packed = keyframes(num_clips)
     clips = table(packed)
     engine = station.captioner
-    import curation.captioners.transformers_model as module
+    import curation.stations.caption_models.transformers_model as module
 
     unpack = module.open_keyframe
     questions = [

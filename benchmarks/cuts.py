@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.decode import DecodeConfig, decode_source
-from curation.scenes import SceneConfig
-from curation.weights import TRANSNETV2, find
+from curation.decode.decoding_pass import DecodeConfig, decode_source
+from curation.decode.scenes import SceneConfig
+from curation.weights.catalog import TRANSNETV2, find
 
 SIZE = (320, 180)
 Picture = NDArray[np.uint8]

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from curation.decode import DecodeConfig, SourceRows, decode_source
+from curation.decode.decoding_pass import DecodeConfig, SourceRows, decode_source
 
 CONFIG = DecodeConfig(threads=1)
 

@@ -20,9 +20,9 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from curation.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
 from curation.errors import BadSource
-from curation.guard import Guard
+from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
+from curation.media.guard import Guard
 
 
 def cpu_s(work: Callable[[], object]) -> float:

@@ -25,12 +25,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.clip_model import ClipModel
-from curation.embeddings import Embeddings, EmbeddingsConfig
-from curation.overlay_text import OverlayText, OverlayTextConfig
-from curation.safety import Safety
-from curation.taxonomy import Taxonomy, TaxonomyConfig
-from curation.weights import BIG_BUCK_BUNNY, BIG_BUCK_BUNNY_TRAILER, find
+from curation.stations.clip_model import ClipModel
+from curation.stations.embeddings import Embeddings, EmbeddingsConfig
+from curation.stations.overlay_text import OverlayText, OverlayTextConfig
+from curation.stations.safety import Safety
+from curation.stations.taxonomy import Taxonomy, TaxonomyConfig
+from curation.weights.catalog import BIG_BUCK_BUNNY, BIG_BUCK_BUNNY_TRAILER, find
 
 
 def pictures(film: Path, *, every_s: float, start_s: float = 0.0, end_s: float = 1e9) -> Iterator:
@@ -85,7 +85,7 @@ def clip_folder(folder: Path) -> Path:
 
     import torch
 
-    from curation.torchvision_shim import ensure_torchvision
+    from curation.weights.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     import open_clip

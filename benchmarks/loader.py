@@ -39,14 +39,14 @@ import webdataset as wds
 from curation.corpus.schema import SHARD_INDEX, schema
 from curation.corpus.shards import read_sample
 from curation.corpus.store import Store
-from training.config import DataConfig, Phase, SampleConfig, Source, TrainConfig
 from training.data.catalog import open_catalog
-from training.data.eligible import IndexReader, Rules
+from training.data.filtering import IndexReader, Rules
 from training.data.loader import TrainingData
 from training.data.order import Permutation, ShardOrder
 from training.data.picture import covering, view
 from training.data.reading import read_frames
 from training.data.samples import Place
+from training.run_config import DataConfig, Phase, SampleConfig, Source, TrainConfig
 
 SIZE = (320, 512)
 FRAMES, FPS = 16, 8.0

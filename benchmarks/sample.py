@@ -20,7 +20,7 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.unet import matmul_flops, peak_gib
-from curation.torchvision_shim import ensure_torchvision
+from curation.weights.torchvision_shim import ensure_torchvision
 from inference.memory import PIPELINES, Machine
 from inference.pipeline import VideoPipeline
 from inference.schedulers import SchedulerName

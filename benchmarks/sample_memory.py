@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from curation.torchvision_shim import ensure_torchvision
+from curation.weights.torchvision_shim import ensure_torchvision
 from training.models import UNet
 from training.models.released import CONFIGS
 

@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.unet import DTYPES, matmul_flops, peak_gib
-from training.config import Phase, TrainConfig
 from training.data.batch import Batch, Sample, stack
 from training.distributed import Ranks
 from training.learner import Learner
@@ -29,6 +28,7 @@ from training.models import UNet
 from training.models.released import CONFIGS
 from training.models.tiny import tiny_config
 from training.presets import paper
+from training.run_config import Phase, TrainConfig
 from training.stages import Companions, Stage, stage_of
 
 TEXT_TOKENS = 77

@@ -16,6 +16,6 @@ The river, in the order in which a clip goes down it::
     clips          the kept clips are cut and packed into shards
     report         what happened, for a reader
 
-Every station reads columns and adds columns (`curation.station`); the columns are listed in
+Every station reads columns and adds columns (`curation.stations.station`); the columns are listed in
 `curation.corpus.schema`. Nothing here knows of Ray: `pipelines` runs the stations.
 """

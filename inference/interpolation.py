@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from inference.arguments import check_choice, check_generators, negative_list, prompt_list
+from inference.diffusers_names import randn_tensor
 from inference.frames import Frames, resized, video_tensor
-from inference.library import randn_tensor
 from inference.pipeline import (
     OUTPUT_TYPES,
     Generators,

@@ -25,8 +25,8 @@ from inference.arguments import (
     negative_list,
     prompt_list,
 )
+from inference.diffusers_names import randn_tensor
 from inference.frames import Frames, resized, video_tensor
-from inference.library import randn_tensor
 from inference.personalised import Personalised
 from inference.pipeline import (
     OUTPUT_TYPES,

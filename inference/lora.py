@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from inference.library import (
+from inference.diffusers_names import (
     DIFFUSERS_OLD_TO_PEFT,
     UNET_TO_DIFFUSERS,
     StableDiffusionLoraLoaderMixin,

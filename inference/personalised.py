@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.library import TextualInversionLoaderMixin, convert_ldm_unet_checkpoint
+from inference.diffusers_names import TextualInversionLoaderMixin, convert_ldm_unet_checkpoint
 from inference.lora import (
     TEXT,
     UNET,

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.diffusers_names import AutoencoderKL, BaseOutput, DiffusionPipeline
 from inference.feature_reuse import FeatureReuse
-from inference.library import AutoencoderKL, BaseOutput, DiffusionPipeline
 from inference.schedulers import RELEASED, SchedulerName, make_scheduler
 from training.models.autoencoder import Autoencoder
 from training.models.exported import ExportedModel, load_model, read_objective, save_model

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from inference.library import (
+from inference.diffusers_names import (
     BaseOutput,
     ConfigMixin,
     DDIMScheduler,

@@ -17,7 +17,7 @@ from inference.arguments import (
     negative_list,
     prompt_list,
 )
-from inference.library import randn_tensor
+from inference.diffusers_names import randn_tensor
 from inference.personalised import Personalised
 from inference.pipeline import (
     OUTPUT_TYPES,

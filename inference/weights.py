@@ -9,11 +9,11 @@ from typing import Protocol
 
 from inference.tiny import tiny_model
 from training.models.autoencoder import Autoencoder
-from training.models.config import UNetConfig
 from training.models.exported import WEIGHTS, ExportedModel, load_model, read_objective
 from training.models.released import load_released
 from training.models.schedule import Objective, Stage
 from training.models.text_encoder import TextEncoder
+from training.models.unet_config import UNetConfig
 
 COMPANIONS = ("vae/config.json", "text_encoder/config.json", "tokenizer")
 

@@ -22,7 +22,7 @@ from curation.corpus.parts import read_clips, read_table, to_parquet
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.errors import TornPart
-from curation.station import Station, check_output, made_by
+from curation.stations.station import Station, check_output, made_by
 from pipelines import river
 from pipelines.jobs import StationJob
 from pipelines.run import Stage

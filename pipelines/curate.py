@@ -12,20 +12,20 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from curation.captions import cost_line
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
-from curation.decode import DecodingPass
+from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
-from curation.shards import ExportConfig, ShardWriter, finish_shards, plan_shards
+from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
 from curation.sources import list_sources
-from curation.station import Maker, Resources, Station
-from curation.weights import Weight, find, missing
+from curation.stations.captions import cost_line
+from curation.stations.station import Maker, Resources, Station
+from curation.weights.catalog import Weight, find, missing
 from pipelines import corpus, river
 from pipelines.captions_retry import with_retries
-from pipelines.config import RiverConfig
+from pipelines.curation_config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.progress import ProgressBars
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, start_ray

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from curation.corpus.store import Store
 from curation.errors import LavieError, MissingWeights
-from curation.station import Resources
+from curation.stations.station import Resources
 from pipelines.curate import costs_table
 from pipelines.progress import ProgressBars
 from pipelines.run import Stage, run_stages, start_ray

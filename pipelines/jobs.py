@@ -12,9 +12,9 @@ from curation.corpus import layout
 from curation.corpus.parts import read_clips, read_table, to_parquet
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
-from curation.decode import DecodingPass
-from curation.shards import ShardPlan, ShardWriter
-from curation.station import Station, check_output, made_by
+from curation.decode.decoding_pass import DecodingPass
+from curation.export import ShardPlan, ShardWriter
+from curation.stations.station import Station, check_output, made_by
 
 ROWS_PER_GROUP = {"keyframes": 64}  # about 10 MB of pictures: a gallery reads a few clips of a part
 

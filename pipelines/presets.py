@@ -10,16 +10,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from curation import rule_presets
-from curation.aesthetics import AestheticsConfig
-from curation.alignment import AlignmentConfig
-from curation.caption_rules import ALIGNED, ENGLISH, with_caption_gate
-from curation.captions import CaptionsConfig
-from curation.decode import DecodeConfig
-from curation.embeddings import EmbeddingsConfig
-from curation.shards import ExportConfig
-from curation.taxonomy import TaxonomyConfig
-from pipelines.config import CurationConfig, RiverConfig
+from curation.decode.decoding_pass import DecodeConfig
+from curation.export import ExportConfig
+from curation.select import rule_presets
+from curation.select.caption_rules import ALIGNED, ENGLISH, with_caption_gate
+from curation.stations.aesthetics import AestheticsConfig
+from curation.stations.alignment import AlignmentConfig
+from curation.stations.captions import CaptionsConfig
+from curation.stations.embeddings import EmbeddingsConfig
+from curation.stations.taxonomy import TaxonomyConfig
+from pipelines.curation_config import CurationConfig, RiverConfig
 
 PresetName = Literal["embedded", "vimeo25m", "tiny"]
 

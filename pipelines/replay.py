@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.errors import LavieError
-from training.config import TrainConfig
 from training.data.batch import Batch
 from training.distributed import joined
 from training.losses import frame_errors, target
+from training.run_config import TrainConfig
 from training.trainer import Hooks, Trainer
 
 FRAMES_SHOWN = 8

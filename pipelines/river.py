@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from curation.aesthetics import Aesthetics
-from curation.alignment import Alignment
-from curation.caption_text import CaptionText
-from curation.captions import Captions
 from curation.corpus import layout
 from curation.corpus.schema import LAYER_OF
-from curation.decode import DecodingPass
-from curation.embeddings import Embeddings
-from curation.overlay_text import OverlayText
-from curation.safety import Safety
-from curation.station import Station, check_order, made_by, settings_digest
-from curation.taxonomy import Taxonomy
-from pipelines.config import RiverConfig
+from curation.decode.decoding_pass import DecodingPass
+from curation.stations.aesthetics import Aesthetics
+from curation.stations.alignment import Alignment
+from curation.stations.caption_text import CaptionText
+from curation.stations.captions import Captions
+from curation.stations.embeddings import Embeddings
+from curation.stations.overlay_text import OverlayText
+from curation.stations.safety import Safety
+from curation.stations.station import Station, check_order, made_by, settings_digest
+from curation.stations.taxonomy import Taxonomy
+from pipelines.curation_config import RiverConfig
 
 DECODED_LAYERS = ("probe", "scenes", "keyframes")
 

@@ -25,7 +25,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from curation.errors import LavieError
-from curation.station import Resources
+from curation.stations.station import Resources
 
 logger = logging.getLogger(__name__)
 

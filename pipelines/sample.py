@@ -19,8 +19,8 @@ from rich.console import Console
 
 from curation.corpus.store import Store
 from curation.errors import LavieError
-from curation.station import Resources
-from curation.weights import file_sha256
+from curation.stations.station import Resources
+from curation.weights.catalog import file_sha256
 from inference.cascade import CascadeConfig, Request, cascade
 from inference.memory import Machine, Models
 from inference.pipeline import VideoPipeline

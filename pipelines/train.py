@@ -20,8 +20,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from curation.errors import LavieError
 from pipelines.run import start_ray
 from pipelines.training_samples import VideoSamples, check_sampling
-from training.config import TrainConfig
 from training.distributed import joined
+from training.run_config import TrainConfig
 from training.trainer import Hooks, Outcome, Trainer, train
 
 OnLog = Callable[[int, Mapping[str, float]], None]

@@ -20,9 +20,9 @@ from inference.interpolation import InterpolationPipeline
 from inference.super_resolution import SuperResolutionPipeline
 from inference.text_to_video import LaViePipeline
 from inference.video_file import to_bytes, write_video
-from training.config import TrainConfig
 from training.data.batch import Batch
 from training.models.exported import ExportedModel
+from training.run_config import TrainConfig
 from training.stages.interpolation import FRAMES_PER_KEY
 from training.stages.super_resolution import low_resolution
 from training.trainer import Trainer

@@ -203,8 +203,8 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
     def make(captions: dict[str, str | None], folder: Path, *, name: str = "default") -> Path:
         from curation.corpus.store import Store
+        from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
         from curation.select import select
-        from curation.shards import ExportConfig, ShardWriter, finish_shards, plan_shards
         from curation.sources import list_sources
         from pipelines import corpus as corpora
         from pipelines import curate
@@ -311,7 +311,7 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(scope="session")
 def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CLIP of open_clip's real class, 32 px and 2 layers, random weights, as a model folder."""
-    from curation.torchvision_shim import ensure_torchvision
+    from curation.weights.torchvision_shim import ensure_torchvision
 
     ensure_torchvision()
     import open_clip

@@ -39,8 +39,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from curation.corpus.store import Store
 from curation.errors import LavieError
-from training.config import SaveConfig
 from training.distributed import Ranks
+from training.run_config import SaveConfig
 
 logger = logging.getLogger(__name__)
 

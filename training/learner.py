@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from training.checkpoint import state_of
-from training.config import TrainConfig
 from training.data.batch import Batch
 from training.distributed import Ranks, Replica, shard
 from training.ema import ExponentialAverage
@@ -27,6 +26,7 @@ from training.losses import (
 from training.models import UNet
 from training.models.grow import is_temporal
 from training.optim import make_optimizer, step_unless
+from training.run_config import TrainConfig
 from training.stages import Companions, Feed, Stage
 
 NORM_EPS = 1e-6  # torch's, in its own clipping

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from training.config import LossConfig, TrainConfig
 from training.models.schedule import Objective
+from training.run_config import LossConfig, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from training.config import OptimConfig, Phase, TrainConfig
+from training.run_config import OptimConfig, Phase, TrainConfig
 
 
 def learning_rate(config: OptimConfig, phase: Phase, step: int) -> float:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from training.config import (
+from training.models.schedule import Stage
+from training.run_config import (
     DataConfig,
     ModelConfig,
     OptimConfig,
@@ -20,7 +21,6 @@ from training.config import (
     TrainConfig,
     WatchConfig,
 )
-from training.models.schedule import Stage
 
 PresetName = Literal["paper", "tiny"]
 

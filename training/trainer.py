@@ -20,18 +20,18 @@ import torch
 
 from curation.corpus.store import Store
 from training.checkpoint import Checkpoints, check_unchanged
-from training.config import TrainConfig
 from training.data.batch import Batch
 from training.data.loader import TrainingData
 from training.distributed import Ranks
 from training.evaluation import HeldOut
 from training.export import export
-from training.identity import identity
+from training.initial_weights import companions_of, starting_network
 from training.learner import Learner
 from training.metrics import Clock, FlopCounts, Journal, Sums, Watchdog, local_folder
 from training.optim import learning_rate
+from training.resume_check import identity
+from training.run_config import TrainConfig
 from training.stages import stage_of
-from training.start import companions_of, starting_network
 
 logger = logging.getLogger(__name__)
 

@@ -296,7 +296,7 @@ CAPTIONS = (
     Column(
         "caption_reason",
         STR,
-        "why a model gave no caption (a word of `curation.captioners.captioner.FAILURES`); null "
+        "why a model gave no caption (a word of `curation.stations.caption_models.captioner.FAILURES`); null "
         "unless failed",
     ),
     Column("caption_detail", STR, "what was seen then, for a person; null unless failed"),

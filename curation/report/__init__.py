@@ -14,7 +14,7 @@
 `docs/report.md` says how to read each figure.
 """
 
-from curation.report.config import ReportConfig, ReportPaths
+from curation.report.settings import ReportConfig, ReportPaths
 from curation.report.write import write_report
 
 __all__ = ["ReportConfig", "ReportPaths", "write_report"]

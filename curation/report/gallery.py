@@ -26,7 +26,7 @@ from curation.corpus.schema import CLIP_COLUMNS, LAYER_OF
 from curation.corpus.selection import read_verdicts
 from curation.corpus.store import Store
 from curation.errors import TornPart
-from curation.report.config import ReportConfig
+from curation.report.settings import ReportConfig
 from curation.report.text import cut_text, safe_uri
 
 CARD_COLUMNS = (

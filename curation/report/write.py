@@ -15,7 +15,6 @@ from curation.corpus.selection import read_funnel, read_rules
 from curation.corpus.store import Store
 from curation.errors import CorpusError
 from curation.report.collect import Collected, collect
-from curation.report.config import ReportConfig, ReportPaths
 from curation.report.figures import (
     REPORT_VERSION,
     beside_lavie,
@@ -28,6 +27,7 @@ from curation.report.figures import (
 )
 from curation.report.gallery import cards
 from curation.report.page import render
+from curation.report.settings import ReportConfig, ReportPaths
 from curation.report.text import safe_command, safe_settings
 
 PAGE = "index.html"

@@ -1,12 +1,13 @@
 """Select: which clips of a corpus are kept, and why not the others.
 
 A selection is a query over columns that are already there: thresholds can be moved at will and no
-video is looked at again. In: a `SelectConfig` (`curation.rule_presets` has the paper's and the
+video is looked at again. In: a `SelectConfig` (`curation.select.rule_presets` has the paper's and the
 peers'). Out: `selections/<name>/` with a verdict on every clip, and a `Funnel`.
 """
 
-from curation.dedup import Dedup
-from curation.select.config import (
+from curation.select.dedup import Dedup
+from curation.select.funnel import Amount, Funnel, Step
+from curation.select.rules import (
     Balance,
     Buckets,
     Rule,
@@ -15,7 +16,6 @@ from curation.select.config import (
     change_rules,
     parse_rule,
 )
-from curation.select.funnel import Amount, Funnel, Step
 from curation.select.run import check_selection, select
 from curation.select.table import SelectResources
 

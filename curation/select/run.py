@@ -14,16 +14,16 @@ import pyarrow.compute as pc
 
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
-from curation.dedup import HASHES_PER_CLIP, find_groups
-from curation.select.config import (
+from curation.select.dedup import HASHES_PER_CLIP, find_groups
+from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
+from curation.select.query import Plan
+from curation.select.rules import (
     CATEGORY_CAP_RULE,
     DUPLICATE_RULE,
     SOURCE_CAP_RULE,
     Rule,
     SelectConfig,
 )
-from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
-from curation.select.plan import Plan
 from curation.select.scan import Codes, Corpus, Extent, lists_as_rows
 from curation.select.sql import Bounds
 from curation.select.table import ClipTable, SelectResources, open_table

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS
 from curation.errors import MissingColumn
-from curation.select.config import DERIVED, Buckets, Rule, Tier
+from curation.select.rules import DERIVED, Buckets, Rule, Tier
 
 IS_IMAGE = "(duration_s = 0)"
 """The schema gives pictures no duration; a file's name says nothing of its content."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from curation.select.config import COPY_RULE, Rule
 from curation.select.funnel import Amount
-from curation.select.plan import Plan
+from curation.select.query import Plan
+from curation.select.rules import COPY_RULE, Rule
 from curation.select.sql import (
     IS_IMAGE,
     Bounds,

@@ -17,7 +17,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from curation.corpus.store import is_remote
 from curation.errors import BadSource
-from curation.probe import open_regular
+from curation.media.probe import open_regular
 from curation.sources.uris import SCHEMES, local_path, redacted
 
 _BLOCK_BYTES = 4 * 1024**2

@@ -23,7 +23,7 @@ FRAMES_AT_ONCE = 64  # of one pass through CLIP: 64 x 3 x 224 x 224 float32 are 
 class ClipScorer:
     """A CLIP model that is ready to be asked.
 
-    Load one with open_clip, torchvision's shim first (`curation.clip_model.load_clip` does both).
+    Load one with open_clip, torchvision's shim first (`curation.stations.clip_model.load_clip` does both).
     """
 
     model: Any

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 from tyro.conf import Positional, UseAppendAction, arg
 
-from curation import rule_presets
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.shards import verify_shards
 from curation.corpus.store import Store
 from curation.errors import LavieError
+from curation.export import ExportConfig
 from curation.report import ReportConfig, write_report
 from curation.select import (
     Balance,
@@ -30,12 +30,12 @@ from curation.select import (
     change_rules,
     check_selection,
     parse_rule,
+    rule_presets,
     select,
 )
-from curation.shards import ExportConfig
 from pipelines import curate
-from pipelines.config import CurationConfig
 from pipelines.corpus import locked
+from pipelines.curation_config import CurationConfig
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
 
@@ -123,7 +123,7 @@ class Select:
     drop_rule: UseAppendAction[tuple[str, ...]] = ()
     """Name of a preset's rule to leave out; repeatable."""
     like: str | None = None
-    """Rules of a published recipe instead of the preset's, as `curation/rule_presets.py` names them:
+    """Rules of a published recipe instead of the preset's, as `curation/select/rule_presets.py` names them:
     paper, svd, open_sora, movie_gen, goku, allegro, cosmos, internvid."""
     quality_column: str | None = None
     """Number that decides which of several duplicates is the best one."""

@@ -12,10 +12,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from curation.decode import DecodingPass
-from curation.guard import isolation
-from curation.station import Maker
-from curation.weights import GROUPS, cache_dir, missing
+from curation.decode.decoding_pass import DecodingPass
+from curation.media.guard import isolation
+from curation.stations.station import Maker
+from curation.weights.catalog import GROUPS, cache_dir, missing
 from pipelines import river
 from pipelines.presets import PRESETS, PresetName
 

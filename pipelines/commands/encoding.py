@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from curation.corpus.store import Store
 from curation.errors import LavieError
-from curation.station import Resources
+from curation.stations.station import Resources
 from pipelines.corpus import locked
 from training.data.encode_config import EncodeConfig
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import track
 
-from curation.clip_model import ClipModel, load_clip
 from curation.errors import LavieError
-from curation.weights import digest, find
+from curation.stations.clip_model import ClipModel, load_clip
+from curation.weights.catalog import digest, find
 from inference.evaluate.protocols import ClipsimProtocol, FrechetProtocol, msrvtt, ucf101
 
 if TYPE_CHECKING:

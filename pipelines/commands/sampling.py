@@ -14,9 +14,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from curation.corpus.store import Store
 from curation.errors import LavieError, MissingWeights
-from curation.station import Resources
-from curation.weights import find
-from curation.weights import missing as missing_of
+from curation.stations.station import Resources
+from curation.weights.catalog import find
+from curation.weights.catalog import missing as missing_of
 from inference.cascade import (
     ORDER,
     CascadeConfig,

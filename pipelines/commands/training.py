@@ -14,12 +14,12 @@ from rich.table import Table
 from tyro.conf import Positional, UseAppendAction, arg
 
 from curation.errors import LavieError
-from curation.weights import cache_dir
+from curation.weights.catalog import cache_dir
 from pipelines.train import RayConfig, run_here, run_on_ray
-from training.config import ModelConfig, Source, TrainConfig
 from training.data.sources import PoolSummary
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
 from training.presets import PresetName
+from training.run_config import ModelConfig, Source, TrainConfig
 from training.trainer import Trainer
 
 StageName = Literal["base", "interpolation", "super-resolution"]

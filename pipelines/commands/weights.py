@@ -13,9 +13,9 @@ from rich.table import Table
 from tyro.conf import Positional, subcommand
 
 from curation.errors import LavieError, MissingWeights
-from curation.fetch import fetch
-from curation.torchvision_shim import ensure_torchvision
-from curation.weights import GROUPS, WEIGHTS, Weight, cache_dir, file_sha256, find
+from curation.weights.catalog import GROUPS, WEIGHTS, Weight, cache_dir, file_sha256, find
+from curation.weights.fetch import fetch
+from curation.weights.torchvision_shim import ensure_torchvision
 
 if TYPE_CHECKING:
     from training.models.autoencoder import Autoencoder

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from curation.errors import MissingWeights
-from curation.weights import Weight, find
+from curation.weights.catalog import Weight, find
 
 Clips = Callable[[Sequence[Sequence[Image.Image]]], pa.Table]
 

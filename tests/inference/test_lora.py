@@ -305,8 +305,8 @@ def test_a_pickle_that_would_run_something_is_not_run(pipeline, tmp_path: Path) 
 
 
 def test_what_training_saves_samples_as_it_was_trained(pipeline, untouched, tmp_path: Path) -> None:
-    from training.config import LoraConfig
     from training.lora import adapter_tensors, add_adapters, save_adapters
+    from training.run_config import LoraConfig
 
     config = LoraConfig(rank=2, alpha=6)
     trained = copy.deepcopy(untouched)
@@ -324,8 +324,8 @@ def test_a_lora_of_stable_diffusion_fits_the_released_base_network() -> None:
     # The 128 attention projections that diffusers' LoRA scripts train: 16 transformers, attn1 and
     # attn2, four projections; widths 320, 640, 1280, text 768.
     from inference.lora import LoraModule, check_lora
-    from training.models.config import UNetConfig
     from training.models.unet import UNet
+    from training.models.unet_config import UNetConfig
 
     with torch.device("meta"):
         net = UNet(UNetConfig.base())

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from curation.decode import DecodingPass
+from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingColumn
 from pipelines import river
-from pipelines.config import RiverConfig
+from pipelines.curation_config import RiverConfig
 from pipelines.presets import embedded, tiny
 
 

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from curation.errors import CorpusError
-from curation.station import Resources
+from curation.stations.station import Resources
 from pipelines.run import MAX_ATTEMPTS, Stage, UnitsFailed, run_stages, start_ray
 
 ONE_CPU = Resources(cpus=1.0)

@@ -14,8 +14,8 @@ from inference.long_video import ContinuationPipeline
 from inference.weights import exported_weights
 from pipelines.cli import main
 from pipelines.train import RayConfig, run_here, run_on_ray
-from training.config import Source
 from training.presets import tiny
+from training.run_config import Source
 
 STAGES = ("base", "interpolation", "super-resolution")
 

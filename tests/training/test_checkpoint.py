@@ -7,8 +7,8 @@ import torch
 
 from curation.corpus.store import Store
 from training.checkpoint import ChangedRun, CheckpointError, Checkpoints, Marker, check_unchanged
-from training.config import SaveConfig
 from training.distributed import Ranks
+from training.run_config import SaveConfig
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import LossConfig, SampleConfig, TrainConfig
 from training.losses import (
     FrameErrors,
     frame_errors,
@@ -18,6 +17,7 @@ from training.losses import (
     with_offset,
 )
 from training.models.schedule import NoiseSchedule, Objective
+from training.run_config import LossConfig, SampleConfig, TrainConfig
 
 
 def alpha_bar(t: np.ndarray) -> np.ndarray:

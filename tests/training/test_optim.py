@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import OptimConfig, Phase, TrainConfig
 from training.optim import learning_rate, make_optimizer, step_unless
+from training.run_config import OptimConfig, Phase, TrainConfig
 
 PHASE = Phase(steps=110, learning_rate=2e-4)
 

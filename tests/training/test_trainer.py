@@ -21,11 +21,11 @@ from pipelines.replay import replay
 from training import learner as learner_module
 from training import trainer as trainer_module
 from training.checkpoint import ChangedRun
-from training.config import Source, TrainConfig
 from training.data.loader import TrainingData
 from training.distributed import joined
 from training.metrics import TooManyBadSteps
 from training.presets import tiny
+from training.run_config import Source, TrainConfig
 from training.stages import stage_of
 from training.trainer import Hooks, Outcome, train
 

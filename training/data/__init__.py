@@ -2,12 +2,12 @@
 
 ::
 
-    streams   random numbers keyed by what they are for; nothing is remembered
+    random_numbers   keyed by what they are for; nothing is remembered
     order     permutations computed place by place; which pool at which step
-    eligible  which clips of an index can be trained on, at which size, and which are held out
+    filtering which clips of an index can be trained on, at which size, and which are held out
     catalog   the rows of an index in pools, as memory-mapped files
     sources   the sources of a run, checked before the first step
-    plan      which clips stand in which step
+    curriculum   which clips stand in which step
     picture   reading   from the bytes of a clip to the pixels of a sample
     samples   one sample: read, captioned, unreadable clips replaced
     held_out  samples that are never trained on, always the same

@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.data.eligible import Dealt, IndexReader, Kind
+from training.data.filtering import Dealt, IndexReader, Kind
 
 CATALOG_VERSION = 1
 """Raised by one whenever the same index would give other pools."""

@@ -31,8 +31,8 @@ from curation.corpus.schema import ENCODED, ENCODED_INDEX, schema
 from curation.corpus.shards import manifest_digest, read_manifest, read_sample
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, TornPart
-from training.data.eligible import INDEX_COLUMNS, READ_ROWS, IndexReader, Kind, Rules
 from training.data.encode_config import EncodeConfig
+from training.data.filtering import INDEX_COLUMNS, READ_ROWS, IndexReader, Kind, Rules
 from training.data.latents import DROPPED, DTYPES, INDEX, MANIFEST, NAME, PLAN, VERSION, layer_id
 from training.data.picture import view
 from training.data.reading import read_frames, read_image

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from training.config import TrainConfig
 from training.data.batch import Batch, Draw, Kind, Sample
 from training.data.catalog import Catalog, Pool
+from training.data.curriculum import ImageDraw, is_encoded
 from training.data.order import Permutation
-from training.data.plan import ImageDraw, is_encoded
+from training.data.random_numbers import key64
 from training.data.samples import SampleMaker
 from training.data.sources import clip_kinds, image_kind
-from training.data.streams import key64
+from training.run_config import TrainConfig
 
 STEP = -1
 """Step of held-out samples in all streams."""

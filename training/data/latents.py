@@ -27,10 +27,10 @@ from curation.corpus.parts import read_table
 from curation.corpus.shards import manifest_digest
 from curation.corpus.store import Store
 from curation.errors import TornPart, TrainingDataError
-from training.config import SampleConfig, TrainConfig
-from training.data.eligible import IndexReader, Kind, Rules
+from training.data.filtering import IndexReader, Kind, Rules
 from training.data.samples import Medium, Place, Row
 from training.models.schedule import Objective
+from training.run_config import SampleConfig, TrainConfig
 
 NAME, VERSION = "latents", 1
 """Name and version of the layer; the version is raised whenever the same plan would give other numbers."""

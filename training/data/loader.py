@@ -17,10 +17,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from curation.errors import TrainingDataError
-from training.config import TrainConfig
 from training.data.batch import Batch, Draw
+from training.data.curriculum import Plan
 from training.data.held_out import HeldOut
-from training.data.plan import Plan
 from training.data.samples import SampleMaker
 from training.data.sources import (
     PoolSummary,
@@ -32,6 +31,7 @@ from training.data.sources import (
     phase_plans,
     summarise,
 )
+from training.run_config import TrainConfig
 
 FAILURE_WINDOW = 1000
 """Samples over which the share of unreadable ones is taken."""

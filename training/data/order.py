@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from training.data.streams import GOLDEN, generator, key64, keys64, mix64
+from training.data.random_numbers import GOLDEN, generator, key64, keys64, mix64
 
 Indices = NDArray[np.int64]
 

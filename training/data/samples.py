@@ -17,13 +17,13 @@ from torch import Tensor
 from curation.corpus.shards import read_sample
 from curation.corpus.store import Store
 from curation.errors import BadSource, TrainingDataError
-from training.config import SampleConfig, TrainConfig
 from training.data.batch import Batch, Draw, Kind, Sample, stack
 from training.data.catalog import Pool
+from training.data.curriculum import Planned
 from training.data.picture import View, moving_view, view
-from training.data.plan import Planned
+from training.data.random_numbers import generator
 from training.data.reading import read_frames, read_image, read_still
-from training.data.streams import generator
+from training.run_config import SampleConfig, TrainConfig
 
 MAX_UNREADABLE = 20
 """Clips in a row that may be unreadable for one place; so many are no accident."""

@@ -11,12 +11,12 @@ from curation.corpus import layout
 from curation.corpus.shards import read_manifest
 from curation.corpus.store import Store
 from curation.errors import TrainingDataError
-from training.config import Phase, Source, TrainConfig
 from training.data.catalog import Catalog, Pool, PoolCounts, open_catalog, pool_key
-from training.data.eligible import NO_CAPTION, IndexReader, Kind, Rules
+from training.data.curriculum import PhasePlan, is_encoded
+from training.data.filtering import NO_CAPTION, IndexReader, Kind, Rules
 from training.data.latents import EncodedLayer, EncodedReader, open_layer
-from training.data.plan import PhasePlan, is_encoded
 from training.data.samples import Reader, ShardReader
+from training.run_config import Phase, Source, TrainConfig
 
 NO_FULL_BATCH = "no full batch of their size"
 

@@ -4,7 +4,7 @@ Order of the files, lowest first: config, layout, rotary, embedding, attention, 
 transformer, blocks, unet; schedule; then what surrounds the networks.
 """
 
-from training.models.config import UNetConfig
 from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 __all__ = ["UNet", "UNetConfig"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from curation.torchvision_shim import ensure_torchvision
+from curation.weights.torchvision_shim import ensure_torchvision
 from training.models.layout import fold_frames, unfold_frames
 
 if TYPE_CHECKING:

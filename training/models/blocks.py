@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from training.models.config import UNetConfig
 from training.models.layout import FrameLayout
 from training.models.residual import Downsampler, FrameConv2d, ResidualBlock, Upsampler
 from training.models.transformer import Transformer
+from training.models.unet_config import UNetConfig
 
 
 class Conditions(NamedTuple):

@@ -23,11 +23,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from training.models.autoencoder import Autoencoder
-from training.models.config import UNetConfig
 from training.models.schedule import Objective
 from training.models.state import fill, read_safetensors
 from training.models.text_encoder import TextEncoder
 from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 FORMAT = "lavie-model"
 FORMAT_VERSION = 1

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.models.config import UNetConfig
 from training.models.state import check_keys, read_tensors
 from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 ATTENTION_BLOCK = "CrossAttnDownBlock2D"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from training.models.config import UNetConfig
 from training.models.schedule import Stage
 from training.models.state import fill, read_tensors
 from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 HUB = "https://huggingface.co"
 LAVIE, SD14, X4 = "lavie", "stable-diffusion-1.4", "x4-upscaler"

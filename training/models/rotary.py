@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.config import ROTARY_DIMS
+from training.models.unet_config import ROTARY_DIMS
 
 ROTARY_BASE = 10_000.0  # RoFormer, arXiv 2104.09864, section 3.2.2
 NUM_BUCKETS = 32  # 16 for the past and present, 16 for the future

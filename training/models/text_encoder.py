@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curation.torchvision_shim import ensure_torchvision
+from curation.weights.torchvision_shim import ensure_torchvision
 
 
 class TextEncoder(nn.Module):

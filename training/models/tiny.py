@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from curation.torchvision_shim import ensure_torchvision
+from curation.weights.torchvision_shim import ensure_torchvision
 from training.models.autoencoder import Autoencoder
-from training.models.config import UNetConfig
 from training.models.schedule import Objective, Stage
 from training.models.text_encoder import TextEncoder
 from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 TEXT_WIDTH = 32
 NUM_TOKENS = 77

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models.attention import Attention, FeedForward, SparseCausalAttention
-from training.models.config import UNetConfig
 from training.models.layout import (
     FrameLayout,
     by_frame,
@@ -23,6 +22,7 @@ from training.models.layout import (
     unfold_frames,
 )
 from training.models.temporal import TemporalAttention, temporal_residual
+from training.models.unet_config import UNetConfig
 
 TRANSFORMER_NORM_EPS = 1e-6  # Stable Diffusion's, whatever norm_eps the residual blocks have
 

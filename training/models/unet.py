@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.models.blocks import Conditions, DownLevel, Level, MiddleLevel, UpLevel, run_layer
-from training.models.config import UNetConfig
 from training.models.embedding import TimeEmbedding
 from training.models.layout import FrameLayout, on_video_frames
 from training.models.residual import FrameConv2d
 from training.models.rotary import RotaryEmbedding
 from training.models.temporal import ResidualWidths, TemporalModule
+from training.models.unet_config import UNetConfig
 
 
 class DeepFeatures:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.config import TrainConfig
 from training.data.batch import Batch, Sample
 from training.models.schedule import Objective
+from training.run_config import TrainConfig
 from training.stages.feed import (
     Companions,
     Feed,

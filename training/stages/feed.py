@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from training.config import TrainConfig
 from training.data.batch import Batch, Sample
-from training.data.streams import generator, normal
+from training.data.random_numbers import generator, normal
 from training.losses import with_offset
 from training.models.autoencoder import Autoencoder
 from training.models.schedule import Objective
 from training.models.text_encoder import TextEncoder
+from training.run_config import TrainConfig
 
 LATENT_CHANNELS = 4  # of both autoencoders
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.config import TrainConfig
 from training.data.batch import Batch, Sample
-from training.data.streams import generator, normal
+from training.data.random_numbers import generator, normal
 from training.models.schedule import Objective
+from training.run_config import TrainConfig
 from training.stages.feed import (
     LATENT_CHANNELS,
     Companions,

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from training.config import TrainConfig
 from training.data.batch import Batch, Sample
 from training.losses import objective_of
 from training.models.schedule import Objective
+from training.run_config import TrainConfig
 from training.stages.base import Base
 from training.stages.feed import Companions, Feed
 from training.stages.interpolation import Interpolation, num_keys

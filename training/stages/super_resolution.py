@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.config import TrainConfig
 from training.data.batch import Batch, Sample
-from training.data.streams import generator, normal
+from training.data.random_numbers import generator, normal
 from training.models.layout import fold_frames, unfold_frames
 from training.models.schedule import Objective
+from training.run_config import TrainConfig
 from training.stages.feed import (
     Companions,
     Feed,

@@ -47,7 +47,7 @@ def film_folder(
 @pytest.fixture(scope="session")
 def tiny_scorer(tiny_clip_folder: Path) -> ClipScorer:
     """CLIPSIM by a real open_clip model of tiny size."""
-    from curation.clip_model import ClipModel, load_clip
+    from curation.stations.clip_model import ClipModel, load_clip
 
     loaded = load_clip(ClipModel(architecture=str(tiny_clip_folder)))
     return ClipScorer(**loaded._asdict(), name="tiny-clip", sha256={"weights": "1" * 64})

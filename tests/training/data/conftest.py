@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from training.config import DataConfig, Phase, SampleConfig, Source, TrainConfig
 from training.data.batch import Draw
 from training.data.loader import TrainingData
+from training.run_config import DataConfig, Phase, SampleConfig, Source, TrainConfig
 
 SIZES = ((32, 48), (48, 32))
 

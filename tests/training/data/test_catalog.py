@@ -5,7 +5,7 @@ from pathlib import Path
 from curation.corpus.shards import read_index, read_manifest
 from curation.corpus.store import Store
 from training.data.catalog import open_catalog
-from training.data.eligible import IndexReader, Rules
+from training.data.filtering import IndexReader, Rules
 
 RULES = {
     "sizes_px": ((32, 48), (48, 32)),

@@ -11,7 +11,6 @@ from curation.corpus.parts import read_table
 from curation.corpus.shards import read_index, read_sample
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart, TrainingDataError
-from training.config import Phase, Source
 from training.data.encode_config import EncodeConfig
 from training.data.encoding import ShardEncoder, begin_layer, companions_digest, finish_layer
 from training.data.latents import EncodedReader, RowGroups, open_layer
@@ -21,6 +20,7 @@ from training.data.reading import read_frames
 from training.models.autoencoder import Autoencoder
 from training.models.text_encoder import TextEncoder
 from training.models.tiny import tiny_autoencoder, tiny_text_encoder
+from training.run_config import Phase, Source
 
 CONFIG = EncodeConfig(sizes_px=((32, 48), (48, 32)), num_frames=8, starts=2)
 
@@ -91,7 +91,7 @@ def test_latents_are_those_of_the_frames_that_the_loader_reads(encoded, companio
 
 
 def run_sample():
-    from training.config import SampleConfig
+    from training.run_config import SampleConfig
 
     return SampleConfig(num_frames=8, dropped_caption="None")
 

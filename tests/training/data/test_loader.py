@@ -8,8 +8,8 @@ import torch
 
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TrainingDataError
-from training.config import Phase, Source
 from training.data.loader import FailureWatch, TrainingData
+from training.run_config import Phase, Source
 
 SIZES = ((32, 48), (48, 32))
 

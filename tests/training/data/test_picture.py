@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from training.data.picture import PAN_SHARE, converter, covering, moving_view, pixels, view
-from training.data.streams import generator
+from training.data.random_numbers import generator
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 
 from curation.errors import BadSource
 from training.data.picture import converter, pixels, view
+from training.data.random_numbers import generator
 from training.data.reading import STILL_S, Timeline, read_frames, read_image, read_still
-from training.data.streams import generator
 
 SIZE = (72, 128)
 WHOLE = view(*SIZE, SIZE, fit="cover", draw=None)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from curation.torchvision_shim import ensure_torchvision
+from curation.weights.torchvision_shim import ensure_torchvision
 from training.models import UNet, UNetConfig
 
 SPEC = Path(__file__).resolve().parents[4] / "shared" / "spec"

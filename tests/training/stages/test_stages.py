@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from training.config import LossConfig, ModelConfig, Source, TrainConfig
 from training.data.batch import Batch, Sample, stack
+from training.initial_weights import companions_of, starting_network
 from training.losses import frame_errors, image_weight, joint_loss, target
 from training.models import UNet
 from training.models.tiny import TEXT_WIDTH
 from training.presets import tiny
+from training.run_config import LossConfig, ModelConfig, Source, TrainConfig
 from training.stages import Companions, encoded, stage_of
 from training.stages.interpolation import key_of_frame, num_keys
 from training.stages.super_resolution import low_resolution
-from training.start import companions_of, starting_network
 
 SIZE = (32, 48)
 

@@ -1,0 +1,343 @@
+"""The one decoding pass: a source is read once, and all that needs its frames is done on the way.
+
+For each source of a part: what the container says (probe), where the scenes are, how they move and
+look, and their keyframes. Later stations read the keyframes; only cutting opens the source again.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pyarrow as pa
+
+from curation.corpus.schema import layer_schema
+from curation.decode.measuring import DecodeConfig, MeasuredScene, Shown, VideoPass
+from curation.decode.scenes import SceneConfig, TransitionFinder
+from curation.errors import BadSource
+from curation.media.guard import Guard
+from curation.media.probe import Probe, check_size, facts, open_video, picture_stream
+from curation.sources import fetched
+from curation.stations.station import Resources
+from curation.weights.catalog import TRANSNETV2, Weight, find
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+__all__ = ["LAYERS", "DecodeConfig", "DecodingPass", "SourceRows", "decode_source", "decode_tables"]
+
+LAYERS = ("probe", "scenes", "keyframes")
+"""What the pass adds."""
+CLIP_NAMESPACE = uuid.UUID("7a2f4a0e-4f0b-5a53-9a2b-0c7d52f1c9aa")
+"""Namespace of clip ids; any constant would do, and it must never change."""
+LOWEST_FPS, HIGHEST_FPS = Fraction(1), Fraction(240)
+"""Frame rates outside count as the nearer one where seconds become numbers of frames."""
+UNSTATED_FPS = 25.0
+"""Where the container states no rate; nothing but windows of the detectors depends on it."""
+
+Finders = Callable[[Fraction], TransitionFinder]
+"""Makes the finder of transitions for a video of the given frame rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """What one source becomes: its probe row and its rows in the two other layers."""
+
+    probe: dict[str, Any]
+    scenes: list[dict[str, Any]]
+    keyframes: list[dict[str, Any]]
+
+
+@functools.cache
+def _finders(config: SceneConfig, transnet: Path | None, threads: int) -> Finders:
+    """What the chosen detector needs, loaded once in a process for all videos."""
+    if transnet is not None:
+        from curation.decode.transnet import TransNetFinder, load_transnet
+
+        network = load_transnet(transnet, threads=threads)
+        return lambda fps: TransNetFinder(network, threshold=config.transnet_threshold)
+    from curation.decode.cuts import SceneDetectFinder
+
+    return lambda fps: SceneDetectFinder(config, fps)
+
+
+def decode_tables(
+    file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | None
+) -> dict[str, pa.Table]:
+    """`decode_source` as tables of the three layers, `source_row` left null: runs in the guard."""
+    rows = decode_source(file, sha256, config, transnet)
+    parts = {"probe": [rows.probe], "scenes": rows.scenes, "keyframes": rows.keyframes}
+    return {name: pa.Table.from_pylist(parts[name], schema=layer_schema(name)) for name in LAYERS}
+
+
+def decode_source(
+    file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | None = None
+) -> SourceRows:
+    """Decode one source from its first to its last frame and measure it.
+
+    Run it in a `curation.media.guard` child: what it reads is untrusted.
+
+    Args:
+        file: a regular file, from its start.
+        sha256: digest of its bytes, from which clip ids are made.
+        config: what to measure.
+        transnet: TransNetV2's weights, where it is the detector.
+
+    Raises:
+        BadSource: the source cannot be used; nothing of it is.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)  # results must not depend on the machine, and workers share its cores
+    make_finder = _finders(config.scenes, transnet, config.threads)
+    with open_video(file, config.limits) as container:
+        stream = picture_stream(container)
+        frames = _frames(container, stream, config)
+        first = next(frames, None)
+        if first is None:
+            raise BadSource("undecodable", "no frame comes out")
+        probe = facts(container, stream, rotation_deg=-first.rotation % 360)
+        shown = _shown(probe, Fraction(stream.time_base or 1))
+        video = VideoPass(config, shown, make_finder(shown.fps))
+        if probe.is_image:
+            scenes = [video.still(first)]
+        else:
+            scenes = video.push(first)
+            for frame in frames:
+                scenes += video.push(frame)
+            scenes += video.finish()
+    return SourceRows(
+        probe=_probe_row(probe, video, len(scenes)) | {"source_sha256": sha256},
+        scenes=[
+            _scene_row(scene, place, sha256, shown, probe) for place, scene in enumerate(scenes)
+        ],
+        keyframes=[_keyframe_row(scene, sha256) for scene in scenes],
+    )
+
+
+def _frames(
+    container: InputContainer, stream: VideoStream, config: DecodeConfig
+) -> Iterator[VideoFrame]:
+    """Every frame of the stream in the order in which it is shown, within the limits."""
+    import av
+
+    context, limits = stream.codec_context, config.limits
+    context.thread_type, context.thread_count = "FRAME", config.threads
+    if config.skip_loop_filter != "none":
+        context.options = {**context.options, "skip_loop_filter": config.skip_loop_filter}
+    size: tuple[int, int] | None = None
+    try:
+        for index, frame in enumerate(container.decode(stream)):
+            if (frame.width, frame.height) != size:
+                size = frame.width, frame.height
+                check_size(*size, limits)
+            if index >= limits.max_frames:
+                raise BadSource("too_long", f"more than {limits.max_frames} frames")
+            if index and frame.time is not None and frame.time > limits.max_duration_s * 2:
+                raise BadSource("too_long", f"a frame at {frame.time:.0f} s")
+            yield frame
+    except MemoryError:
+        raise  # libav's is one of its own errors too; the guard tells what it means
+    except av.error.FFmpegError as error:
+        raise BadSource("undecodable", str(error)[:200]) from error
+
+
+def _shown(probe: Probe, time_base: Fraction) -> Shown:
+    """Geometry and clock from what the header says."""
+    fps = Fraction(probe.fps or UNSTATED_FPS).limit_denominator(1001)
+    return Shown(
+        width=probe.stored_width,
+        height=probe.stored_height,
+        sample_aspect=probe.sample_aspect,
+        rotation_deg=probe.rotation_deg,
+        fps=min(max(fps, LOWEST_FPS), HIGHEST_FPS),
+        time_base=Fraction(1) if probe.is_image else time_base,
+    )
+
+
+def _probe_row(probe: Probe, video: VideoPass, num_scenes: int) -> dict[str, Any]:
+    """Columns of the probe layer that a decoded source has."""
+    timeline = video.timeline
+    return {
+        "container": probe.container,
+        "codec": probe.codec,
+        "pixel_format": probe.pixel_format,
+        "source_width": probe.width,
+        "source_height": probe.height,
+        "rotation_deg": probe.rotation_deg,
+        "source_fps": probe.fps,
+        "source_duration_s": 0.0 if probe.is_image else timeline.seconds(len(timeline)),
+        "source_num_frames": len(timeline),
+        "has_audio": probe.has_audio,
+        "num_scenes": num_scenes,
+    }
+
+
+def _clip_id(scene: MeasuredScene, sha256: str) -> str:
+    """The same for the same bytes and span, on any machine."""
+    return str(uuid.uuid5(CLIP_NAMESPACE, f"{sha256}:{scene.start_pts}:{scene.end_pts}"))
+
+
+def _keyframe_row(scene: MeasuredScene, sha256: str) -> dict[str, Any]:
+    """One row of the keyframes layer."""
+    return {
+        "clip_id": _clip_id(scene, sha256),
+        "keyframes": [keyframe.data for keyframe in scene.keyframes],
+        "keyframe_s": [keyframe.time_s for keyframe in scene.keyframes],
+    }
+
+
+def _scene_row(
+    scene: MeasuredScene, index: int, sha256: str, shown: Shown, probe: Probe
+) -> dict[str, Any]:
+    """One row of the scenes layer, but for `source_row`."""
+    num_frames = scene.scene.end - scene.scene.start
+    duration_s = scene.end_s - scene.start_s
+    return {
+        "clip_id": _clip_id(scene, sha256),
+        "scene_index": index,
+        "scene_reject": scene.scene.reject,
+        "start_pts": scene.start_pts,
+        "end_pts": scene.end_pts,
+        "time_base_num": shown.time_base.numerator,
+        "time_base_den": shown.time_base.denominator,
+        "start_s": scene.start_s,
+        "end_s": scene.end_s,
+        "duration_s": duration_s,
+        "start_frame": scene.scene.start,
+        "num_frames": num_frames,
+        "fps": None if probe.is_image else num_frames / duration_s,
+        "width": probe.width,
+        "height": probe.height,
+        "cut_in": scene.scene.cut_in,
+        "cut_out": scene.scene.cut_out,
+        **scene.measures,
+        "perceptual_hashes": [keyframe.hash for keyframe in scene.keyframes],
+    }
+
+
+class DecodingPass:
+    """The pass over all sources of a part: one row a source in, three layers out.
+
+    Args:
+        config: what to measure.
+    """
+
+    name = "scenes"
+    version = 1
+    layers = LAYERS
+
+    def __init__(self, config: DecodeConfig) -> None:
+        self._config = config
+        self._guard: Guard | None = None
+        self._transnet: Path | None = None
+
+    @property
+    def settings(self) -> DecodeConfig:
+        """What the values depend on: all but the number of threads."""
+        return replace(self._config, threads=1)
+
+    @property
+    def resources(self) -> Resources:
+        """What one worker takes."""
+        return Resources(
+            cpus=float(self._config.threads), memory_bytes=self._config.limits.memory_bytes
+        )
+
+    def weights(self) -> tuple[Weight, ...]:
+        """TransNetV2's, where it is the detector."""
+        return (TRANSNETV2,) if self._config.scenes.detector == "transnet" else ()
+
+    def setup(self) -> None:
+        """Start the child process that decodes.
+
+        Raises:
+            MissingWeights: the detector's.
+        """
+        paths = [find(weight) for weight in self.weights()]
+        self._transnet = paths[0] if paths else None
+        self._guard = Guard(self._config.limits, readable=paths)
+
+    def close(self) -> None:
+        """End the child process."""
+        if self._guard is not None:
+            self._guard.close()
+        self._guard = None
+
+    def __call__(self, sources: pa.Table) -> dict[str, pa.Table]:
+        """Decode every source.
+
+        Args:
+            sources: rows of the sources file of one part.
+
+        Returns:
+            "probe" with a row a source, "scenes" and "keyframes" with a row a scene.
+        """
+        found: dict[str, list[pa.Table]] = {name: [] for name in LAYERS}
+        with tempfile.TemporaryDirectory(prefix="lavie-") as scratch:
+            for source_row, uri in enumerate(sources["uri"].to_pylist()):
+                tables = self._tables_of(uri, Path(scratch))
+                tables["scenes"] = _with_source_row(tables["scenes"], source_row)
+                for name in LAYERS:
+                    found[name].append(tables[name])
+        empty = {name: layer_schema(name).empty_table() for name in LAYERS}
+        return {name: pa.concat_tables([empty[name], *found[name]]) for name in LAYERS}
+
+    def _tables_of(self, uri: str, scratch: Path) -> dict[str, pa.Table]:
+        """Tables of one source; one that cannot be used has a probe row with the reason."""
+        assert self._guard is not None, "setup() comes first"
+        sha256: str | None = None
+        try:
+            with fetched(uri, max_bytes=self._config.limits.max_bytes, scratch=scratch) as source:
+                sha256 = source.sha256
+                tables = self._guard.call(
+                    decode_tables, sha256, self._config, self._transnet, file=source.file
+                )
+            _check_answer(tables)
+        except BadSource as bad:
+            return rejected(bad, sha256)
+        return tables
+
+
+def _with_source_row(scenes: pa.Table, source_row: int) -> pa.Table:
+    """The scenes with the row of their source filled in."""
+    place = scenes.schema.get_field_index("source_row")
+    field = scenes.schema.field(place)
+    rows = pa.array([source_row] * scenes.num_rows, field.type)
+    return scenes.set_column(place, field, rows)
+
+
+def _check_answer(tables: dict[str, pa.Table]) -> None:
+    """Check the form of what came from the child, which may be in strange hands.
+
+    Raises:
+        BadSource: 'decoder_died'.
+    """
+    if tuple(tables) != LAYERS or any(
+        not tables[name].schema.equals(layer_schema(name)) for name in LAYERS
+    ):
+        raise BadSource("decoder_died", "it answered with other columns than were asked for")
+    num_scenes = tables["probe"]["num_scenes"].to_pylist()
+    same_clips = tables["keyframes"]["clip_id"].equals(tables["scenes"]["clip_id"])
+    if num_scenes != [tables["scenes"].num_rows] or not same_clips:
+        raise BadSource("decoder_died", "it answered with rows that do not line up")
+
+
+def rejected(bad: BadSource, sha256: str | None) -> dict[str, pa.Table]:
+    """Tables of a source that cannot be used: a probe row with the reason, no scene."""
+    probe = {
+        "source_sha256": sha256,
+        "source_reject": bad.reason,
+        "source_reject_detail": bad.detail,
+        "num_scenes": 0,
+    }
+    tables = {name: layer_schema(name).empty_table() for name in LAYERS}
+    return tables | {"probe": pa.Table.from_pylist([probe], schema=layer_schema("probe"))}

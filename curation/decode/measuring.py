@@ -1,0 +1,256 @@
+"""What is measured on the frames of one video, while they stream by.
+
+Frames stream through: each becomes a small analysis picture (scaled by libswscale straight from the
+decoder's planes, never a full-size RGB picture), which goes to the finder of transitions; two a
+second also go to optical flow and picture statistics; some are held as candidates for keyframes. A
+scene is written down as soon as its end is certain, and everything held for it is let go, so memory
+does not grow with the length of the film.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.decode.keyframes import (
+    Candidate,
+    Candidates,
+    KeyframeConfig,
+    jpeg,
+    keyframe_size,
+    perceptual_hash,
+    upright,
+)
+from curation.decode.motion import FlowMeter, Pair, scene_motion
+from curation.decode.picture import (
+    PictureSample,
+    analysis_size,
+    luma,
+    picture_sample,
+    scene_picture,
+)
+from curation.decode.scenes import Scene, SceneConfig, SceneCutter, Timeline, TransitionFinder
+from curation.media.probe import Limits
+
+RECENT_S = 4.0
+"""A transition is certain at most about this long after it (a 3 s dissolve and the flash rule)."""
+NUM_OLD_CANDIDATES = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeConfig:
+    """The decoding pass."""
+
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """Cuts and spans."""
+    keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
+    """Pictures that stand for a scene."""
+    sample_fps: float = 2.0
+    """Frames a second at which motion and picture statistics are measured (SVD, Data-Juicer: 2)."""
+    skip_loop_filter: Literal["none", "noref", "all"] = "noref"
+    """Frames that H.264 and HEVC decode without deblocking: none; those to which no other refers,
+    so that nothing is carried on (a tenth faster, no difference to be seen); all (faster still, but
+    errors add up until the next intra frame and sharpness is off by half). See
+    docs/performance.md."""
+    limits: Limits = field(default_factory=Limits)
+    """What one source may take."""
+    threads: int = 1
+    """Threads of the decoder, and cores a worker takes. Two workers with one thread each beat one
+    worker with two; more threads make one long film ready sooner. Changes no value."""
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.sample_fps <= 30:
+            raise ValueError(f"sample_fps must be 0.1 to 30 frames/s, got {self.sample_fps}")
+        if not 1 <= self.threads <= 64:
+            raise ValueError(f"threads must be 1 to 64, got {self.threads}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """How coded frames are to be shown.
+
+    Args:
+        width: coded width in pixels.
+        height: coded height in pixels.
+        sample_aspect: width of a pixel through its height.
+        rotation_deg: clockwise turn: 0, 90, 180 or 270.
+        fps: mean frame rate.
+        time_base: length of a tick in seconds.
+    """
+
+    width: int
+    height: int
+    sample_aspect: Fraction
+    rotation_deg: int
+    fps: Fraction
+    time_base: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """One encoded keyframe: JPEG bytes, time on the source's clock, hash."""
+
+    data: bytes
+    time_s: float
+    hash: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredScene:
+    """A scene with all that was measured on it."""
+
+    scene: Scene
+    start_pts: int
+    end_pts: int
+    start_s: float
+    end_s: float
+    measures: Mapping[str, float | None]
+    keyframes: tuple[Keyframe, ...]
+
+
+def _packed(frame: Any) -> NDArray[np.uint8]:
+    """The bytes of a packed 24-bit frame as ``[H, W, 3]``: a view where rows have no padding."""
+    plane = frame.planes[0]
+    rows_HN = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    rows_HN = np.ascontiguousarray(rows_HN[:, : 3 * frame.width])
+    return rows_HN.reshape(frame.height, frame.width, 3)
+
+
+class Ticker:
+    """Says which frames of a stream to sample so that they lie a fixed distance apart in time."""
+
+    def __init__(self, interval_ticks: int) -> None:
+        self._interval = max(1, interval_ticks)
+        self._next: int | None = None
+
+    def due(self, pts: int) -> bool:
+        """Whether this frame is the first at or after the next point of the grid."""
+        if self._next is None:
+            self._next = pts
+        if pts < self._next:
+            return False
+        self._next += ((pts - self._next) // self._interval + 1) * self._interval
+        return True
+
+
+class VideoPass:
+    """All measurements of one video, frame by frame.
+
+    Args:
+        config: what to measure.
+        shown: geometry and clock of the stream.
+        finder: of transitions; gets the analysis picture of every frame.
+    """
+
+    def __init__(self, config: DecodeConfig, shown: Shown, finder: TransitionFinder) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._config = config
+        self._shown = shown
+        self._finder = finder
+        self.timeline = Timeline(shown.time_base)
+        self._cutter = SceneCutter(config.scenes, self.timeline)
+        self._flow = FlowMeter()
+        self._size = analysis_size(shown.width, shown.height, shown.sample_aspect)
+        self._keyframe_size = keyframe_size(
+            shown.width,
+            shown.height,
+            shown.sample_aspect,
+            short_side_px=config.keyframes.short_side_px,
+        )
+        # One each: a reformatter keeps its tables only while sizes and formats stay the same.
+        self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
+        self._to_rgb = VideoReformatter()
+        # A little closer than needed for the shortest scene, so that it has enough of them.
+        candidate_s = 0.9 * max(config.scenes.min_s, 0.5) / config.keyframes.num
+        self._sample_due = Ticker(round(1 / Fraction(config.sample_fps) / shown.time_base))
+        self._candidate_due = Ticker(round(Fraction(candidate_s) / shown.time_base))
+        self._candidates = Candidates(
+            num_recent=round(RECENT_S / candidate_s), num_old=NUM_OLD_CANDIDATES
+        )
+        self._samples: deque[PictureSample] = deque()
+        self._pairs: deque[Pair] = deque()
+
+    def still(self, frame: Any) -> MeasuredScene:
+        """The only frame of a still image: one scene of one frame, no motion, never too short."""
+        self.timeline.add(0, 1)
+        self._sample(0, self._analysis_picture(frame))
+        self._candidates.add(Candidate(0, self._candidate(frame)))
+        scene = Scene(0, 1, "start", "end", None)
+        return replace(self._measured(scene), end_s=0.0)
+
+    def push(self, frame: Any) -> list[MeasuredScene]:
+        """Take the next frame of the decoder (PyAV); the scenes that are complete now."""
+        index = len(self.timeline)
+        pts = self.timeline.add(frame.pts, frame.duration)
+        picture_HWC = self._analysis_picture(frame)
+        if self._sample_due.due(pts):
+            self._sample(index, picture_HWC)
+        if self._candidate_due.due(pts):
+            self._candidates.add(Candidate(index, self._candidate(frame)))
+        transitions = self._finder.push(picture_HWC)
+        scenes = self._cutter.advance(transitions, settled=self._finder.settled)
+        return [self._measured(scene) for scene in scenes]
+
+    def finish(self) -> list[MeasuredScene]:
+        """The rest; there are no more frames."""
+        scenes = self._cutter.finish(self._finder.finish())
+        return [self._measured(scene) for scene in scenes]
+
+    def _analysis_picture(self, frame: Any) -> NDArray[np.uint8]:
+        """The frame in BGR at analysis size, square pixels, not turned: uint8 ``[H, W, 3]``."""
+        # One of swscale's threads: with more it may split the picture and wait for itself.
+        small = self._to_analysis.reformat(
+            frame, *self._size, format="bgr24", interpolation="FAST_BILINEAR", threads=1
+        )
+        return _packed(small)
+
+    def _candidate(self, frame: Any) -> Any:
+        """The frame at keyframe size, still in a YUV layout: half the memory of RGB."""
+        return self._to_candidate.reformat(
+            frame, *self._keyframe_size, format="yuv420p", interpolation="AREA", threads=1
+        )
+
+    def _sample(self, index: int, picture_HWC: NDArray[np.uint8]) -> None:
+        """Measure motion and picture statistics on this frame."""
+        luma_HW = luma(picture_HWC)
+        self._samples.append(picture_sample(index, picture_HWC, luma_HW))
+        pair = self._flow.push(index, self.timeline.seconds(index), luma_HW)
+        if pair is not None:
+            self._pairs.append(pair)
+
+    def _measured(self, scene: Scene) -> MeasuredScene:
+        """Gather what belongs to a scene; what lies before its end is let go."""
+        samples = [each for each in self._samples if scene.start <= each.index < scene.end]
+        pairs = [p for p in self._pairs if scene.start <= p.first and p.second < scene.end]
+        while self._samples and self._samples[0].index < scene.end:
+            self._samples.popleft()
+        while self._pairs and self._pairs[0].first < scene.end:
+            self._pairs.popleft()
+        num_wanted = 0 if scene.reject else self._config.keyframes.num
+        candidates = self._candidates.take(scene.start, scene.end, num_wanted=num_wanted)
+        return MeasuredScene(
+            scene=scene,
+            start_pts=self.timeline.at(scene.start),
+            end_pts=self.timeline.at(scene.end),
+            start_s=self.timeline.seconds(scene.start),
+            end_s=self.timeline.seconds(scene.end),
+            measures=scene_motion(pairs) | scene_picture(samples, self._size),
+            keyframes=tuple(self._keyframe(each) for each in candidates),
+        )
+
+    def _keyframe(self, candidate: Candidate) -> Keyframe:
+        """Turn a candidate upright and encode it."""
+        rgb = self._to_rgb.reformat(candidate.frame, format="rgb24", threads=1)
+        shown_HWC = upright(_packed(rgb), self._shown.rotation_deg)
+        return Keyframe(
+            data=jpeg(shown_HWC, quality=self._config.keyframes.jpeg_quality),
+            time_s=self.timeline.seconds(candidate.index),
+            hash=perceptual_hash(shown_HWC),
+        )

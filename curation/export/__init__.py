@@ -1,0 +1,30 @@
+"""Cutting the kept clips and packing them into WebDataset shards.
+
+::
+
+    shard_plan   which clip goes into which shard: `plan_shards`, one `ShardPlan` a shard
+    clips        one clip, cut out of its source
+    facts        the .json of a sample
+    tar          a tar that says where each member's bytes lie
+    write        one shard: cut its clips, pack them, commit: `ShardWriter`
+    finish       index.parquet and manifest.json over all shards: `finish_shards`
+
+A shard is the unit of work. It is committed by its Parquet file, written after its tar; a killed
+run leaves at most a tar without one, which the next run writes over with the same bytes.
+"""
+
+from __future__ import annotations
+
+from curation.export.clips import EXPORT_REJECTS, ExportConfig
+from curation.export.finish import finish_shards
+from curation.export.shard_plan import ShardPlan, plan_shards
+from curation.export.write import ShardWriter
+
+__all__ = [
+    "EXPORT_REJECTS",
+    "ExportConfig",
+    "ShardPlan",
+    "ShardWriter",
+    "finish_shards",
+    "plan_shards",
+]

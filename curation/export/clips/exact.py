@@ -1,0 +1,169 @@
+"""Re-encode a clip to H.264 so that it holds exactly its frames.
+
+One ffmpeg process a clip: it seeks to the keyframe before the clip, decodes, drops what lies
+before the first frame by timestamp, and stops at the end. All that costs 1.05 to 1.18x of encoding
+the same four seconds at 720p in one go (benchmarks/export.py), so one process for many clips could
+win a tenth, and would lose them all when one fails.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+from curation.errors import BadSource
+from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
+from curation.media.guard import isolated_command
+from curation.media.probe import ffmpeg_input_args
+
+FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
+"""Bitstream filter that drops packets until a keyframe. Decoders of MPEG-4 and its like take the
+first packet after a failed seek for a picture and paint the next ones onto grey; so they become
+missing frames, which are noticed."""
+MAX_MEMORY_BYTES = 4 * 1024**3
+"""Private memory of one ffmpeg process: 4K with x264's slowest preset takes about half."""
+MAX_FILE_BYTES = 4 * 1024**3
+"""Largest clip file; a member of a USTAR archive could be twice that."""
+
+
+def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
+    """Re-encode the frames with ``start_pts <= pts < end_pts``; their spacing in time is kept.
+
+    Pictures come out upright, with square pixels, even sides and 4:2:0 chroma at 8 bit; colour
+    space and range stay as they are. There is no audio.
+
+    Raises:
+        BadSource: 'frames_missing', 'encoder_failed' or 'too_slow'.
+    """
+    target = scratch / "clip.mp4"
+    start_s = clip.start_pts * clip.time_base
+    # A demuxer that seeks by decoding time can land on a keyframe whose leading pictures are the
+    # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
+    # Then the search begins ten seconds, the longest usual GOP, earlier, at last at the beginning.
+    for seek_s in (start_s, start_s - 10, None):
+        command = isolated_command(
+            _command(file, clip, config, target, seek_s),
+            memory_bytes=MAX_MEMORY_BYTES,
+            written_bytes=MAX_FILE_BYTES,
+            readable=[Path(f"/proc/self/fd/{file.fileno()}").readlink()],
+            writable=[scratch],
+        )
+        _run(command, file, config.deadline_s(clip))
+        with target.open("rb") as made:
+            media = measured(made.read())
+        if media is not None and media.num_frames == clip.num_frames:
+            return media
+    found = 0 if media is None else media.num_frames
+    raise BadSource("frames_missing", f"{found} frames where {clip.num_frames} were measured")
+
+
+def _command(
+    file: BinaryIO, clip: Clip, config: ExportConfig, target: Path, seek_s: Fraction | None
+) -> list[str]:
+    """The argument list, first the binary."""
+    import ffmpeg
+    import imageio_ffmpeg
+
+    width, height = fitted_size(clip.width, clip.height, config.max_short_side_px)
+    base = f"{clip.time_base.numerator}/{clip.time_base.denominator}"
+    length = clip.end_pts - clip.start_pts
+    opening: dict[str, object] = {
+        **ffmpeg_input_args(clip.container),
+        "threads": 1,
+        "copyts": None,
+        "bsf:v": FROM_FIRST_KEYFRAME,
+    }
+    if seek_s is not None:
+        # Nine digits: no container has a time base finer than a nanosecond.
+        opening |= {
+            "ss": f"{float(seek_s):.9f}",
+            "seek_timestamp": 1,
+            "noaccurate_seek": None,
+        }
+    frames = (
+        # By its descriptor, for the name may have come to mean another file.
+        ffmpeg.input(f"file:/dev/fd/{file.fileno()}", **opening)[str(clip.stream_index)]
+        .filter("settb", base)
+        .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
+        .filter("crop", "iw-mod(iw,2)", "ih-mod(ih,2)", 0, 0)
+        .filter("scale", width, height, flags="bicubic+accurate_rnd+full_chroma_int+bitexact")
+        .filter("setsar", 1)
+        .filter("format", "yuv420p")
+    )
+    encoding = {
+        "c:v": "libx264",
+        "preset": config.x264_preset,
+        "crf": config.crf,
+        "threads": config.threads,
+        "fps_mode": "passthrough",
+        "enc_time_base": base,
+        # The clip begins at 0. This is done to packets, for the filter that does it to frames makes
+        # x264 believe in one frame a tick, and ask for a decoder of the highest level. A frame does
+        # not know when the next one would have come, and in an MP4 only the duration of the last
+        # packet counts: each is told the time that is left.
+        "bsf:v": f"setts=pts=PTS-({clip.start_pts}):dts=DTS-({clip.start_pts})"
+        f":duration={length}+STARTDTS-DTS",
+        "flags:v": "+bitexact",
+        "fflags": "+bitexact",
+        "map_metadata": -1,
+        "map_chapters": -1,
+        "movflags": "+faststart",
+        "format": "mp4",
+    }
+    command: list[str] = (
+        ffmpeg.output(frames, str(target), **encoding)
+        .global_args("-hide_banner", "-nostdin", "-loglevel", "error", "-filter_threads", "1")
+        .overwrite_output()
+        .compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
+    )
+    return command
+
+
+def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
+    """Run ffmpeg to its end or its deadline, without our environment, for it may hold secrets."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=(file.fileno(),),
+        env={},
+        cwd="/",
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=deadline_s)
+        except subprocess.TimeoutExpired as error:
+            raise BadSource("too_slow", f"not cut after {deadline_s:.0f} s") from error
+        finally:
+            process.kill()  # no effect on one that has ended
+    if process.returncode != 0:
+        last = errors.decode(errors="replace").strip().splitlines()[-1:]
+        raise BadSource("encoder_failed", f"exit code {process.returncode}: {''.join(last)}")
+
+
+def measured(data: bytes) -> Media | None:
+    """Measure one of our MP4 files, where a packet is a frame; None if it holds no frame."""
+    import av
+
+    with av.open(io.BytesIO(data), "r", format="mp4") as container:
+        if not container.streams.video:
+            return None
+        stream = container.streams.video[0]
+        durations = [packet.duration or 0 for packet in container.demux(stream) if packet.size]
+        base = stream.time_base
+        width, height = stream.codec_context.width, stream.codec_context.height
+    if not durations or base is None:
+        return None
+    duration_s = float(sum(durations) * base)
+    return Media(
+        extension="mp4",
+        data=data,
+        num_frames=len(durations),
+        fps=len(durations) / duration_s if duration_s else None,
+        duration_s=duration_s,
+        width=width,
+        height=height,
+    )

@@ -1,0 +1,239 @@
+"""One shard: its clips are cut and packed, and it is committed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_clips, to_parquet
+from curation.corpus.schema import SELECTION, SHARD_INDEX, schema
+from curation.corpus.selection import read_verdicts
+from curation.corpus.shards import KEY_GRAMMAR
+from curation.corpus.store import Store
+from curation.errors import BadSource, CorpusError
+from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
+from curation.export.facts import clip_columns, sample_facts
+from curation.export.shard_plan import ShardPlan, read_plan
+from curation.export.tar import ShardTar
+from curation.media.containers import IMAGE_DEMUXERS
+from curation.media.guard import Guard
+from curation.sources import fetched
+
+INDEX_SCHEMA = schema(SHARD_INDEX)
+_OF_THE_CORPUS = ("part", "source_row", "key")
+"""Entries of a row that say where it lies, not what it is."""
+
+
+class ShardWriter:
+    """Makes one shard after another.
+
+    Args:
+        store: the corpus.
+        info: contents of corpus.json.
+        selection: name of the selection that was planned.
+        config: as it was planned with.
+    """
+
+    def __init__(
+        self, store: Store, info: CorpusInfo, selection: str, config: ExportConfig
+    ) -> None:
+        self.store = store
+        self.info = info
+        self.selection = selection
+        self.config = config
+        self._export = self._encoder = ""
+        self._guard: Guard | None = None
+
+    def is_done(self, plan: ShardPlan) -> bool:
+        """Whether the shard was committed by an earlier run of the same plan."""
+        return self.store.exists(f"{layout.shards(self.selection)}/{plan.name}.parquet")
+
+    def setup(self) -> None:
+        """Find the encoder and the plan; once, in the process and thread that will do the work."""
+        import imageio_ffmpeg
+
+        self._encoder = f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
+        self._export = str(read_plan(self.store, self.selection)["export"])
+        self._guard = Guard(ADMITTED)
+
+    def close(self) -> None:
+        """End the child process that reads sources."""
+        if self._guard is not None:
+            self._guard.close()
+
+    def __call__(self, plan: ShardPlan) -> dict[str, int]:
+        """Cut the clips of one shard, write its tar, then its index rows, which commit it.
+
+        Returns:
+            Counts of "clips" and "failed", and of "failed: <reason>" for each reason.
+        """
+        rows = self._rows(plan)
+        folder = layout.shards(self.selection)
+        with tempfile.TemporaryDirectory(prefix="lavie-shard-") as scratch:
+            path = Path(scratch) / "shard.tar"
+            with ShardTar(path) as tar:
+                index = list(self._pack(tar, plan, _keyed(rows), Path(scratch)))
+            made: dict[str, Any] = {"export": self._export, "encoder": self._encoder, "tar": None}
+            if any(row["shard"] for row in index):
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                made["tar"] = {"sha256": digest, "size_bytes": path.stat().st_size}
+                self.store.put_file(f"{folder}/{plan.name}.tar", path)
+        table = pa.Table.from_pylist(index, schema=INDEX_SCHEMA)
+        self.store.write(f"{folder}/{plan.name}.parquet", to_parquet(table, made_by=made))
+        return _counts(index)
+
+    def _rows(self, plan: ShardPlan) -> list[dict[str, Any]]:
+        """Columns of the shard's clips, with `part` and `source_row` to tell the sources apart."""
+        columns = ["source_row", *clip_columns(self.info.layers)]
+        found: list[dict[str, Any]] = []
+        for part, pairs in groupby(plan.clips.to_pylist(), key=lambda pair: pair["part"]):
+            wanted = pa.array([pair["row"] for pair in pairs], pa.int32())
+            clips = read_clips(self.store, self.info.layers, part, columns)
+            verdicts = read_verdicts(self.store, self.selection, part)
+            if not verdicts["clip_id"].equals(clips["clip_id"]):
+                raise CorpusError(
+                    f"selection {self.selection!r} was made from other scenes than those of part "
+                    f"{part}; run `lavie select` again"
+                )
+            for column in SELECTION[1:]:
+                clips = clips.append_column(column.name, verdicts[column.name])
+            found += [row | {"part": part} for row in clips.take(wanted).to_pylist()]
+        return found
+
+    def _pack(
+        self, tar: ShardTar, plan: ShardPlan, rows: Iterable[dict[str, Any]], scratch: Path
+    ) -> Iterator[dict[str, Any]]:
+        """Index rows of one shard, in its order; clips that cannot be cut give a row too."""
+        for _, group in groupby(rows, key=lambda row: (row["part"], row["source_row"])):
+            clips = list(group)
+            try:
+                yield from self._pack_source(tar, plan, clips, scratch)
+            except BadSource as error:  # before the first of its clips
+                for row in clips:
+                    yield _failed(plan, row, error)
+
+    def _pack_source(
+        self, tar: ShardTar, plan: ShardPlan, rows: list[dict[str, Any]], scratch: Path
+    ) -> Iterator[dict[str, Any]]:
+        """Index rows of one source's clips.
+
+        Raises:
+            BadSource: before the first row, if the source cannot be fetched or has changed.
+        """
+        assert self._guard is not None, "setup() comes first"
+        uri, sha256 = rows[0]["uri"], rows[0]["source_sha256"]
+        with fetched(uri, max_bytes=ADMITTED.max_bytes, scratch=scratch) as source:
+            if source.sha256 != sha256:
+                raise BadSource("changed", f"sha256 is {source.sha256}, {sha256} was curated")
+            index = 0
+            if self.config.cut == "exact" and rows[0]["container"] not in IMAGE_DEMUXERS:
+                index = picture_stream_index(source.file, self.config, self._guard)
+            for row in rows:
+                clip = _clip(row, stream_index=index)
+                try:
+                    media = cut(source.file, clip, self.config, self._guard, scratch)
+                except BadSource as error:
+                    yield _failed(plan, row, error)
+                else:
+                    yield self._add(tar, plan, row, media)
+
+    def _add(
+        self, tar: ShardTar, plan: ShardPlan, row: dict[str, Any], media: Media
+    ) -> dict[str, Any]:
+        """Put one sample into the tar; returns its index row."""
+        key = row["key"]
+        facts = sample_facts(
+            {name: value for name, value in row.items() if name not in _OF_THE_CORPUS},
+            media,
+            media_sha256=hashlib.sha256(media.data).hexdigest(),
+            export=self._export,
+        )
+        text = (row.get("caption") or "").encode()
+        notes = json.dumps(facts, sort_keys=True, allow_nan=False).encode()
+        index = _index_row(plan, row) | {
+            "shard": f"{plan.name}.tar",
+            "key": key,
+            "media_name": f"{key}.{media.extension}",
+            "num_frames": media.num_frames,
+            "fps": media.fps,
+            "duration_s": media.duration_s,
+            "width": media.width,
+            "height": media.height,
+        }
+        members = (
+            ("media", media.extension, media.data),
+            ("json", "json", notes),
+            ("txt", "txt", text),
+        )
+        for part, extension, data in members:
+            index[f"{part}_offset"] = tar.add(f"{key}.{extension}", data)
+            index[f"{part}_size"] = len(data)
+        return index
+
+
+def _keyed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a `key` that no other row of the shard has.
+
+    It is the clip_id. The same bytes listed under two names give the same clip_ids; if both were
+    selected, the later ones get a number behind it.
+    """
+    seen: Counter[str] = Counter()
+    keyed = []
+    for row in rows:
+        clip_id = row["clip_id"]
+        key = f"{clip_id}-{seen[clip_id]}" if clip_id in seen else clip_id
+        assert re.fullmatch(KEY_GRAMMAR, key), f"clip_id {clip_id!r} is no key"
+        seen[clip_id] += 1
+        keyed.append(row | {"key": key})
+    return keyed
+
+
+def _clip(row: dict[str, Any], *, stream_index: int) -> Clip:
+    return Clip(
+        stream_index=stream_index,
+        container=row["container"],
+        start_pts=row["start_pts"],
+        end_pts=row["end_pts"],
+        time_base=Fraction(row["time_base_num"], row["time_base_den"]),
+        num_frames=row["num_frames"],
+        width=row["width"],
+        height=row["height"],
+    )
+
+
+def _index_row(plan: ShardPlan, row: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a clip whether or not it could be cut."""
+    return dict.fromkeys(INDEX_SCHEMA.names) | {
+        "clip_id": row["clip_id"],
+        "bucket": plan.bucket,
+        "caption": row.get("caption"),
+        "tier": row["tier"],
+        "sampling_weight": row["sampling_weight"],
+        "source_sha256": row["source_sha256"],
+    }
+
+
+def _failed(plan: ShardPlan, row: dict[str, Any], error: BadSource) -> dict[str, Any]:
+    return _index_row(plan, row) | {
+        "export_reject": error.reason,
+        "export_reject_detail": error.detail,
+    }
+
+
+def _counts(index: list[dict[str, Any]]) -> dict[str, int]:
+    failed = [row["export_reject"] for row in index if row["export_reject"]]
+    counts = {"clips": len(index) - len(failed), "failed": len(failed)}
+    return counts | {f"failed: {reason}": failed.count(reason) for reason in sorted(set(failed))}

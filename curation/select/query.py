@@ -1,0 +1,130 @@
+"""A configuration thought through: which bit stands for which rule, which columns are read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import check_columns
+from curation.corpus.schema import LAYER_OF, SCHEMA_VERSION
+from curation.select.funnel import StepName
+from curation.select.rules import (
+    CATEGORY_CAP_RULE,
+    COPY_RULE,
+    DUPLICATE_RULE,
+    SCENE_RULE,
+    SOURCE_CAP_RULE,
+    Rule,
+    SelectConfig,
+)
+from curation.select.sql import Bounds, check_types, column_type
+
+VERSION = 1
+"""Raised whenever the same configuration would select other clips."""
+
+
+def _check_category(column: str) -> None:
+    kind = column_type(column)
+    if not pa.types.is_string(kind):
+        raise ValueError(f"category_column must be a text column, {column} is {kind}")
+
+
+class Plan:
+    """What follows from a configuration alone.
+
+    Rule i of `names` is bit i of a clip's failed rules.
+    """
+
+    def __init__(self, config: SelectConfig) -> None:
+        self.config = config
+        own = [
+            (COPY_RULE, config.dedup.copies),
+            (DUPLICATE_RULE, config.dedup.look_alikes),
+            (SOURCE_CAP_RULE, config.balance.max_per_source is not None),
+            (CATEGORY_CAP_RULE, config.balance.max_per_category is not None),
+        ]
+        self.names = [SCENE_RULE, *(rule.label for rule in config.rules)]
+        self.names += [name for name, wanted in own if wanted]
+
+    def bit(self, rule: str) -> int:
+        """The number with only this rule's bit set."""
+        return 1 << self.names.index(rule)
+
+    @cached_property
+    def tier_rules(self) -> list[Rule]:
+        """Rules of all tiers, one tier after the other."""
+        return [rule for tier in self.config.tiers for rule in tier.rules]
+
+    @cached_property
+    def all_rules(self) -> list[Rule]:
+        """Rules of the selection and of its tiers."""
+        return [*self.config.rules, *self.tier_rules]
+
+    @cached_property
+    def quantile_rules(self) -> list[Rule]:
+        """Those whose bounds depend on the corpus."""
+        return list(dict.fromkeys(rule for rule in self.all_rules if rule.is_quantile))
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Columns of clips and sources that the query reads, hashes aside."""
+        wanted = ["source_row", "scene_reject", "duration_s", "width", "height"]
+        wanted += [column for rule in self.all_rules for column in rule.columns]
+        wanted += [self.config.quality_column] if self.config.quality_column else []
+        if self.config.balance.uses_category:
+            wanted.append(self.config.balance.category_column)
+        return list(dict.fromkeys(wanted))
+
+    def check(self, info: CorpusInfo) -> None:
+        """Check that the corpus has every column, and that bounds fit the columns' types.
+
+        Raises:
+            MissingColumn: if a rule reads what the corpus does not hold.
+            ValueError: if a number is compared with a text.
+        """
+        check_types(self.all_rules)
+        if self.config.quality_column is not None:
+            check_types([Rule(column=self.config.quality_column, min=0.0)])
+        if self.config.balance.uses_category:
+            _check_category(self.config.balance.category_column)
+        check_columns([*self.columns, "source_sha256", "source_reject", "clip_id"], info.layers)
+
+    def step_names(self) -> list[StepName]:
+        """What the funnel says of each bit."""
+        dedup, balance = self.config.dedup, self.config.balance
+        own = {
+            SCENE_RULE: "scenes of the minimum length",
+            COPY_RULE: "one source of each digest",
+            DUPLICATE_RULE: f"hashes over {dedup.max_distance_bits:g} bits from any better clip's",
+            SOURCE_CAP_RULE: f"{balance.max_per_source} clips of a source",
+            CATEGORY_CAP_RULE: f"{balance.max_per_category} clips of a {balance.category_column}",
+        }
+        rules = {rule.label: rule for rule in self.config.rules}
+        return [
+            StepName(rule=name, allows=rules[name].describe(), source=rules[name].source)
+            if name in rules
+            else StepName(rule=name, allows=own[name], source="")
+            for name in self.names
+        ]
+
+    def to_json(self, info: CorpusInfo, name: str, bounds: dict[Rule, Bounds]) -> dict[str, Any]:
+        """Contents of rules.json: everything that the verdicts follow from."""
+        read = {"scenes", "probe"} | {LAYER_OF[column] for column in self.columns}
+        return {
+            "selection": name,
+            "version": VERSION,
+            "schema_version": SCHEMA_VERSION,
+            "config": asdict(self.config),
+            "rules": self.names,
+            "quantiles": [
+                {"rule": rule.label, "column": rule.column, "min": low, "max": high}
+                for rule in self.quantile_rules
+                for low, high in [bounds[rule]]
+            ],
+            "layers": {layer: info.layers[layer] for layer in sorted(read - {"sources"})},
+            "num_parts": info.num_parts,
+        }

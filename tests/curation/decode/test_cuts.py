@@ -1,0 +1,162 @@
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+from scenedetect import FrameTimecode
+from scenedetect.detectors import AdaptiveDetector, ContentDetector, ThresholdDetector
+
+from curation.decode.cuts import SceneDetectFinder, content_score, join
+from curation.decode.scenes import SceneConfig, Transition
+
+SIZE = (256, 144)
+FPS = Fraction(24)
+
+
+def found(frames: Iterable[np.ndarray], config: SceneConfig | None = None) -> list[Transition]:
+    """Transitions in RGB pictures, as a stream."""
+    finder = SceneDetectFinder(config or SceneConfig(), FPS)
+    transitions: list[Transition] = []
+    for frame_HWC in frames:
+        settled = finder.settled
+        new = finder.push(np.ascontiguousarray(frame_HWC[..., ::-1]))
+        assert all(transition.end >= settled for transition in new), "nothing before settled"
+        assert finder.settled >= settled or finder.settled < 0
+        transitions += new
+    return transitions + finder.finish()
+
+
+def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
+    return (first * (1 - weight) + second * weight).round().astype(np.uint8)
+
+
+def shots(scene_frames, *looks: tuple[str, int], speed_px: int = 1) -> list[np.ndarray]:
+    return [
+        frame
+        for look, num in looks
+        for frame in scene_frames(look, num, size=SIZE, speed_px=speed_px)
+    ]
+
+
+def test_content_score_is_that_of_pyscenedetect(texture):
+    pictures = [texture(look, SIZE) for look in ("red", "teal", "white", "white/2")]
+    detector = ContentDetector()
+    expected = [
+        detector._calculate_frame_score(FrameTimecode(i, 24.0), p) for i, p in enumerate(pictures)
+    ]
+    hsv = [cv2.cvtColor(picture, cv2.COLOR_BGR2HSV) for picture in pictures]
+    scores = [content_score(first, second) for first, second in pairwise(hsv)]
+    assert scores == pytest.approx(expected[1:], rel=1e-9)
+
+
+def test_detectors_fed_with_scores_report_what_they_report_on_pictures(scene_frames):
+    frames = shots(scene_frames, ("red", 40), ("teal", 40), ("black", 20), ("white", 40))
+    detectors = [
+        ContentDetector(min_scene_len=0),
+        AdaptiveDetector(min_scene_len=0),
+        ThresholdDetector(min_scene_len=0),
+    ]
+    reported = {
+        cut.frame_num
+        for index, frame in enumerate(frames)
+        for detector in detectors
+        for cut in detector.process_frame(FrameTimecode(index, 24.0), frame[..., ::-1])
+    }
+    ours = found(frames, SceneConfig(dissolves=False))
+    for cut in reported:
+        assert any(each.end <= cut <= each.start for each in ours)
+    assert len(ours) == 2
+
+
+def test_hard_cuts_are_found_to_the_frame(scene_frames):
+    frames = shots(scene_frames, ("red", 50), ("teal", 61), ("white", 30), ("orange", 50))
+    assert found(frames) == [Transition(50, 50), Transition(111, 111), Transition(141, 141)]
+
+
+def test_a_cut_in_the_last_frames_is_found(scene_frames):
+    frames = shots(scene_frames, ("red", 50), ("teal", 1))
+    assert found(frames) == [Transition(50, 50)]
+
+
+@pytest.mark.parametrize("num_flash", [1, 3, 5])
+def test_a_flash_is_no_cut(scene_frames, num_flash):
+    frames = shots(scene_frames, ("red", 100))
+    for index in range(50, 50 + num_flash):
+        frames[index] = mixed(frames[index], np.full_like(frames[0], 255), 0.9)
+    assert found(frames) == []
+
+
+def test_a_flash_that_fades_away_is_no_cut(scene_frames):
+    frames = shots(scene_frames, ("red", 100))
+    for place, weight in enumerate((0.9, 0.7, 0.5, 0.3, 0.1)):
+        frames[50 + place] = mixed(frames[50 + place], np.full_like(frames[0], 255), weight)
+    assert found(frames) == []
+
+
+def test_a_flash_on_a_cut_leaves_the_cut(scene_frames):
+    frames = shots(scene_frames, ("red", 50), ("teal", 50))
+    frames[49] = np.full_like(frames[0], 250)
+    assert found(frames) == [Transition(49, 50)]
+
+
+def test_black_between_shots_belongs_to_neither(scene_frames):
+    frames = shots(scene_frames, ("red", 60), ("black", 12), ("teal", 60))
+    assert found(frames) == [Transition(60, 72, "fade")]
+
+
+def test_a_fade_through_black_is_one_transition_around_its_darkest_frame(scene_frames):
+    frames = shots(scene_frames, ("orange", 80), ("cyan", 80))
+    black = np.zeros_like(frames[0])
+    for place in range(20):
+        frames[60 + place] = mixed(frames[60 + place], black, (place + 1) / 20)
+        frames[80 + place] = mixed(frames[80 + place], black, 1 - place / 20)
+    (transition,) = found(frames)
+    assert transition.kind == "fade"
+    assert 60 <= transition.end <= 79 < transition.start <= 100
+
+
+def test_black_long_enough_for_a_scene_is_one(scene_frames):
+    frames = shots(scene_frames, ("red", 60), ("black", 60), ("teal", 60))
+    assert found(frames) == [Transition(60, 60, "fade"), Transition(120, 120, "fade")]
+
+
+def test_black_at_the_start_and_end_is_cut_off(scene_frames):
+    frames = shots(scene_frames, ("black", 12), ("red", 60), ("black", 12))
+    assert found(frames) == [Transition(12, 12, "fade"), Transition(72, 72, "fade")]
+
+
+@pytest.mark.parametrize("num_mixed", [12, 24, 48])
+def test_a_dissolve_is_found_and_spans_the_mixed_frames(scene_frames, num_mixed):
+    first = shots(scene_frames, ("orange", 80 + num_mixed), speed_px=0)
+    second = shots(scene_frames, ("cyan/1", 80 + num_mixed), speed_px=0)
+    blend = [
+        mixed(first[80 + place], second[place], (place + 1) / (num_mixed + 1))
+        for place in range(num_mixed)
+    ]
+    (transition,) = found([*first[:80], *blend, *second[num_mixed:]])
+    assert transition.kind == "dissolve"
+    slack = 4 + num_mixed // 4
+    assert transition.end == pytest.approx(80, abs=slack)
+    assert transition.start == pytest.approx(80 + num_mixed, abs=slack)
+
+
+@pytest.mark.parametrize("speed_px", [0, 2, 8])
+def test_a_still_or_panned_shot_has_no_transition(texture, speed_px):
+    wide = texture("white", (256 + 120 * 8, 144))
+    frames = [wide[:, index * speed_px : index * speed_px + 256] for index in range(120)]
+    assert found(frames) == []
+
+
+def test_light_that_changes_is_no_dissolve(scene_frames):
+    frames = shots(scene_frames, ("white", 120))
+    dimmed = [mixed(f, np.zeros_like(f), min(1, i / 60) * 0.6) for i, f in enumerate(frames)]
+    assert found(dimmed) == []
+
+
+def test_neighbours_are_joined_and_keep_the_gradual_kind():
+    assert join([Transition(50, 50), Transition(53, 60, "fade"), Transition(90, 90)], gap=6) == [
+        Transition(50, 60, "fade"),
+        Transition(90, 90),
+    ]

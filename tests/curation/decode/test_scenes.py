@@ -1,0 +1,114 @@
+from fractions import Fraction
+
+import pytest
+
+from curation.decode.scenes import Scene, SceneConfig, SceneCutter, Timeline, Transition
+
+CONFIG = SceneConfig(trim_frames=3, max_s=16.0, min_s=2.0, min_frames=16)
+
+
+def timeline_of(num_frames: int, *, ticks: int = 1, time_base: Fraction = Fraction(1, 24)):
+    timeline = Timeline(time_base)
+    for index in range(num_frames):
+        timeline.add(index * ticks, ticks)
+    return timeline
+
+
+def scenes_of(
+    timeline: Timeline, transitions: list[Transition], config: SceneConfig = CONFIG
+) -> list[Scene]:
+    return SceneCutter(config, timeline).finish(transitions)
+
+
+def spans(scenes: list[Scene]) -> list[tuple[int, int]]:
+    return [(scene.start, scene.end) for scene in scenes]
+
+
+def test_a_film_without_a_cut_is_one_scene():
+    assert scenes_of(timeline_of(100), []) == [Scene(0, 100, "start", "end", None)]
+
+
+def test_scenes_are_trimmed_at_cuts_but_not_at_the_ends_of_the_film():
+    scenes = scenes_of(timeline_of(200), [Transition(100, 100)])
+    assert scenes == [Scene(0, 97, "start", "cut", None), Scene(103, 200, "cut", "end", None)]
+
+
+def test_frames_of_a_dissolve_belong_to_no_scene():
+    scenes = scenes_of(timeline_of(200), [Transition(90, 110, "dissolve")])
+    assert spans(scenes) == [(0, 87), (113, 200)]
+    assert (scenes[0].cut_out, scenes[1].cut_in) == ("dissolve", "dissolve")
+
+
+@pytest.mark.parametrize(("num_frames", "reject"), [(48, None), (47, "too_short")])
+def test_two_seconds_to_the_frame_are_long_enough(num_frames, reject):
+    assert scenes_of(timeline_of(num_frames), [])[0].reject == reject
+
+
+def test_sixteen_frames_are_needed_also_at_a_low_rate():
+    for num_frames, reject in ((15, "too_short"), (16, None)):
+        timeline = timeline_of(num_frames, time_base=Fraction(1, 5))
+        assert scenes_of(timeline, [])[0].reject == reject
+
+
+def test_a_scene_too_short_to_trim_stays_whole_and_rejected():
+    scenes = scenes_of(timeline_of(150), [Transition(100, 100), Transition(105, 105)])
+    assert scenes[1] == Scene(100, 105, "cut", "cut", "too_short")
+
+
+def test_scenes_longer_than_the_maximum_are_cut_at_a_fixed_stride():
+    scenes = scenes_of(timeline_of(24 * 40), [])
+    assert spans(scenes) == [(0, 384), (384, 768), (768, 960)]
+    assert [(s.cut_in, s.cut_out) for s in scenes] == [
+        ("start", "stride"),
+        ("stride", "stride"),
+        ("stride", "end"),
+    ]
+
+
+def test_stride_counts_time_not_frames_when_the_rate_varies():
+    timeline = Timeline(Fraction(1, 1000))
+    for index in range(1200):  # 12 s at 50 frames/s, then 10 frames/s
+        timeline.add(index * 20 if index < 600 else 12_000 + (index - 600) * 100, 20)
+    first = scenes_of(timeline, [])[0]
+    assert timeline.seconds(first.end) == pytest.approx(16.0)
+    assert first.end == 640
+
+
+def test_pieces_come_out_the_same_whether_frames_stream_or_not():
+    transitions = [Transition(500, 500), Transition(910, 930, "fade"), Transition(960, 960)]
+    whole = scenes_of(timeline_of(2000), transitions)
+    timeline = timeline_of(0)
+    cutter = SceneCutter(CONFIG, timeline)
+    streamed = []
+    for index in range(2000):
+        timeline.add(index, 1)
+        known = [t for t in transitions if t.start == index - 40]
+        streamed += cutter.advance(known, settled=index - 60)
+    streamed += cutter.finish([])
+    assert streamed == whole
+
+
+def test_timeline_starts_at_zero_whatever_the_first_timestamp():
+    timeline = Timeline(Fraction(1, 90_000))
+    for index in range(3):
+        timeline.add(126_000 + index * 3000, 3000)
+    assert timeline.seconds(0) == 0.0
+    assert timeline.seconds(3) == pytest.approx(0.1)
+
+
+def test_frames_without_or_with_backward_timestamps_still_rise():
+    timeline = Timeline(Fraction(1, 24))
+    assert [timeline.add(pts, 2) for pts in (10, None, 14, 14, 13, 20)] == [10, 12, 14, 15, 16, 20]
+    assert timeline.end_pts == 22
+
+
+def test_a_last_frame_without_length_is_as_long_as_the_one_before():
+    timeline = Timeline(Fraction(1, 24))
+    for pts in (0, 4, 8):
+        timeline.add(pts, 0)
+    assert timeline.end_pts == 12
+
+
+def test_settings_out_of_range_are_named():
+    with pytest.raises(ValueError, match="max_s must be 2"):
+        SceneConfig(max_s=1.0)
