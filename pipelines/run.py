@@ -185,8 +185,8 @@ def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
 
 
 @dataclass(slots=True)
-class _Hand:
-    """One live worker: its actor, its stage, and the unit in its hands."""
+class _LiveWorker:
+    """One live worker: its actor, its stage, and the unit that it runs now."""
 
     actor: Any
     stage: Stage
@@ -232,8 +232,8 @@ class _Scheduler:
         self._ready: dict[str, list[int]] = {stage.name: [] for stage in stages}
         self._attempts: Counter[tuple[str, int]] = Counter()
         self._failed: list[tuple[str, int]] = []
-        self._hands: dict[str, list[_Hand]] = defaultdict(list)
-        self._pending: dict[Any, _Hand] = {}
+        self._workers: dict[str, list[_LiveWorker]] = defaultdict(list)
+        self._pending: dict[Any, _LiveWorker] = {}
         self.costs = {stage.name: StageCost() for stage in stages}
 
     def run(self) -> None:
@@ -247,9 +247,9 @@ class _Scheduler:
                 self._deal()
                 self._collect()
         finally:
-            for hands in self._hands.values():
-                for hand in list(hands):
-                    self._dismiss(hand)
+            for workers in self._workers.values():
+                for worker in list(workers):
+                    self._dismiss(worker)
         if self._failed:
             names = ", ".join(f"{stage} of part {unit}" for stage, unit in self._failed[:5])
             raise UnitsFailed(
@@ -269,21 +269,21 @@ class _Scheduler:
         latest_first = list(reversed(self._stages.values()))  # of equals, what is nearly finished
         for stage in sorted(latest_first, key=lambda stage: -self._backlog(stage)):
             while self._ready[stage.name]:
-                hand = self._idle(stage) or self._hire(stage)
-                if hand is None:
+                worker = self._idle(stage) or self._hire(stage)
+                if worker is None:
                     break
-                hand.unit = heapq.heappop(self._ready[stage.name])
-                plan = None if stage.plans is None else stage.plans[hand.unit]
-                self._pending[hand.actor.run.remote(hand.unit, plan)] = hand
+                worker.unit = heapq.heappop(self._ready[stage.name])
+                plan = None if stage.plans is None else stage.plans[worker.unit]
+                self._pending[worker.actor.run.remote(worker.unit, plan)] = worker
 
     def _backlog(self, stage: Stage) -> float:
         """Units that wait per worker, were one more hired."""
-        return len(self._ready[stage.name]) / (len(self._hands[stage.name]) + 1)
+        return len(self._ready[stage.name]) / (len(self._workers[stage.name]) + 1)
 
-    def _idle(self, stage: Stage) -> _Hand | None:
-        return next((hand for hand in self._hands[stage.name] if hand.unit is None), None)
+    def _idle(self, stage: Stage) -> _LiveWorker | None:
+        return next((worker for worker in self._workers[stage.name] if worker.unit is None), None)
 
-    def _hire(self, stage: Stage) -> _Hand | None:
+    def _hire(self, stage: Stage) -> _LiveWorker | None:
         """Start one more worker, dismissing idle ones that may make room; None where there is none."""
         cluster = _Cluster.now()
         while not self._has_room(stage, cluster):
@@ -297,29 +297,31 @@ class _Scheduler:
             max_restarts=0,
             max_task_retries=0,
         ).remote(stage.job)
-        hand = _Hand(actor=actor, stage=stage)
-        self._hands[stage.name].append(hand)
-        return hand
+        worker = _LiveWorker(actor=actor, stage=stage)
+        self._workers[stage.name].append(worker)
+        return worker
 
-    def _spare(self, stage: Stage) -> _Hand | None:
+    def _spare(self, stage: Stage) -> _LiveWorker | None:
         """An idle worker of a stage that has nothing to do, or so much less than ``stage``."""
-        for hands in self._hands.values():
-            for hand in hands:
-                other = self._backlog(hand.stage)
+        for workers in self._workers.values():
+            for worker in workers:
+                other = self._backlog(worker.stage)
                 longer = self._backlog(stage) >= SWITCH_BACKLOG * max(1.0, other)
-                if hand.unit is None and (other == 0 or longer):
-                    return hand
+                if worker.unit is None and (other == 0 or longer):
+                    return worker
         return None
 
     def _has_room(self, stage: Stage, cluster: _Cluster) -> bool:
-        stages = [hand.stage for hands in self._hands.values() for hand in hands] + [stage]
+        stages = [worker.stage for workers in self._workers.values() for worker in workers] + [
+            stage
+        ]
         cpus = sum(cluster.cpus_of(each) for each in stages)
         gpus = sum(cluster.gpus_of(each) for each in stages)
         return cpus <= cluster.cpus and gpus <= cluster.gpus
 
-    def _dismiss(self, hand: _Hand) -> None:
-        self._hands[hand.stage.name].remove(hand)
-        ray.kill(hand.actor)
+    def _dismiss(self, worker: _LiveWorker) -> None:
+        self._workers[worker.stage.name].remove(worker)
+        ray.kill(worker.actor)
 
     def _collect(self) -> None:
         """Wait for at least one unit and take in what ended."""
@@ -327,16 +329,16 @@ class _Scheduler:
             return
         ended, _ = ray.wait(list(self._pending), num_returns=1)
         for reference in ended:
-            hand = self._pending.pop(reference)
-            stage, unit = hand.stage, hand.unit
+            worker = self._pending.pop(reference)
+            stage, unit = worker.stage, worker.unit
             assert unit is not None
             try:
                 result = ray.get(reference)
             except RayActorError as error:
-                self._hands[stage.name].remove(hand)
+                self._workers[stage.name].remove(worker)
                 self._retry(stage, unit, error)
                 continue
-            hand.unit = None
+            worker.unit = None
             self._commit(stage, unit, result)
 
     def _retry(self, stage: Stage, unit: int, error: RayActorError) -> None:
