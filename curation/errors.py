@@ -13,11 +13,16 @@
     |   +-- CorpusBusy       another run is writing this corpus
     |   +-- TrainingDataError  the shards cannot feed the run that was asked for
     +-- NothingToDo          no source could be read, or no clip was selected
+    +-- UsageError           what the user typed cannot be: a flag, a rule, a source; exit code 2
 
-Wrong arguments are `ValueError`. Bad data is a value (a reason in a row); a bad run is one of these.
+Wrong arguments of a function are `ValueError`; where the text of a user is parsed, `typed` makes a
+`UsageError` of it. Bad data is a value (a reason in a row); a bad run is one of these.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LavieError(Exception):
@@ -75,6 +80,26 @@ class TrainingDataError(CorpusError):
 
 class NothingToDo(LavieError):
     """No source could be read, or no clip was selected."""
+
+
+class UsageError(LavieError):
+    """What the user typed cannot be; one sentence that names the flag, the rule and the value seen."""
+
+
+@contextmanager
+def typed(what: str) -> Iterator[None]:
+    """Make a `UsageError` of the `ValueError` that a check of the user's own words raises.
+
+    For the few lines that parse what was typed, never around work: the `ValueError` of a bug must
+    stay one.
+
+    Args:
+        what: where it was typed, such as "--rule"; it begins the sentence.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{what}: {error}") from error
 
 
 REJECT_REASONS: dict[str, str] = {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Union
 
 import tyro
+from ray.exceptions import RayTaskError
 from rich.console import Console
 
-from curation.errors import LavieError
+from curation.errors import LavieError, UsageError
 from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
 from pipelines.commands.doctor import Doctor
 from pipelines.commands.encoding import Encode
@@ -121,8 +124,52 @@ def parse(arguments: Sequence[str]) -> Any:
             config=(tyro.conf.OmitSubcommandPrefixes,),
         )
     except ValueError as error:  # a setting outside its range, named by its dataclass
-        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        _say(f"{_flag_of(str(error), arguments)}{error}")
         raise SystemExit(EXIT_USAGE) from error
+
+
+def _flag_of(message: str, arguments: Sequence[str]) -> str:
+    """'--decode.sample-fps: ' for a message that begins with the setting's name; '' if none was typed."""
+    setting = message.split(maxsplit=1)[0] if message else ""
+    for argument in arguments:
+        flag = argument.split("=")[0]
+        if flag.startswith("--") and flag.split(".")[-1].lstrip("-").replace("-", "_") == setting:
+            return f"{flag}: "
+    return ""
+
+
+def _say(message: str) -> None:
+    console = Console(stderr=True)
+    console.print("[red]error:[/red]", end=" ")
+    console.print(message, soft_wrap=True, highlight=False, markup=False)
+
+
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "free some space there, or choose another place, and run the same command again",
+    errno.EDQUOT: "the quota is used up; free some space there and run the same command again",
+    errno.EACCES: "this user may not",
+    errno.EPERM: "this user may not",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOTDIR: "a part of this path is a file and not a folder",
+    errno.EISDIR: "this is a folder where a file is due",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk or the mount has a fault",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENOMEM: "the machine has no memory left",
+}
+"""Faults of the machine or of its user's rights -> what to do; any other OSError is ours to explain."""
+
+
+def _machine_fault(error: OSError) -> str | None:
+    """One sentence about a fault of disk, rights or store; None where a traceback says more."""
+    advice = _OF_THE_MACHINE.get(error.errno or 0)
+    if advice is not None:
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        what = error.strerror or os.strerror(error.errno or 0)
+        return f"{place}{what}; {advice}"
+    text = str(error)
+    # pyarrow's stores give neither a number nor a class, only their client's words.
+    return text if "AWS Error" in text or "google::cloud" in text else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,9 +179,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = parse(arguments)
     try:
         return int(command.run())
-    except LavieError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
-        return EXIT_ERROR
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
+    except (LavieError, OSError) as error:
+        # From a worker it comes wrapped in the traceback of the worker.
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        message = _machine_fault(cause) if isinstance(cause, OSError) else str(cause)
+        if message is None:
+            raise
+        _say(message)
+        return EXIT_USAGE if isinstance(cause, UsageError) else EXIT_ERROR

@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import re
+
 CORPUS = "corpus.json"
 LOCK = ".lock"
 
@@ -37,6 +39,15 @@ def layer(layer_id: str, part: int) -> str:
 def layer_id(name: str, *, version: int, digest: str) -> str:
     """Name of a layer's folder: another version or setting gives another folder."""
     return f"{name}@{version}-{digest}"
+
+
+def check_selection_name(name: str) -> None:
+    """Refuse with a `ValueError` what cannot be the name of a selection's folders."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError(
+            "the name of a selection must be letters, digits, '.', '_' or '-', begin with a letter "
+            f"or digit and have at most 100 of them, got {name!r}"
+        )
 
 
 def selection(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.select.dedup import HASHES_PER_CLIP, find_groups
@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, parts done, and parts in all."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-
 
 def check_selection(info: CorpusInfo, name: str, config: SelectConfig) -> None:
     """Check all that can be checked before any work.
@@ -44,11 +42,7 @@ def check_selection(info: CorpusInfo, name: str, config: SelectConfig) -> None:
         MissingColumn: if a rule reads what the corpus does not hold.
         ValueError: if the name cannot be a folder's, or a bound does not fit its column.
     """
-    if not _NAME.match(name):
-        raise ValueError(
-            "the name of a selection must be letters, digits, '.', '_' or '-' and begin with a "
-            f"letter or digit, got {name!r}"
-        )
+    layout.check_selection_name(name)
     Plan(config).check(info)
 
 

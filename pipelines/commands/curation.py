@@ -17,7 +17,7 @@ from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.shards import verify_shards
 from curation.corpus.store import Store
-from curation.errors import LavieError
+from curation.errors import UsageError, typed
 from curation.export import ExportConfig
 from curation.report import ReportConfig, write_report
 from curation.select import (
@@ -33,6 +33,7 @@ from curation.select import (
     rule_presets,
     select,
 )
+from curation.sources.uris import SCHEMES
 from pipelines import curate
 from pipelines.corpus import locked
 from pipelines.curation_config import CurationConfig
@@ -80,13 +81,13 @@ class Curate:
         """Run the steps; 0 unless something is wrong that the user must see to."""
         steps = ("measure", "select", "export", "report")
         if self.until not in steps:
-            raise LavieError(f"--until must be one of {', '.join(steps)}, got {self.until!r}")
+            raise UsageError(f"--until must be one of {', '.join(steps)}, got {self.until!r}")
         last = steps.index(self.until)
         rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
         planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
         if last >= 1:
-            check_selection(planned, self.selection, rules)
-        console, store = _console(), Store(self.out)
+            _check_rules(planned, self.selection, rules, "--selection")
+        console, store = _console(), _store(self.out, "--out")
         with locked(store):
             info = curate.measure(
                 self.sources,
@@ -141,7 +142,7 @@ class Select:
         """The effective selection."""
         recipes = rule_presets.PRESETS
         if self.like is not None and self.like not in recipes:
-            raise LavieError(f"--like must be one of {', '.join(recipes)}, got {self.like!r}")
+            raise UsageError(f"--like must be one of {', '.join(recipes)}, got {self.like!r}")
         start = recipes[self.like]() if self.like else PRESETS[self.preset]().select
         changed = changed_rules(start, add=self.rule, drop=self.drop_rule)
         return replace(
@@ -154,9 +155,10 @@ class Select:
 
     def run(self) -> int:
         """Select and print the funnel."""
-        store = Store(self.corpus)
+        store = _store(self.corpus, "CORPUS")
         with locked(store):
             info, config = read_corpus(store), self.config
+            _check_rules(info, self.name, config, "--name")
             _select(store, info, self.name, config, _console(), resources=self.resources)
         return 0
 
@@ -178,7 +180,8 @@ class Export:
 
     def run(self) -> int:
         """Export what is not exported yet."""
-        store = Store(self.corpus)
+        store = _store(self.corpus, "CORPUS")
+        _check_name(self.selection, "--selection")
         with locked(store):
             info = read_corpus(store)
             _export(store, info, self.selection, self.config, _console(), self.ray_address)
@@ -200,7 +203,8 @@ class Report:
 
     def run(self) -> int:
         """Write index.html and statistics.json."""
-        store = Store(self.corpus)
+        store = _store(self.corpus, "CORPUS")
+        _check_name(self.selection, "--selection")
         with locked(store):
             _report(store, read_corpus(store), self.selection, self.config, _console())
         return 0
@@ -215,7 +219,7 @@ class Status:
 
     def run(self) -> int:
         """Print a line for each layer and selection."""
-        console, store = _console(), Store(self.corpus)
+        console, store = _console(), _store(self.corpus, "CORPUS")
         info = read_corpus(store)
         table = Table(title=f"{self.corpus}: {info.num_parts} parts")
         table.add_column("layer")
@@ -253,7 +257,8 @@ class Verify:
     def run(self) -> int:
         """Print what is wrong; 1 if anything is."""
         console = _console()
-        faults = list(verify_shards(Store(self.corpus), self.selection))
+        _check_name(self.selection, "--selection")
+        faults = list(verify_shards(_store(self.corpus, "CORPUS"), self.selection))
         for fault in faults:
             console.print(fault, style="red", markup=False)
         if not faults:
@@ -265,12 +270,33 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
     """A selection with the rules that the user typed.
 
     Raises:
-        LavieError: for a rule that cannot be read or dropped.
+        UsageError: for a rule that cannot be read or dropped.
     """
-    try:
-        return change_rules(config, add=[parse_rule(text) for text in add], drop=drop)
-    except ValueError as error:
-        raise LavieError(str(error)) from error
+    with typed("--drop-rule"):
+        config = change_rules(config, drop=drop)
+    with typed("--rule"):
+        return change_rules(config, add=[parse_rule(text) for text in add])
+
+
+def _check_name(name: str, flag: str) -> None:
+    with typed(flag):
+        layout.check_selection_name(name)
+
+
+def _check_rules(info: CorpusInfo, name: str, config: SelectConfig, flag: str) -> None:
+    """Check the selection's name and rules as they were typed, before any work."""
+    _check_name(name, flag)
+    with typed("--rule"):
+        check_selection(info, name, config)
+
+
+def _store(root: str, flag: str) -> Store:
+    """The store that the user named."""
+    scheme = root.split("://")[0] if "://" in root else "file"
+    if scheme not in (*SCHEMES, "file"):
+        raise UsageError(f"{flag}: a corpus lies in a folder, s3:// or gs://, got {root!r}")
+    with typed(flag):
+        return Store(root)
 
 
 def funnel_table(funnel: Funnel) -> Table:

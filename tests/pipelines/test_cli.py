@@ -75,7 +75,7 @@ def test_a_rule_that_cannot_be_read_is_shown_with_how_one_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("curate", "a.mp4", "--out", str(tmp_path / "c"), "--preset", "tiny")
-    assert run(*arguments, "--rule", "nice clips please") == 1
+    assert run(*arguments, "--rule", "nice clips please") == 2
     assert "COLUMN>=NUMBER" in capsys.readouterr().err
 
 
