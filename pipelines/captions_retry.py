@@ -41,7 +41,7 @@ def failed_parts(store: Store, layer_id: str, parts: frozenset[int]) -> frozense
     return frozenset(found)
 
 
-def made_of_captions(stations: Sequence[Station]) -> list[str]:
+def made_of_captions(stations: Sequence[Station[Any]]) -> list[str]:
     """Names of the stations that read captions, or what was made of them, in river order."""
     names = [CAPTIONS]
     for station in stations:
@@ -51,7 +51,7 @@ def made_of_captions(stations: Sequence[Station]) -> list[str]:
 
 
 def with_retries(
-    store: Store, stages: Sequence[Stage], stations: Sequence[Station], ids: Mapping[str, str]
+    store: Store, stages: Sequence[Stage], stations: Sequence[Station[Any]], ids: Mapping[str, str]
 ) -> list[Stage]:
     """The stages of a run, such that failed captions are asked for again.
 
@@ -90,7 +90,7 @@ class RetryFailedJob:
     """
 
     store: Store
-    station: Station
+    station: Station[Any]
     layers: Mapping[str, str]
 
     def setup(self) -> None:
@@ -114,8 +114,7 @@ class RetryFailedJob:
         check_output(self.station, asked, added)
         after = replace_rows(before, rows, added.cast(layer_schema(CAPTIONS)))
         self.store.write(place, to_parquet(after, made_by=made_by(self.station)))
-        counters: Mapping[str, int] = getattr(self.station, "counters", dict)()
-        return {"clips": len(rows), **counters}
+        return {"clips": len(rows), **self.station.counters()}
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its station."""

@@ -38,7 +38,7 @@ class River:
     """A configured river: who works, and the layers they will make."""
 
     decoding: DecodingPass
-    stations: Sequence[Station]
+    stations: Sequence[Station[Any]]
     layers: dict[str, str]
 
 
@@ -125,11 +125,11 @@ def measure(
     return info
 
 
-def _check_models(stations: Sequence[Station], stages: Sequence[Stage]) -> None:
+def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> None:
     """Ask the models of stations that have work to do whether they can be asked, before any work."""
     busy = {stage.name for stage in stages if set(stage.units) - stage.done}
     for station in stations:
-        if station.name in busy and hasattr(station, "check"):
+        if station.name in busy:
             station.check()
 
 

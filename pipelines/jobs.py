@@ -67,7 +67,7 @@ class StationJob:
     """Part N of the layers a station reads -> part N of the layer it adds."""
 
     store: Store
-    station: Station
+    station: Station[Any]
     layers: Mapping[str, str]
 
     def setup(self) -> None:
@@ -82,7 +82,7 @@ class StationJob:
         name = self.station.name
         data = to_parquet(added.cast(layer_schema(name)), made_by=made_by(self.station))
         self.store.write(layout.layer(self.layers[name], unit), data)
-        return {"clips": clips.num_rows, **getattr(self.station, "counters", dict)()}
+        return {"clips": clips.num_rows, **self.station.counters()}
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its station."""

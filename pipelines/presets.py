@@ -19,7 +19,7 @@ from curation.stations.alignment import AlignmentConfig
 from curation.stations.captions import CaptionsConfig
 from curation.stations.embeddings import EmbeddingsConfig
 from curation.stations.taxonomy import TaxonomyConfig
-from pipelines.curation_config import CurationConfig, RiverConfig
+from pipelines.curation_config import CurationConfig, RiverConfig, station_names
 
 PresetName = Literal["embedded", "vimeo25m", "tiny"]
 
@@ -43,16 +43,9 @@ def vimeo25m() -> CurationConfig:
 
 def embedded() -> CurationConfig:
     """Models that packages ship: no CLIP, so no aesthetic score, and captions are made of tags."""
+    needs_clip = {"aesthetics"}
     river = RiverConfig(
-        stations=(
-            "embeddings",
-            "overlay_text",
-            "safety",
-            "taxonomy",
-            "captions",
-            "caption_text",
-            "alignment",
-        ),
+        stations=tuple(name for name in station_names() if name not in needs_clip),
         sources_per_part=1,  # a handful of films on a laptop: every film its own part
         decode=DecodeConfig(threads=2),
         embeddings=EmbeddingsConfig(engine="efficientnet_lite0"),

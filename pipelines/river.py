@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from curation.corpus import layout
 from curation.corpus.schema import LAYER_OF
 from curation.decode.decoding_pass import DecodingPass
-from curation.stations.aesthetics import Aesthetics
-from curation.stations.alignment import Alignment
-from curation.stations.caption_text import CaptionText
-from curation.stations.captions import Captions
-from curation.stations.embeddings import Embeddings
-from curation.stations.overlay_text import OverlayText
-from curation.stations.safety import Safety
 from curation.stations.station import Station, check_order, made_by, settings_digest
-from curation.stations.taxonomy import Taxonomy
-from pipelines.curation_config import RiverConfig
+from pipelines.curation_config import STATIONS, RiverConfig
 
 DECODED_LAYERS = ("probe", "scenes", "keyframes")
 
 
-def stations(config: RiverConfig) -> list[Station]:
+def stations(config: RiverConfig) -> list[Station[Any]]:
     """The keyframe stations that are on, in the order in which a clip meets them.
 
     Raises:
         MissingColumn: if one reads a column that none before it adds.
     """
-    river: list[Station] = [
-        Embeddings(config.embeddings),
-        Aesthetics(config.aesthetics),
-        OverlayText(config.overlay_text),
-        Safety(config.safety),
-        Taxonomy(config.taxonomy),
-        Captions(config.captions),
-        CaptionText(config.caption_text),
-        Alignment(config.alignment),
+    chosen = [
+        station(getattr(config, station.name))
+        for station in STATIONS
+        if station.name in config.stations
     ]
-    chosen = [station for station in river if station.name in config.stations]
     check_order(chosen)
     return chosen
 
 
-def upstream(station: Station) -> list[str]:
+def upstream(station: Station[Any]) -> list[str]:
     """Names of the layers that a station reads, in river order."""
     read = {LAYER_OF[column] for column in station.needs} | {"scenes"}
     return sorted(read - {"sources"})
 
 
-def layer_ids(decoding: DecodingPass, chosen: Sequence[Station]) -> dict[str, str]:
+def layer_ids(decoding: DecodingPass, chosen: Sequence[Station[Any]]) -> dict[str, str]:
     """Layer name -> id of its folder, for one configuration.
 
     The digest in an id covers the station's settings, its weights and the ids of the layers it reads: a
@@ -65,7 +52,7 @@ def layer_ids(decoding: DecodingPass, chosen: Sequence[Station]) -> dict[str, st
     return ids
 
 
-def stage_after(station: Station, ids: Mapping[str, str]) -> tuple[str, ...]:
+def stage_after(station: Station[Any], ids: Mapping[str, str]) -> tuple[str, ...]:
     """Stages that must have committed a part before this station can read it."""
     after = ["decode" if name in DECODED_LAYERS else name for name in upstream(station)]
     assert all(name == "decode" or name in ids for name in after)

@@ -15,26 +15,33 @@ from curation.corpus.schema import (
     SHARD_INDEX,
     SOURCES,
     Column,
+    Layer,
 )
 
-_ABOUT: dict[str, str] = {
-    "sources": "One row a source, written when sources are listed.",
-    "probe": "One row a source: what the file is, or why it was rejected.",
-    "scenes": "One row a scene: its span, motion and picture statistics, all from one decoding pass.",
-    "keyframes": "The sampled frames of each scene, from the same pass; later stations read only these.",
-    "embeddings": "What the keyframes look like, as vectors.",
-    "aesthetics": "How pleasing the keyframes are.",
-    "overlay_text": "How much of the picture is text.",
-    "safety": "How likely explicit content is.",
-    "taxonomy": "Category and tags.",
-    "captions": "A sentence for the clip, and who wrote it.",
-    "caption_text": "What can be said of the sentence without the picture.",
-    "alignment": "How well the sentence fits the picture.",
-    "selections": "One row a scene, in the order of the scenes: kept or not, and why not.",
-    "shards": "`index.parquet`: one row a selected clip, with the place of its bytes.",
-    "encoded": "Latents and text states of `lavie encode`: a file a shard, a row group a start of a clip.",
-    "encoded index": "`index.parquet` of a layer of latents: one row an exported clip.",
+_SECTIONS: dict[str, Layer] = {
+    "sources": Layer(
+        "One row a source, written when sources are listed.",
+        SOURCES,
+    ),
+    **LAYERS,
+    "selections": Layer(
+        "One row a scene, in the order of the scenes: kept or not, and why not.",
+        SELECTION,
+    ),
+    "shards": Layer(
+        "`index.parquet`: one row a selected clip, with the place of its bytes.",
+        SHARD_INDEX,
+    ),
+    "encoded": Layer(
+        "Latents and text states of `lavie encode`: a file a shard, a row group a start of a clip.",
+        ENCODED,
+    ),
+    "encoded index": Layer(
+        "`index.parquet` of a layer of latents: one row an exported clip.",
+        ENCODED_INDEX,
+    ),
 }
+"""Heading -> what it is about."""
 
 
 def _table(columns: tuple[Column, ...]) -> str:
@@ -46,16 +53,9 @@ def _table(columns: tuple[Column, ...]) -> str:
 def corpus_page() -> str:
     """The whole page as Markdown."""
     tree = (layout.__doc__ or "").split("::\n\n")[1].rstrip()
-    sections = {
-        "sources": SOURCES,
-        **LAYERS,
-        "selections": SELECTION,
-        "shards": SHARD_INDEX,
-        "encoded": ENCODED,
-        "encoded index": ENCODED_INDEX,
-    }
     body = "\n\n".join(
-        f"## {name}\n\n{_ABOUT[name]}\n\n{_table(columns)}" for name, columns in sections.items()
+        f"## {name}\n\n{layer.about}\n\n{_table(layer.columns)}"
+        for name, layer in _SECTIONS.items()
     )
     return (
         "# The corpus: files and columns\n\n"

@@ -36,6 +36,19 @@ class Column:
         return pa.field(self.name, self.type, metadata=metadata)
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one station adds.
+
+    Args:
+        about: one sentence for docs/corpus.md.
+        columns: in the order of the file.
+    """
+
+    about: str
+    columns: tuple[Column, ...]
+
+
 F32, I32, I64, STR, BOOL = pa.float32(), pa.int32(), pa.int64(), pa.string(), pa.bool_()
 STRINGS = pa.list_(pa.string())
 
@@ -476,31 +489,40 @@ ENCODED_INDEX = (
     Column("source_sha256", STR, "digest of the source's bytes"),
 )
 
-LAYERS: dict[str, tuple[Column, ...]] = {
-    "probe": PROBE,
-    "scenes": SCENES,
-    "keyframes": KEYFRAMES,
-    "embeddings": EMBEDDINGS,
-    "aesthetics": AESTHETICS,
-    "overlay_text": OVERLAY_TEXT,
-    "safety": SAFETY,
-    "taxonomy": TAXONOMY,
-    "captions": CAPTIONS,
-    "caption_text": CAPTION_TEXT,
-    "alignment": ALIGNMENT,
+LAYERS: dict[str, Layer] = {
+    "probe": Layer("One row a source: what the file is, or why it was rejected.", PROBE),
+    "scenes": Layer(
+        "One row a scene: its span, motion and picture statistics, all from one decoding pass.",
+        SCENES,
+    ),
+    "keyframes": Layer(
+        "The sampled frames of each scene, from the same pass; later stations read only these.",
+        KEYFRAMES,
+    ),
+    "embeddings": Layer("What the keyframes look like, as vectors.", EMBEDDINGS),
+    "aesthetics": Layer("How pleasing the keyframes are.", AESTHETICS),
+    "overlay_text": Layer("How much of the picture is text.", OVERLAY_TEXT),
+    "safety": Layer("How likely explicit content is.", SAFETY),
+    "taxonomy": Layer("Category and tags.", TAXONOMY),
+    "captions": Layer("A sentence for the clip, and who wrote it.", CAPTIONS),
+    "caption_text": Layer("What can be said of the sentence without the picture.", CAPTION_TEXT),
+    "alignment": Layer("How well the sentence fits the picture.", ALIGNMENT),
 }
-"""Layer name -> the columns it adds. `probe` has a row a source, all others a row a scene."""
+"""Layer name -> what it adds. `probe` has a row a source, all others a row a scene."""
 
 SOURCE_COLUMNS: dict[str, Column] = {c.name: c for c in (*SOURCES, *PROBE)}
 """Columns that a source has; its clips see them through `source_row`."""
 
 CLIP_COLUMNS: dict[str, Column] = {
-    column.name: column for name, columns in LAYERS.items() if name != "probe" for column in columns
+    column.name: column
+    for name, layer in LAYERS.items()
+    if name != "probe"
+    for column in layer.columns
 }
 """Columns that a clip has of its own."""
 
 LAYER_OF: dict[str, str] = {
-    column.name: name for name, columns in LAYERS.items() for column in columns
+    column.name: name for name, layer in LAYERS.items() for column in layer.columns
 } | {column.name: "sources" for column in SOURCES}
 """Column name -> the layer that adds it ('sources' for what the list of sources gives)."""
 
@@ -516,7 +538,7 @@ def layer_schema(name: str) -> pa.Schema:
     Every layer with a row a scene begins with `clip_id`, by which its rows are checked against the
     scenes layer's; they are in the same order, so no join by key is ever needed.
     """
-    columns = LAYERS[name]
+    columns = LAYERS[name].columns
     if name in ("probe", "scenes"):
         return schema(columns)
     return schema((CLIP_COLUMNS["clip_id"], *columns))

@@ -9,11 +9,12 @@ not a key but an entry of the list "scores", which leaves it out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from curation.corpus.schema import LAYERS, SELECTION, SOURCES, Column
+from curation.corpus.schema import CLIP_COLUMNS, LAYERS, SELECTION, SOURCE_COLUMNS, SOURCES, Column
 from curation.export.clips import Media
 
 ALWAYS_KNOWN = (
@@ -75,13 +76,12 @@ def _is_kept(column: Column) -> bool:
 
 def clip_columns(layers: Mapping[str, str]) -> list[str]:
     """Columns of sources and clips that go into the .json, of the layers that a corpus has."""
-    columns = [*SOURCES, *(c for name, found in LAYERS.items() if name in layers for c in found)]
+    added = (layer.columns for name, layer in LAYERS.items() if name in layers)
+    columns = [*SOURCES, *chain.from_iterable(added)]
     return [c.name for c in columns if _is_kept(c) and c.name != "clip_id"]
 
 
-_COLUMNS = {c.name: c for c in (*SOURCES, *(c for found in LAYERS.values() for c in found))} | {
-    c.name: c for c in SELECTION
-}
+_COLUMNS = SOURCE_COLUMNS | CLIP_COLUMNS | {c.name: c for c in SELECTION}
 
 
 def sample_facts(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from curation.corpus.schema import layer_schema
 from curation.errors import MissingColumn
 from curation.stations.keyframe_images import reduced
-from curation.stations.station import Resources
+from curation.stations.station import Station
 from curation.weights.catalog import LAION_V1_B32, LAION_V1_L14, LAION_V2_L14, Weight, find
 
 
@@ -108,29 +108,26 @@ def _layer_number(name: str) -> int:
     return int(parts[-2]) if len(parts) > 1 else 0
 
 
-class Aesthetics:
+class Aesthetics(Station[AestheticsConfig]):
     """Adds `aesthetic_score` and `aesthetic_min`."""
 
     name = "aesthetics"
     version = 1
+    config_class = AestheticsConfig
     needs = ("frame_embeddings", "embedding_model")
-    resources = Resources()
-
-    def __init__(self, settings: AestheticsConfig | None = None) -> None:
-        self.settings = settings or AestheticsConfig()
 
     @property
     def accepts(self) -> Mapping[str, Sequence[str]]:
-        """Values of columns without which it cannot work; see `curation.stations.station.check_order`."""
-        return {"embedding_model": (HEADS[self.settings.head].embedding_model,)}
+        """The network whose embeddings it reads."""
+        return {"embedding_model": (HEADS[self.config.head].embedding_model,)}
 
     def weights(self) -> Sequence[Weight]:
         """The head's file."""
-        return [HEADS[self.settings.head].weight]
+        return [HEADS[self.config.head].weight]
 
     def setup(self) -> None:
         """Load the head."""
-        head = HEADS[self.settings.head]
+        head = HEADS[self.config.head]
         self._head = load_head(find(head.weight), width=head.width)
 
     def __call__(self, clips: pa.Table) -> pa.Table:
@@ -139,11 +136,11 @@ class Aesthetics:
         Raises:
             MissingColumn: if the embeddings are those of another network.
         """
-        wanted = HEADS[self.settings.head].embedding_model
+        wanted = HEADS[self.config.head].embedding_model
         for model in clips["embedding_model"].unique().to_pylist():
             if model != wanted:
                 raise MissingColumn(
-                    f"aesthetics.head {self.settings.head!r} was trained on embeddings of "
+                    f"aesthetics.head {self.config.head!r} was trained on embeddings of "
                     f"{wanted!r}, these are of {model!r}"
                 )
         scores = [

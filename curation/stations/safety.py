@@ -20,7 +20,7 @@ from PIL import Image
 
 from curation.corpus.schema import layer_schema
 from curation.stations.keyframe_images import map_keyframes, reduced
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import OPEN_NSFW, Weight, find
 
 RESIZED_PX = 256
@@ -60,20 +60,18 @@ def nsfw_input(picture: Image.Image) -> NDArray[np.float32]:
     return pixels_HWC[:, :, ::-1] - np.asarray(MEAN_BGR, np.float32)
 
 
-class Safety:
+class Safety(Station[SafetyConfig]):
     """Adds `nsfw_score`."""
 
     name = "safety"
     version = 1
+    config_class = SafetyConfig
     needs = ("keyframes",)
-
-    def __init__(self, settings: SafetyConfig | None = None) -> None:
-        self.settings = settings or SafetyConfig()
 
     @property
     def resources(self) -> Resources:
         """What one worker takes."""
-        return Resources(cpus=self.settings.num_threads)
+        return Resources(cpus=self.config.num_threads)
 
     def weights(self) -> Sequence[Weight]:
         """The network."""
@@ -84,7 +82,7 @@ class Safety:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.settings.num_threads
+        options.intra_op_num_threads = self.config.num_threads
         options.inter_op_num_threads = 1
         self._session: Any = onnxruntime.InferenceSession(
             str(find(OPEN_NSFW)), options, providers=["CPUExecutionProvider"]
@@ -102,7 +100,7 @@ class Safety:
             clips,
             prepare=nsfw_input,
             compute=self.explicit_probability,
-            batch_size=self.settings.batch_size,
+            batch_size=self.config.batch_size,
         )
         return pa.Table.from_arrays(
             [clips["clip_id"], reduced(scores, np.max)], schema=layer_schema(self.name)

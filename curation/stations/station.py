@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -32,36 +33,71 @@ class Resources:
     """Resident memory it stays under."""
 
 
-@runtime_checkable
-class Station(Protocol):
-    """One layer's maker; see the module's docstring for its life."""
+Config = TypeVar("Config")
+
+
+class Station(ABC, Generic[Config]):
+    """One layer's maker; see the module's docstring for its life.
+
+    A subclass gives `name`, `version`, `config_class`, `needs`, `weights`, `setup` and `__call__`, and
+    whatever else it has to say of itself; the river asks for nothing beyond what stands here.
+
+    Args:
+        config: its settings; the defaults of `config_class` if not given.
+    """
+
+    name: ClassVar[str]
+    """Name of its layer, a key of `curation.corpus.schema.LAYERS`, where its columns are declared."""
+    version: ClassVar[int]
+    """Raised by one whenever the same settings would give other values."""
+    config_class: ClassVar[type[Any]]
+    """The frozen dataclass of its settings; every field has a default."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config: Config = self.config_class() if config is None else config
 
     @property
-    def name(self) -> str:
-        """Name of the layer, a key of `curation.corpus.schema.LAYERS`."""
-
-    @property
-    def version(self) -> int:
-        """Raised by one whenever the same settings would give other values."""
-
-    @property
+    @abstractmethod
     def needs(self) -> Sequence[str]:
         """Columns it reads, of clips or of their sources."""
 
     @property
     def settings(self) -> Any:
-        """The frozen dataclass it was made from; its digest names the layer."""
+        """What of `config` determines the values, a dataclass; its digest names the layer."""
+        return self.config
 
     @property
     def resources(self) -> Resources:
         """What one worker takes."""
+        return Resources()
 
+    @property
+    def promises(self) -> Mapping[str, str]:
+        """Column -> the value that it will write into every row: whose embeddings they are, for one."""
+        return {}
+
+    @property
+    def accepts(self) -> Mapping[str, Sequence[str]]:
+        """Column -> the values that it can work with, compared with what stations before it promise."""
+        return {}
+
+    @abstractmethod
     def weights(self) -> Sequence[Weight]:
         """The model files it loads, so that missing ones are found before any work."""
 
+    def check(self) -> None:
+        """Find out before any work, in the driver, what `weights` cannot tell: is a server there?
+
+        Raises:
+            LavieError: it cannot work; says what to do.
+        """
+        return
+
+    @abstractmethod
     def setup(self) -> None:
         """Load models; heavy imports happen here and nowhere earlier."""
 
+    @abstractmethod
     def __call__(self, clips: pa.Table) -> pa.Table:
         """Add the layer's columns.
 
@@ -71,6 +107,10 @@ class Station(Protocol):
         Returns:
             `clip_id` and the layer's columns, the same rows in the same order.
         """
+
+    def counters(self) -> Mapping[str, int]:
+        """What the last call took besides time, to be summed over parts."""
+        return {}
 
 
 class Maker(Protocol):
@@ -113,7 +153,7 @@ def settings_digest(made: Mapping[str, Any], upstream: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def check_order(stations: Sequence[Station]) -> None:
+def check_order(stations: Sequence[Station[Any]]) -> None:
     """Check that every station finds its columns among those added before it.
 
     Raises:
@@ -133,17 +173,12 @@ def check_order(stations: Sequence[Station]) -> None:
                     f"switch {layer!r} on, before it"
                 )
         present.add(station.name)
-        promised |= getattr(station, "promises", {})
+        promised |= station.promises
 
 
-def _check_accepts(station: Station, promised: Mapping[str, str]) -> None:
-    """Check values that are known before any work: whose embeddings they are, for one.
-
-    A station may have two more properties. `promises`: column -> the value it will write into every
-    row. `accepts`: column -> the values it can work with.
-    """
-    accepts: Mapping[str, Sequence[str]] = getattr(station, "accepts", {})
-    for column, values in accepts.items():
+def _check_accepts(station: Station[Any], promised: Mapping[str, str]) -> None:
+    """Check values that are known before any work against those that the station can work with."""
+    for column, values in station.accepts.items():
         if column in promised and promised[column] not in values:
             raise MissingColumn(
                 f"station {station.name!r} as set needs {column} {' or '.join(map(repr, values))}, "
@@ -151,7 +186,7 @@ def _check_accepts(station: Station, promised: Mapping[str, str]) -> None:
             )
 
 
-def check_output(station: Station, clips: pa.Table, added: pa.Table) -> None:
+def check_output(station: Station[Any], clips: pa.Table, added: pa.Table) -> None:
     """Check that a station gave what it declares: its columns, their types, the same rows.
 
     Raises:

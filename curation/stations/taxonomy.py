@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from curation.corpus.schema import layer_schema
 from curation.errors import MissingColumn
 from curation.stations.clip_model import ClipModel, load_clip
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import EFFICIENTNET_LITE0, Weight, find
 from curation.weights.torchvision_shim import ensure_torchvision
 
@@ -84,44 +84,40 @@ def imagenet_names() -> list[str]:
     return list(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"])
 
 
-class Taxonomy:
+class Taxonomy(Station[TaxonomyConfig]):
     """Adds `category`, `category_score`, `tags` and `tag_scores`."""
 
     name = "taxonomy"
     version = 1
+    config_class = TaxonomyConfig
     needs = ("frame_embeddings", "frame_norms", "embedding_model")
-
-    def __init__(self, settings: TaxonomyConfig | None = None) -> None:
-        self.settings = settings or TaxonomyConfig()
 
     @property
     def resources(self) -> Resources:
         """What one worker takes; the text tower comes with the whole CLIP."""
-        is_clip = self.settings.engine == "clip"
-        return Resources(
-            cpus=self.settings.num_threads, memory_bytes=(4 if is_clip else 1) * 1024**3
-        )
+        is_clip = self.config.engine == "clip"
+        return Resources(cpus=self.config.num_threads, memory_bytes=(4 if is_clip else 1) * 1024**3)
 
     @property
     def accepts(self) -> Mapping[str, Sequence[str]]:
-        """Values of columns without which it cannot work; see `curation.stations.station.check_order`."""
-        is_clip = self.settings.engine == "clip"
-        return {"embedding_model": (self.settings.clip.label if is_clip else "efficientnet-lite0",)}
+        """The network whose embeddings it reads."""
+        is_clip = self.config.engine == "clip"
+        return {"embedding_model": (self.config.clip.label if is_clip else "efficientnet-lite0",)}
 
     def weights(self) -> Sequence[Weight]:
         """The network whose embeddings it reads."""
-        if self.settings.engine == "clip":
-            return self.settings.clip.weights()
+        if self.config.engine == "clip":
+            return self.config.clip.weights()
         return [EFFICIENTNET_LITE0]
 
     def setup(self) -> None:
         """Make the linear layer ``[K, D]`` that the engine amounts to."""
         import torch
 
-        torch.set_num_threads(self.settings.num_threads)
-        if self.settings.engine == "clip":
+        torch.set_num_threads(self.config.num_threads)
+        if self.config.engine == "clip":
             self._names = list(CATEGORIES)
-            self._weight_KD = _category_directions(self.settings.clip)
+            self._weight_KD = _category_directions(self.config.clip)
             self._bias_K = np.zeros(len(self._names), np.float32)
         else:
             self._names = imagenet_names()
@@ -131,7 +127,7 @@ class Taxonomy:
         self, units_ND: NDArray[np.float32], norms_N: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Mean over a clip's keyframes of the probability of each name, ``[K]``."""
-        if self.settings.engine == "imagenet":
+        if self.config.engine == "imagenet":
             units_ND = units_ND * norms_N[:, None]
         mean_K: NDArray[np.float32] = softmax(units_ND @ self._weight_KD.T + self._bias_K).mean(0)
         return mean_K
@@ -146,7 +142,7 @@ class Taxonomy:
         for model in clips["embedding_model"].unique().to_pylist():
             if model != wanted:
                 raise MissingColumn(
-                    f"taxonomy.engine {self.settings.engine!r} reads embeddings of {wanted!r}, "
+                    f"taxonomy.engine {self.config.engine!r} reads embeddings of {wanted!r}, "
                     f"these are of {model!r}"
                 )
         rows = [
@@ -172,11 +168,9 @@ class Taxonomy:
         mean_K = self.probabilities(np.asarray(units, np.float32), np.asarray(norms, np.float32))
         # A stable sort: of two equal probabilities the earlier class comes first, always.
         order = np.argsort(-mean_K, kind="stable")
-        if self.settings.engine == "clip":
+        if self.config.engine == "clip":
             return self._names[order[0]], float(mean_K[order[0]]), [], []
-        kept = [
-            k for k in order[: self.settings.num_tags] if mean_K[k] >= self.settings.min_tag_score
-        ]
+        kept = [k for k in order[: self.config.num_tags] if mean_K[k] >= self.config.min_tag_score]
         return None, None, [self._names[k] for k in kept], [float(mean_K[k]) for k in kept]
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
+from curation.corpus.schema import LAYER_OF, LAYERS
 from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingColumn
+from curation.stations.station import Station
 from pipelines import river
-from pipelines.curation_config import RiverConfig
+from pipelines.curation_config import STATIONS, RiverConfig, station_names
 from pipelines.presets import embedded, tiny
 
 
@@ -55,6 +58,22 @@ def test_the_aesthetic_head_is_refused_on_embeddings_that_are_not_its_own() -> N
     config = embedded().river
     with pytest.raises(MissingColumn, match="aesthetics"):
         river.stations(replace(config, stations=("embeddings", "aesthetics")))
+
+
+@pytest.mark.parametrize("station", STATIONS, ids=lambda station: station.name)
+def test_a_station_declares_itself_once(station: type[Station[Any]]) -> None:
+    setting = {f.name: f for f in fields(RiverConfig)}[station.name]
+    assert setting.default_factory is station.config_class
+    assert setting.metadata["station"] is station
+    made = station(getattr(RiverConfig(), station.name))
+    assert made.config == station.config_class()
+    assert station.name in LAYERS
+    assert set(made.needs) <= LAYER_OF.keys()
+
+
+def test_the_river_runs_as_the_schema_lists_its_layers() -> None:
+    names = [*river.DECODED_LAYERS, *station_names()]
+    assert names == list(LAYERS)
 
 
 def test_an_unknown_station_is_named_with_the_choices() -> None:

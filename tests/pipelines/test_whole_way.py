@@ -113,7 +113,9 @@ def test_every_layer_holds_what_the_schema_declares(reference: Path) -> None:
             table = read_table(store, layout.layer(layer_id, part))
             assert table.schema.equals(layer_schema(name), check_metadata=False)
             docs = {field.name: field.metadata[b"doc"].decode() for field in table.schema}
-            assert {column.name: column.doc for column in LAYERS[name]}.items() <= docs.items()
+            assert {
+                column.name: column.doc for column in LAYERS[name].columns
+            }.items() <= docs.items()
 
 
 def test_in_is_kept_plus_rejected_plus_failed_at_every_step(reference: Path) -> None:

@@ -23,18 +23,19 @@ from curation.stations.caption_models.prompts import Prompt, load_prompt
 from curation.stations.captions.cost import counted
 from curation.stations.captions.rows import Caption, given_caption, model_caption, tags_caption
 from curation.stations.captions.settings import CaptionsConfig, CaptionsIdentity
-from curation.stations.station import Resources
+from curation.stations.station import Resources, Station
 from curation.weights.catalog import Weight
 
 
-class Captions:
+class Captions(Station[CaptionsConfig]):
     """Adds `caption`, its companions, and where they came from."""
 
     name = "captions"
     version = 1
+    config_class = CaptionsConfig
 
     def __init__(self, config: CaptionsConfig | None = None) -> None:
-        self.config = config or CaptionsConfig()
+        super().__init__(config)
         self._counts: dict[str, int] = {}
 
     @property
