@@ -118,8 +118,13 @@ SCENES = (
     Column("fps", F32, "num_frames / duration; null for images", "1/s"),
     Column("width", I32, "shown width", "px"),
     Column("height", I32, "shown height", "px"),
-    Column("cut_in", STR, "what begins the clip: 'start' 'cut' 'fade' 'dissolve' 'stride'"),
-    Column("cut_out", STR, "what ends it: 'end' 'cut' 'fade' 'dissolve' 'stride'"),
+    Column(
+        "cut_in",
+        STR,
+        "what begins the clip: 'start' 'cut' 'fade' 'dissolve', 'discontinuity' (the stream's clock "
+        "jumps there), 'stride' (a long shot goes on)",
+    ),
+    Column("cut_out", STR, "what ends it: 'end' or as cut_in"),
     Column(
         "motion_mean",
         F32,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
 from curation.decode.measuring import DecodeConfig, MeasuredScene, Shown, VideoPass
-from curation.decode.scenes import SceneConfig, TransitionFinder
+from curation.decode.scenes import Finders, SceneConfig
 from curation.errors import BadSource
 from curation.media.guard import Guard
 from curation.media.probe import Probe, check_size, facts, open_video, picture_stream
@@ -42,9 +42,6 @@ LOWEST_FPS, HIGHEST_FPS = Fraction(1), Fraction(240)
 """Frame rates outside count as the nearer one where seconds become numbers of frames."""
 UNSTATED_FPS = 25.0
 """Where the container states no rate; nothing but windows of the detectors depends on it."""
-
-Finders = Callable[[Fraction], TransitionFinder]
-"""Makes the finder of transitions for a video of the given frame rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ def decode_source(
             raise BadSource("undecodable", "no frame comes out")
         probe = facts(container, stream, rotation_deg=-first.rotation % 360)
         shown = _shown(probe, Fraction(stream.time_base or 1))
-        video = VideoPass(config, shown, make_finder(shown.fps))
+        video = VideoPass(config, shown, make_finder)
         if probe.is_image:
             scenes = [video.still(first)]
         else:

@@ -35,7 +35,15 @@ from curation.decode.picture import (
     picture_sample,
     scene_picture,
 )
-from curation.decode.scenes import Scene, SceneConfig, SceneCutter, Timeline, TransitionFinder
+from curation.decode.scenes import (
+    Boundary,
+    Finders,
+    Scene,
+    SceneConfig,
+    SceneCutter,
+    Timeline,
+    Transition,
+)
 from curation.media.probe import Limits
 
 RECENT_S = 4.0
@@ -144,26 +152,19 @@ class VideoPass:
 
     Args:
         config: what to measure.
-        shown: geometry and clock of the stream.
-        finder: of transitions; gets the analysis picture of every frame.
+        shown: geometry and clock of the stream, or of its first stretch.
+        make_finder: of transitions; each stretch has its own, which gets the analysis picture of
+            every frame.
     """
 
-    def __init__(self, config: DecodeConfig, shown: Shown, finder: TransitionFinder) -> None:
+    def __init__(self, config: DecodeConfig, shown: Shown, make_finder: Finders) -> None:
         from av.video.reformatter import VideoReformatter
 
         self._config = config
-        self._shown = shown
-        self._finder = finder
+        self._make_finder = make_finder
         self.timeline = Timeline(shown.time_base)
         self._cutter = SceneCutter(config.scenes, self.timeline)
-        self._flow = FlowMeter()
-        self._size = analysis_size(shown.width, shown.height, shown.sample_aspect)
-        self._keyframe_size = keyframe_size(
-            shown.width,
-            shown.height,
-            shown.sample_aspect,
-            short_side_px=config.keyframes.short_side_px,
-        )
+        self._begin(shown)
         # One each: a reformatter keeps its tables only while sizes and formats stay the same.
         self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
         self._to_rgb = VideoReformatter()
@@ -176,6 +177,35 @@ class VideoPass:
         )
         self._samples: deque[PictureSample] = deque()
         self._pairs: deque[Pair] = deque()
+
+    def _begin(self, shown: Shown) -> None:
+        """Begin a stretch with the next frame."""
+        self._shown = shown
+        self._first = len(self.timeline)
+        self._finder = self._make_finder(shown.fps)
+        self._flow = FlowMeter()
+        self._size = analysis_size(shown.width, shown.height, shown.sample_aspect)
+        self._keyframe_size = keyframe_size(
+            shown.width,
+            shown.height,
+            shown.sample_aspect,
+            short_side_px=self._config.keyframes.short_side_px,
+        )
+
+    def edge(self, kind: Boundary, shown: Shown | None = None) -> list[MeasuredScene]:
+        """Declare a scene edge before the next frame; the scenes that are complete now.
+
+        For what the stream itself says, such as a jump of its clock. It ends a stretch: nothing is
+        compared across it, neither to find transitions nor to measure motion.
+
+        Args:
+            kind: word for the edge, in `cut_out` before it and in `cut_in` after it.
+            shown: geometry of the frames from here on; as before where it is not given. The clock
+                stays the one of the first stretch.
+        """
+        scenes = self._measured_all(self._cutter.edge(self._rest(), kind))
+        self._begin(shown or self._shown)
+        return scenes
 
     def still(self, frame: Any) -> MeasuredScene:
         """The only frame of a still image: one scene of one frame, no motion, never too short."""
@@ -194,13 +224,28 @@ class VideoPass:
             self._sample(index, picture_HWC)
         if self._candidate_due.due(pts):
             self._candidates.add(Candidate(index, self._candidate(frame)))
-        transitions = self._finder.push(picture_HWC)
-        scenes = self._cutter.advance(transitions, settled=self._finder.settled)
-        return [self._measured(scene) for scene in scenes]
+        found = self._of_the_film(self._finder.push(picture_HWC))
+        settled = self._first + self._finder.settled
+        return self._measured_all(self._cutter.advance(found, settled=settled))
 
     def finish(self) -> list[MeasuredScene]:
         """The rest; there are no more frames."""
-        scenes = self._cutter.finish(self._finder.finish())
+        return self._measured_all(self._cutter.edge(self._rest(), "end"))
+
+    def _rest(self) -> list[Transition]:
+        """The last transitions of the stretch."""
+        return self._of_the_film(self._finder.finish())
+
+    def _of_the_film(self, found: list[Transition]) -> list[Transition]:
+        """Transitions in frames of the film, where the finder counts those of its stretch."""
+        if not self._first:
+            return found
+        return [
+            Transition(each.end + self._first, each.start + self._first, each.kind)
+            for each in found
+        ]
+
+    def _measured_all(self, scenes: list[Scene]) -> list[MeasuredScene]:
         return [self._measured(scene) for scene in scenes]
 
     def _analysis_picture(self, frame: Any) -> NDArray[np.uint8]:

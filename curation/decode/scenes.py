@@ -2,8 +2,10 @@
 
 A *transition* is what lies between two shots: nothing (a hard cut), some black (a fade), a blend (a
 dissolve). A *scene* is what lies between two transitions, shortened by some frames at each, cut
-into pieces where it is too long. Everything counts in frames of the decoding order; times come from
-the frames' own timestamps, so a variable frame rate changes nothing. Finders of transitions are in
+into pieces where it is too long. The decoding pass can declare an edge by itself, where the stream
+goes on with something else; no finder looks across it. Everything counts in frames of the decoding
+order; times come from the frames' own timestamps, so a variable frame rate changes nothing. Finders
+of transitions are in
 `curation.decode.cuts` (PySceneDetect's detectors) and `curation.decode.transnet`.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, Protocol
@@ -19,8 +21,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Boundary = Literal["start", "cut", "fade", "dissolve", "stride", "end"]
+Boundary = Literal["start", "cut", "fade", "dissolve", "discontinuity", "stride", "end"]
 TRIMMED: frozenset[str] = frozenset({"cut", "fade", "dissolve"})
+"""Edges that detectors find, a frame or two off at times; all others are exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,7 @@ class Scene:
 
 
 class TransitionFinder(Protocol):
-    """Finds transitions in a stream of small pictures."""
+    """Finds transitions in a stream of small pictures, whose first is frame 0."""
 
     @property
     def settled(self) -> int:
@@ -112,6 +115,10 @@ class TransitionFinder(Protocol):
 
     def finish(self) -> list[Transition]:
         """Report the rest; there are no more frames."""
+
+
+Finders = Callable[[Fraction], TransitionFinder]
+"""Makes the finder of transitions for pictures at the given frame rate."""
 
 
 @dataclass(slots=True)
@@ -181,10 +188,16 @@ class SceneCutter:
             self._start, self._cut_in = transition.start, transition.kind
         return scenes + self._strides(settled)
 
-    def finish(self, transitions: Iterable[Transition]) -> list[Scene]:
-        """The rest, up to the last frame."""
-        scenes = self.advance(transitions, settled=0)
-        return scenes + self._pieces(len(self._timeline), "end")
+    def edge(self, transitions: Iterable[Transition], kind: Boundary) -> list[Scene]:
+        """The rest, up to the last frame so far; the next frame begins a scene.
+
+        Args:
+            transitions: the last ones before the edge, in order.
+            kind: what ends the scene before it and begins the one after it.
+        """
+        scenes = self.advance(transitions, settled=0) + self._pieces(len(self._timeline), kind)
+        self._start, self._cut_in = len(self._timeline), kind
+        return scenes
 
     def _pieces(self, end: int, cut_out: Boundary) -> list[Scene]:
         """The current shot up to ``end``, in pieces no longer than the maximum."""

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -252,7 +253,7 @@ def test_memory_does_not_grow_with_the_length_of_a_scene(tmp_path, scene_frames)
         fps=Fraction(8),
         time_base=Fraction(1, 8),
     )
-    video = VideoPass(config, shown, SceneDetectFinder(config.scenes, shown.fps))
+    video = VideoPass(config, shown, lambda fps: SceneDetectFinder(config.scenes, fps))
     picture = av.VideoFrame.from_ndarray(next(scene_frames("red", 1, size=(64, 36))), "rgb24")
     picture.time_base = shown.time_base
     held = 0
@@ -265,6 +266,42 @@ def test_memory_does_not_grow_with_the_length_of_a_scene(tmp_path, scene_frames)
     assert len(scene.keyframes) == 8
     times = [keyframe.time_s for keyframe in scene.keyframes]
     assert times == pytest.approx([(part + 0.5) * 750 / 8 for part in range(8)], abs=750 / 32)
+
+
+def test_nothing_is_compared_across_a_declared_edge(scene_frames):
+    from curation.decode.cuts import SceneDetectFinder
+    from curation.decode.measuring import Shown, VideoPass
+
+    wide = Shown(
+        width=320,
+        height=180,
+        sample_aspect=Fraction(1),
+        rotation_deg=0,
+        fps=Fraction(24),
+        time_base=Fraction(1, 24),
+    )
+    tall = replace(wide, width=180, height=320)
+    video = VideoPass(NO_TRIM, wide, lambda fps: SceneDetectFinder(NO_TRIM.scenes, fps))
+    scenes = []
+    for look, num_frames, shown in (("red", 50, wide), ("teal", 60, wide), ("gold", 70, tall)):
+        if shown is tall:
+            scenes += video.edge("discontinuity", tall)
+        for picture in scene_frames(look, num_frames, size=(shown.width, shown.height)):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = len(video.timeline), shown.time_base
+            scenes += video.push(frame)
+    scenes += video.finish()
+    assert [(s.scene.start, s.scene.end, s.scene.cut_in, s.scene.cut_out) for s in scenes] == [
+        (0, 50, "start", "cut"),
+        (50, 110, "cut", "discontinuity"),
+        (110, 180, "discontinuity", "end"),
+    ]
+    # 2 px a frame; the pair of pictures across the edge would be another size, and another shot
+    expected = [2 * 24 / 180] * 3
+    assert [s.measures["motion_mean"] for s in scenes] == pytest.approx(expected, rel=0.1)
+    assert [opened(s.keyframes[0].data).shape[:2] for s in scenes] == [(180, 320)] * 2 + [
+        (320, 180)
+    ]
 
 
 def test_a_part_has_a_probe_row_for_every_source_and_scenes_only_for_good_ones(

@@ -17,7 +17,7 @@ def timeline_of(num_frames: int, *, ticks: int = 1, time_base: Fraction = Fracti
 def scenes_of(
     timeline: Timeline, transitions: list[Transition], config: SceneConfig = CONFIG
 ) -> list[Scene]:
-    return SceneCutter(config, timeline).finish(transitions)
+    return SceneCutter(config, timeline).edge(transitions, "end")
 
 
 def spans(scenes: list[Scene]) -> list[tuple[int, int]]:
@@ -84,8 +84,22 @@ def test_pieces_come_out_the_same_whether_frames_stream_or_not():
         timeline.add(index, 1)
         known = [t for t in transitions if t.start == index - 40]
         streamed += cutter.advance(known, settled=index - 60)
-    streamed += cutter.finish([])
+    streamed += cutter.edge([], "end")
     assert streamed == whole
+
+
+def test_a_declared_edge_ends_a_scene_to_the_frame():
+    timeline = timeline_of(120)
+    cutter = SceneCutter(CONFIG, timeline)
+    scenes = cutter.edge([Transition(60, 60)], "discontinuity")
+    for index in range(120, 240):
+        timeline.add(index, 1)
+    scenes += cutter.edge([], "end")
+    assert scenes == [
+        Scene(0, 57, "start", "cut", None),
+        Scene(63, 120, "cut", "discontinuity", None),
+        Scene(120, 240, "discontinuity", "end", None),
+    ]
 
 
 def test_timeline_starts_at_zero_whatever_the_first_timestamp():
