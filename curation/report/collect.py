@@ -173,10 +173,20 @@ def _add_clips(found: Collected, part: int, clips: pa.Table, verdicts: pa.Table)
     keep: NDArray[np.bool_] = verdicts["keep"].combine_chunks().to_numpy(zero_copy_only=False)
     # A scene that the scenes layer rejected has no keyframe to show.
     has_picture = pc.is_null(clips["scene_reject"]).combine_chunks().to_numpy(zero_copy_only=False)
-    shown = verdicts.filter(pa.array(keep & has_picture))
-    found.kept_shown.add(part, shown["clip_id"], shown["bucket"])
-    hidden = verdicts.filter(pa.array(~keep & has_picture))
-    found.rejected_shown.add(part, hidden["clip_id"], pc.list_element(hidden["failed_rules"], 0))
+    ids, none = verdicts["clip_id"], pa.scalar(None, pa.string())
+    bucket = pc.fill_null(verdicts["bucket"], "")
+    kept = pc.if_else(pa.array(keep & has_picture), bucket, none)
+    found.kept_shown.add(part, ids, kept)
+    reason = _first(verdicts["failed_rules"])
+    found.rejected_shown.add(part, ids, pc.if_else(pa.array(~keep & has_picture), reason, none))
+
+
+def _first(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    """First text of each list, '' of an empty one."""
+    some = pc.greater(pc.fill_null(pc.list_value_length(lists), 0), 0)
+    # list_element fails on empty lists: those become null before it looks.
+    first = pc.list_element(pc.if_else(some, lists, pa.scalar(None, lists.type)), 0)
+    return pc.fill_null(first, "")
 
 
 def left_out(columns: frozenset[str]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +55,19 @@ MAX_PIXELS = 1 << 24
 ROWS_AT_ONCE = 64
 
 
+class Shown(NamedTuple):
+    """A clip of the sheet: its place says which one, for the same bytes under two names have one id."""
+
+    clip_id: str
+    part: int
+    row: int
+
+    @property
+    def place(self) -> str:
+        """Part and row as one text, the key of its picture."""
+        return f"{self.part}-{self.row}"
+
+
 @dataclass(slots=True)
 class Choice:
     """Clips to show: even over their strata (reasons, buckets), the smallest ids of each.
@@ -64,26 +77,34 @@ class Choice:
     """
 
     limit: int
-    strata: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
+    strata: dict[str, list[Shown]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, part: int, clip_ids: pa.ChunkedArray, strata: pa.ChunkedArray) -> None:
-        """Consider the clips of one part."""
-        table = pa.table({"clip_id": clip_ids, "stratum": pc.fill_null(strata, "")})
-        for stratum in pc.unique(table["stratum"]).to_pylist():
-            ids = table.filter(pc.equal(table["stratum"], stratum))["clip_id"]
-            best = pc.take(ids, pc.bottom_k_unstable(ids, k=self.limit)).to_pylist()
-            self._keep(stratum, [(clip_id, part) for clip_id in best])
+        """Consider some clips of one part; a row that has no stratum (null) is not among them.
+
+        Args:
+            part: their part.
+            clip_ids: of every row of the part.
+            strata: of every row of the part; null for clips that are not to be shown.
+        """
+        rows = pa.array(np.arange(len(clip_ids)))
+        table = pa.table({"clip_id": clip_ids, "row": rows, "stratum": strata})
+        order = [("clip_id", "ascending"), ("row", "ascending")]
+        for stratum in pc.unique(table["stratum"].drop_null()).to_pylist():
+            those = table.filter(pc.equal(table["stratum"], stratum))
+            best = those.take(pc.select_k_unstable(those, k=self.limit, sort_keys=order))
+            self._keep(stratum, [Shown(r["clip_id"], part, r["row"]) for r in best.to_pylist()])
 
     def merge(self, other: Choice) -> None:
         """Add up with a choice among other clips."""
         for stratum, clips in other.strata.items():
             self._keep(stratum, clips)
 
-    def _keep(self, stratum: str, clips: Iterable[tuple[str, int]]) -> None:
+    def _keep(self, stratum: str, clips: Iterable[Shown]) -> None:
         self.strata[stratum] = sorted([*self.strata[stratum], *clips])[: self.limit]
 
-    def chosen(self) -> list[tuple[str, int]]:
-        """Clip id and part, one stratum after the other in turns."""
+    def chosen(self) -> list[Shown]:
+        """The clips, one stratum after the other in turns."""
         names = sorted(self.strata)
         turns = [
             (turn, name, clip) for name in names for turn, clip in enumerate(self.strata[name])
@@ -97,7 +118,7 @@ def cards(
     store: Store,
     info: CorpusInfo,
     selection: str,
-    chosen: Sequence[tuple[str, int]],
+    chosen: Sequence[Shown],
     *,
     rules: Mapping[str, str],
     config: ReportConfig,
@@ -108,23 +129,24 @@ def cards(
         store: the corpus.
         info: its corpus.json.
         selection: whose verdicts.
-        chosen: clip ids and parts.
+        chosen: the clips, each once.
         rules: rule -> the column it reads.
         config: size and quality of the pictures, and which are left out.
 
     Returns:
         One dict a clip; `picture` is base64 of a JPEG, '' where `withheld` says why not.
     """
-    by_part: dict[int, set[str]] = defaultdict(set)
-    for clip_id, part in chosen:
-        by_part[part].add(clip_id)
-    found: dict[str, dict[str, Any]] = {}
+    by_part: dict[int, list[int]] = defaultdict(list)
+    for clip in chosen:
+        by_part[clip.part].append(clip.row)
+    found: dict[tuple[int, int], dict[str, Any]] = {}
     for part in sorted(by_part):
-        found |= _part_cards(store, info, selection, part, by_part[part], rules)
-        frames = _middle_keyframes(store, info, part, by_part[part])
-        for clip_id in by_part[part]:
-            found[clip_id] |= _picture(frames.get(clip_id), found[clip_id], config)
-    return [found[clip_id] for clip_id, _ in chosen]
+        rows = sorted(by_part[part])
+        frames = _middle_keyframes(store, info, part, rows)
+        made = _part_cards(store, info, selection, part, rows, rules)
+        for row, card in zip(rows, made, strict=True):
+            found[part, row] = card | _picture(frames.get(row), card, config)
+    return [{"place": clip.place} | found[clip.part, clip.row] for clip in chosen]
 
 
 def _part_cards(
@@ -132,20 +154,19 @@ def _part_cards(
     info: CorpusInfo,
     selection: str,
     part: int,
-    clip_ids: set[str],
+    rows: Sequence[int],
     rules: Mapping[str, str],
-) -> dict[str, dict[str, Any]]:
+) -> list[dict[str, Any]]:
     present = {"sources", *info.layers}
     asked = [*CARD_COLUMNS, *(c for c in rules.values() if c in CLIP_COLUMNS)]
     columns = [c for c in dict.fromkeys(asked) if LAYER_OF[c] in present]
-    wanted = pa.array(sorted(clip_ids))
-    verdicts = read_verdicts(store, selection, part, ["clip_id", "failed_rules", "bucket", "tier"])
-    chosen = pc.is_in(verdicts["clip_id"], wanted)
-    clips = read_clips(store, info.layers, part, columns).filter(chosen).to_pylist()
-    return {
-        clip["clip_id"]: _card(clip, verdict, rules)
-        for clip, verdict in zip(clips, verdicts.filter(chosen).to_pylist(), strict=True)
-    }
+    wanted = pa.array(rows, pa.int64())
+    verdicts = read_verdicts(store, selection, part, ["failed_rules", "bucket", "tier"])
+    clips = read_clips(store, info.layers, part, columns).take(wanted).to_pylist()
+    return [
+        _card(clip, verdict, rules)
+        for clip, verdict in zip(clips, verdicts.take(wanted).to_pylist(), strict=True)
+    ]
 
 
 def _card(
@@ -186,29 +207,27 @@ def _number(value: Any) -> float | None:
 
 
 def _middle_keyframes(
-    store: Store, info: CorpusInfo, part: int, clip_ids: set[str]
-) -> dict[str, bytes]:
-    """The keyframe in the middle of each clip that has some; a few rows are in memory at a time."""
+    store: Store, info: CorpusInfo, part: int, rows: Sequence[int]
+) -> dict[int, bytes]:
+    """Row -> the keyframe in the middle of its clip, if it has some; few are in memory at a time."""
     if "keyframes" not in info.layers:
         return {}
     path = layout.layer(info.layers["keyframes"], part)
     try:
         with store.filesystem.open_input_file(store.path(path)) as file:
-            return _read_keyframes(pq.ParquetFile(file, page_checksum_verification=True), clip_ids)
+            return _read_keyframes(pq.ParquetFile(file, page_checksum_verification=True), rows)
     except pa.ArrowInvalid as error:
         raise TornPart(f"{store.root}/{path}: not a whole Parquet file ({error})") from error
 
 
-def _read_keyframes(parquet: pq.ParquetFile, clip_ids: set[str]) -> dict[str, bytes]:
-    ids = parquet.read(columns=["clip_id"])["clip_id"]
-    chosen = pc.is_in(ids, pa.array(sorted(clip_ids))).combine_chunks()
-    rows = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
-    found: dict[str, bytes] = {}
+def _read_keyframes(parquet: pq.ParquetFile, wanted: Sequence[int]) -> dict[int, bytes]:
+    rows = np.asarray(wanted, dtype=np.int64)
+    found: dict[int, bytes] = {}
     for first, batch in _batches(parquet, rows):
         for row in rows[(rows >= first) & (rows < first + len(batch))].tolist():
             frames = batch["keyframes"][row - first]
             if frames.is_valid and len(frames):
-                found[ids[row].as_py()] = frames[len(frames) // 2].as_py()
+                found[row] = frames[len(frames) // 2].as_py()
     return found
 
 

@@ -31,7 +31,7 @@ def render(statistics: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 
     Args:
         statistics: contents of statistics.json.
-        pictures: clip id -> base64 of a JPEG, '' where none is shown.
+        pictures: place of a clip -> base64 of a JPEG, '' where none is shown.
     """
     package = files("curation.report")
     css = package.joinpath("page.css").read_text("utf-8")

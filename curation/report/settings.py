@@ -45,3 +45,5 @@ class ReportPaths:
     """The page, index.html."""
     statistics: str
     """The same numbers, statistics.json."""
+    rejects: str
+    """Every rejected source with its reason, rejected_sources.csv."""

@@ -25,19 +25,21 @@ from curation.report.figures import (
     report_figures,
     without_values,
 )
-from curation.report.gallery import cards
+from curation.report.gallery import MAX_URI_CHARS, cards
 from curation.report.page import render
+from curation.report.rejects import Reject, write_rejects
 from curation.report.settings import ReportConfig, ReportPaths
-from curation.report.text import safe_command, safe_settings
+from curation.report.text import cut_text, safe_command, safe_settings
 
 PAGE = "index.html"
 STATISTICS = "statistics.json"
+REJECTS = "rejected_sources.csv"
 
 
 def write_report(
     store: Store, info: CorpusInfo, selection: str, config: ReportConfig
 ) -> ReportPaths:
-    """Write `reports/<selection>/index.html` and `statistics.json`.
+    """Write `reports/<selection>/index.html`, `statistics.json` and `rejected_sources.csv`.
 
     The same corpus and settings give the same bytes: no clock, no chance.
 
@@ -56,20 +58,35 @@ def write_report(
     found = collect(
         store, info, selection, kept=config.num_kept_shown, rejected=config.num_rejected_shown
     )
+    folder = layout.report(selection)
+    paths = ReportPaths(
+        page=f"{folder}/{PAGE}",
+        statistics=f"{folder}/{STATISTICS}",
+        rejects=f"{folder}/{REJECTS}",
+    )
+    rejects = write_rejects(store, info, paths.rejects)
     statistics = _statistics(store, info, selection, found, rules)
+    _name_rejects(statistics["rejected_sources"], rejects)
     shown = statistics["contact_sheet"] = {}
     pictures: dict[str, str] = {}
     columns = {_label(rule): rule["column"] for rule in rules["config"]["rules"]}
     for name, choice in (("kept", found.kept_shown), ("rejected", found.rejected_shown)):
         chosen = choice.chosen()
         made = cards(store, info, selection, chosen, rules=columns, config=config)
-        pictures |= {card["clip_id"]: card.pop("picture") for card in made}
+        pictures |= {card["place"]: card.pop("picture") for card in made}
         shown[name] = made
-    folder = layout.report(selection)
-    paths = ReportPaths(page=f"{folder}/{PAGE}", statistics=f"{folder}/{STATISTICS}")
     store.write(paths.statistics, canonical_json(statistics))
     store.write(paths.page, render(statistics, pictures).encode())
     return paths
+
+
+def _name_rejects(reasons: list[dict[str, Any]], rejects: dict[str, list[Reject]]) -> None:
+    """Add the first names to each reason of the statistics."""
+    for entry in reasons:
+        names = rejects.get(entry["reason"], [])
+        entry["named"] = [
+            {"name": cut_text(r["uri"], MAX_URI_CHARS), "detail": r["detail"]} for r in names
+        ]
 
 
 def _label(rule: dict[str, Any]) -> str:

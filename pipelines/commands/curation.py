@@ -363,3 +363,4 @@ def _report(
     paths = write_report(store, info, selection, config)
     console.print(f"report: {store.root}/{paths.page}", soft_wrap=True, highlight=False)
     console.print(f"numbers: {store.root}/{paths.statistics}", soft_wrap=True, highlight=False)
+    console.print(f"rejected: {store.root}/{paths.rejects}", soft_wrap=True, highlight=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -204,6 +206,30 @@ def test_missing_layers_leave_figures_out_and_name_the_station(corpus, build):
     assert left["Words in the caption"] == "caption_text"
     assert "which the station <code>aesthetics</code> would add" in html
     assert all(card["withheld"] == "no keyframe" for card in statistics["contact_sheet"]["kept"])
+
+
+def test_rejected_sources_are_named_on_the_page_and_all_of_them_in_a_file(corpus, build):
+    gone = [
+        build.source(
+            f"films/<b>{n:02d}.mp4",
+            source_sha256=None,
+            source_reject="not_found" if n else "empty",
+            source_reject_detail="0 bytes" if not n else f"no file {n}",
+        )
+        for n in range(30)
+    ]
+    clips = build.Clips(sources=[[build.source()], gone])
+    clips.clips = [[build.clip(1)], []]
+    made = corpus(clips)
+    paths = write_report(made.store, made.info, made.selection, ReportConfig())
+    rows = list(csv.DictReader(io.StringIO(made.store.read(paths.rejects).decode())))
+    assert [row["uri"] for row in rows] == [row["uri"] for row in gone]
+    assert rows[0] == {"uri": "films/<b>00.mp4", "reason": "empty", "detail": "0 bytes"}
+    page = made.store.read(paths.page).decode()
+    assert "films/&lt;b&gt;00.mp4" in page
+    assert "no file 1<" in page
+    assert page.count("films/&lt;b&gt;") == 1 + 20
+    assert 'href="rejected_sources.csv"' in page
 
 
 def test_an_empty_selection_still_has_a_report(corpus, build):

@@ -1,0 +1,76 @@
+"""Rejected sources by name: all of them in a file beside the page, some of each reason on the page."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from curation.corpus import layout
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_table
+from curation.corpus.store import Store
+from curation.report.text import cut_text, safe_command, safe_uri
+
+COLUMNS = ("uri", "reason", "detail")
+SHOWN_PER_REASON = 20
+"""Names on the page; there are some fifteen reasons, and the file has every name."""
+MAX_URI_CHARS = 4096
+MAX_DETAIL_CHARS = 300
+
+Reject = dict[str, str]
+"""`COLUMNS` of one source."""
+
+
+def write_rejects(store: Store, info: CorpusInfo, path: str) -> dict[str, list[Reject]]:
+    """Write a CSV with every rejected source, in the order of the corpus.
+
+    It is written where nothing was rejected too, with its header alone: a file of an earlier report
+    must not stay.
+
+    Args:
+        store: the corpus.
+        info: its corpus.json.
+        path: of the file, relative to the corpus.
+
+    Returns:
+        Reason -> the first `SHOWN_PER_REASON` of its sources.
+    """
+    shown: dict[str, list[Reject]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="lavie-report-") as scratch:
+        local = Path(scratch) / "rejects.csv"
+        # A million names are too many to hold, so they go through a file.
+        with local.open("w", encoding="utf-8", newline="") as file:
+            out = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            out.writeheader()
+            for reject in _rejects(store, info):
+                out.writerow(reject)
+                if len(shown[reject["reason"]]) < SHOWN_PER_REASON:
+                    shown[reject["reason"]].append(reject)
+        store.put_file(path, local)
+    return dict(shown)
+
+
+def _rejects(store: Store, info: CorpusInfo) -> Iterator[Reject]:
+    for part in range(info.num_parts):
+        probe = read_table(
+            store,
+            layout.layer(info.layers["probe"], part),
+            ["source_reject", "source_reject_detail"],
+        )
+        if probe["source_reject"].null_count == probe.num_rows:
+            continue
+        uris = read_table(store, layout.sources(part), ["uri"])["uri"]
+        rejected = pc.is_valid(probe["source_reject"])
+        for row in probe.append_column("uri", uris).filter(rejected).to_pylist():
+            yield {
+                "uri": cut_text(safe_uri(row["uri"]), MAX_URI_CHARS),
+                "reason": row["source_reject"],
+                "detail": cut_text(
+                    safe_command(row["source_reject_detail"] or ""), MAX_DETAIL_CHARS
+                ),
+            }
