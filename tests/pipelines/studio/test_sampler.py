@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from inference.video_file import read_video
 from pipelines.studio.sampler import lora_files
@@ -19,8 +20,10 @@ def nothing(stage: str, done: int, total: int) -> None:
 
 
 def frames(sampler, request: Request, path: Path) -> np.ndarray:
-    sampler.sample(request, path, nothing)
-    return read_video(path).frames_THWC
+    """As PNG: x264 under load was seen to code the same frames in different ways."""
+    folder = path.with_suffix("")
+    sampler.sample(request, folder, nothing)
+    return np.stack([np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))])
 
 
 def test_all_stages_give_more_frames_and_four_times_the_size(tiny_sampler, tmp_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_loras_come_and_go_between_samples(tiny_sampler, lora_folder: Path, tmp_
     assert not np.array_equal(before, cat)
     fresh = frames(tiny_sampler(("base",)), with_cat, tmp_path / "fresh.mp4")
     assert np.array_equal(cat, fresh)
-    held = json.loads((tmp_path / "cat.mp4.json").read_text())
+    held = json.loads((tmp_path / "cat.json").read_text())
     sha256 = hashlib.sha256((lora_folder / "cat.safetensors").read_bytes()).hexdigest()
     assert held["loras"] == {"cat": {"weight": 1.0, "sha256": sha256}}
     assert held["prompt"] == "a cat"
