@@ -40,12 +40,12 @@ from curation.corpus.schema import SHARD_INDEX, schema
 from curation.corpus.shards import read_sample
 from curation.corpus.store import Store
 from training.data.catalog import open_catalog
-from training.data.filtering import IndexReader, Rules
+from training.data.filtering import ClipRequirements, IndexReader
 from training.data.loader import TrainingData
 from training.data.order import Permutation, ShardOrder
 from training.data.picture import covering, view
 from training.data.reading import read_frames
-from training.data.samples import Place
+from training.data.samples import SampleKey
 from training.run_config import DataConfig, Phase, SampleConfig, Source, TrainConfig
 
 SIZE = (320, 512)
@@ -153,7 +153,7 @@ def planned_clips(data: TrainingData, config: TrainConfig, store: Store, selecti
         row = planned.order.pool.row(number)
         last_s = (row["num_frames"] - 1) / row["fps"]
         room_s = max(0.0, last_s - config.sample.duration_s)
-        start_s = Place(config.seed, step, 0, 0).draw("start").random() * room_s
+        start_s = SampleKey(config.seed, step, 0, 0).draw("start").random() * room_s
         key = row["media_name"].rpartition(".")[0]
         sample = read_sample(store, selection, row | {"key": key})
         yield sample.media, start_s, row, row["shard"]
@@ -190,7 +190,7 @@ def catalog(rows: int) -> None:
         store = Store(scratch)
         path = Path(scratch) / "index.parquet"
         write_index(path, rows)
-        rules = Rules(
+        requirements = ClipRequirements(
             sizes_px=(SIZE,),
             num_frames=FRAMES,
             fps=FPS,
@@ -201,7 +201,7 @@ def catalog(rows: int) -> None:
             seed=0,
         )
         before = private_bytes()
-        index = IndexReader(store, "index.parquet", "benchmark", rules)
+        index = IndexReader(store, "index.parquet", "benchmark", requirements)
         cost = cpu_s(lambda: open_catalog(index, source=0, cache=Path(scratch) / "cache"))
         made = private_bytes()
         opened = open_catalog(index, source=0, cache=Path(scratch) / "cache")

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from curation.errors import LavieError
 from training.data.batch import Batch
-from training.distributed import joined
+from training.distributed import process_group
 from training.losses import frame_errors, target
 from training.run_config import TrainConfig
 from training.trainer import Hooks, Trainer
@@ -58,7 +58,7 @@ def replay(config: TrainConfig, run: str, step: int, console: Console) -> list[R
     """
     if not 0 <= step < config.num_steps:
         raise LavieError(f"--replay must be 0 to {config.num_steps - 1}, got {step}")
-    with joined() as ranks:
+    with process_group() as ranks:
         # Workers and journal are for training; a replay leaves no trace in either.
         alone = replace(config, data=replace(config.data, num_workers=0))
         trainer = Trainer(alone, run, ranks, Hooks(), up_to=step)

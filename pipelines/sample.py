@@ -35,7 +35,7 @@ SETTINGS = "sampling.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Personal:
+class Personalisation:
     """What the base network is personalised with."""
 
     loras: tuple[tuple[str, float], ...] = ()
@@ -71,13 +71,13 @@ class Personal:
 
 def _file(path: str) -> dict[str, Any]:
     """Name of a file, or of a folder, and the digest of each of its safetensors files."""
-    place = Path(path)
-    files = sorted(place.rglob("*.safetensors")) if place.is_dir() else [place]
-    return {"name": place.name, "sha256": {file.name: file_sha256(file) for file in files}}
+    found = Path(path)
+    files = sorted(found.rglob("*.safetensors")) if found.is_dir() else [found]
+    return {"name": found.name, "sha256": {file.name: file_sha256(file) for file in files}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class MachineConfig:
     """Where networks run; "auto" is decided where they run, on a worker perhaps."""
 
     device: str = "auto"
@@ -92,7 +92,7 @@ class Place:
     reuse_features: int = 1
     """Steps that one whole call of a network serves; 3 is about twice as fast, at a loss of detail."""
 
-    def machine(self) -> Machine:
+    def resolved(self) -> Machine:
         """The machine that this process has.
 
         Raises:
@@ -119,8 +119,8 @@ class SampleJob:
     out: Store
     config: CascadeConfig
     weights: Mapping[Stage, Weights]
-    place: Place
-    personal: Personal
+    machine: MachineConfig
+    personalisation: Personalisation
     encoding: Encoding
     suffix: str = ".mp4"
     _models: Models | None = field(default=None, init=False)
@@ -131,10 +131,10 @@ class SampleJob:
             weights.check()
         self._models = Models(
             self.weights,
-            self.place.machine(),
+            self.machine.resolved(),
             keep=True,
-            adjust=self.personal,
-            adjustment=self.personal.described(),
+            adjust=self.personalisation,
+            adjustment=self.personalisation.described(),
         )
 
     def run(self, unit: int, plan: tuple[str, int]) -> dict[str, int]:
@@ -256,8 +256,8 @@ def _claim(job: SampleJob) -> None:
     now = {
         "settings": asdict(job.config),
         "weights_sha256": {stage: weights.digest() for stage, weights in job.weights.items()},
-        "place": asdict(job.place),
-        "personal": job.personal.described(),
+        "machine": asdict(job.machine),
+        "personalisation": job.personalisation.described(),
         "encoding": asdict(job.encoding),
     }
     now = json.loads(json.dumps(now))  # as it will be read: tuples are lists

@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from curation.errors import LavieError
 from pipelines.run import start_ray
 from pipelines.training_samples import VideoSamples, check_sampling
-from training.distributed import joined
+from training.distributed import process_group
 from training.run_config import TrainConfig
 from training.trainer import Hooks, Outcome, Trainer, train
 
@@ -48,7 +48,7 @@ class RayConfig:
     """Where Ray Train keeps its own records, reachable from every node; by default ~/ray_results."""
 
 
-def run_here(
+def train_here(
     config: TrainConfig, run: str, *, on_log: OnLog, on_begin: OnBegin | None = None
 ) -> Outcome:
     """Train in this process, which may be one of those that torchrun started.
@@ -62,7 +62,7 @@ def run_here(
         on_begin: told on rank 0 when everything is checked.
     """
     check_sampling(config)
-    with _terminated() as asked, joined() as ranks:
+    with _terminated() as asked, process_group() as ranks:
         hooks = Hooks(
             on_begin=on_begin if ranks.is_first else None,
             on_log=on_log if ranks.is_first else None,
@@ -72,7 +72,7 @@ def run_here(
         return train(config, run, ranks, hooks)
 
 
-def run_on_ray(config: TrainConfig, run: str, how: RayConfig) -> None:
+def train_on_ray(config: TrainConfig, run: str, how: RayConfig) -> None:
     """Train in workers of Ray Train; curves and checkpoints go to the run's folder.
 
     Raises:
@@ -108,7 +108,7 @@ def _on_worker(given: dict[str, Any]) -> None:
     def on_log(step: int, values: Mapping[str, float]) -> None:
         report({"step": step, **values})  # a barrier: every rank logs at the same steps
 
-    with joined() as ranks:
+    with process_group() as ranks:
         hooks = Hooks(on_log=on_log, on_sample=VideoSamples())
         train(given["config"], given["run"], ranks, hooks)
 

@@ -68,7 +68,7 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
+def process_group() -> Iterator[Ranks]:
     """Join the processes that were started together; leave them at the end.
 
     torchrun says in the environment who this process is; Ray Train has joined already; otherwise

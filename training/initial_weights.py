@@ -1,6 +1,6 @@
 """The network that a run starts from, and the frozen models beside it.
 
-`ModelConfig.start` may be a model folder of this project, a released checkpoint, an image model to
+`ModelConfig.initial_weights` may be a model folder of this project, a released checkpoint, an image model to
 grow from, or "tiny". What a path holds is told by its content, not by its name.
 """
 
@@ -35,21 +35,21 @@ TINY = "tiny"
 FIRST_FRAME_CHANNELS = 5  # mask, and the masked latents (SEINE)
 
 
-class WrongStart(LavieError):
+class WrongInitialWeights(LavieError):
     """The weights that a run should start from cannot be used; the message says why."""
 
 
-def starting_network(config: TrainConfig, objective: Objective) -> UNet:
+def initial_network(config: TrainConfig, objective: Objective) -> UNet:
     """The network of a run before its first step, fp32, on the CPU.
 
     Raises:
-        WrongStart: What `model.start` names does not exist or does not fit.
+        WrongInitialWeights: What `model.initial_weights` names does not exist or does not fit.
     """
     try:
         net = _network(config, objective)
     except (FileNotFoundError, ValueError) as error:
-        raise WrongStart(
-            f"training {config.stage} cannot start from {config.model.start}: {error}"
+        raise WrongInitialWeights(
+            f"training {config.stage} cannot start from {config.model.initial_weights}: {error}"
         ) from error
     if config.model.first_frame_channels and net.config.in_channels == net.config.out_channels:
         net = widen_input(net, FIRST_FRAME_CHANNELS)
@@ -57,10 +57,10 @@ def starting_network(config: TrainConfig, objective: Objective) -> UNet:
 
 
 def _network(config: TrainConfig, objective: Objective) -> UNet:
-    start = config.model.start
-    if start == TINY:
+    given = config.model.initial_weights
+    if given == TINY:
         return tiny_unet(config.stage, seed=config.seed)
-    path = Path(start)
+    path = Path(given)
     if path.is_file() and path.suffix in (".pt", ".pth", ".ckpt"):
         return _released(path, config)
     if (path / "unet" / "model.safetensors").is_file():
@@ -105,30 +105,30 @@ def companions_of(config: TrainConfig, objective: Objective, width: int) -> Comp
         width: Of the network's text states.
 
     Raises:
-        WrongStart: They are not there, or do not fit the network.
+        WrongInitialWeights: They are not there, or do not fit the network.
     """
     sources = config.data.sources
     encoded = bool(sources) and all(source.encoded for source in sources)
     if encoded and config.model.companions is None:
         return Companions(None, None)
-    if config.model.start == TINY and config.model.companions is None:
+    if config.model.initial_weights == TINY and config.model.companions is None:
         return Companions(tiny_autoencoder(config.stage), tiny_text_encoder())
-    folder = Path(config.model.companions or config.model.start)
+    folder = Path(config.model.companions or config.model.initial_weights)
     try:
         autoencoder, text_encoder = Autoencoder.load(folder / "vae"), TextEncoder.load(folder)
     except (FileNotFoundError, OSError, ValueError) as error:
-        raise WrongStart(
+        raise WrongInitialWeights(
             f"no autoencoder and text encoder in {folder}: {error}; name their folder with "
             f"--config.model.companions (`lavie weights fetch stable-diffusion-1.4`, or "
             f"x4-upscaler for super-resolution)"
         ) from error
     if autoencoder.scale != objective.latent_scale:
-        raise WrongStart(
+        raise WrongInitialWeights(
             f"the autoencoder of {folder} scales latents by {autoencoder.scale}, "
             f"{config.stage} needs {objective.latent_scale}"
         )
     if text_encoder.width != width:
-        raise WrongStart(
+        raise WrongInitialWeights(
             f"the text encoder of {folder} is {text_encoder.width} wide, the network reads {width}"
         )
     return Companions(autoencoder, text_encoder)

@@ -45,7 +45,7 @@ class TooManyBadSteps(LavieError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class StepRecord:
     """What is known of one optimizer step, read back from the device."""
 
     step: int
@@ -59,7 +59,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Sums:
+class LossSums:
     """Losses of the steps since the host last looked, kept on the device.
 
     Args:
@@ -89,7 +89,7 @@ class Sums:
         """One optimizer step."""
         self._steps.append((step, torch.stack([loss.float(), norm.float(), found_inf.float()])))
 
-    def read(self, ranks: Ranks) -> tuple[list[Step], dict[str, float]]:
+    def read(self, ranks: Ranks) -> tuple[list[StepRecord], dict[str, float]]:
         """Steps and mean losses since the last call; here the host waits.
 
         Returns:
@@ -98,7 +98,7 @@ class Sums:
         """
         table = torch.stack([row for _, row in self._steps]).cpu().tolist()
         steps = [
-            Step(step=step, loss=row[0], gradient_norm=row[1], skipped=row[2] > 0)
+            StepRecord(step=step, loss=row[0], gradient_norm=row[1], skipped=row[2] > 0)
             for (step, _), row in zip(self._steps, table, strict=True)
         ]
         sums = ranks.mean(self._bins.clone()).cpu()
@@ -133,7 +133,7 @@ class Watchdog:
         self._usual: deque[float] = deque(maxlen=MEDIAN_OVER)
         self.num_bad = 0
 
-    def look(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    def look(self, steps: Sequence[StepRecord]) -> list[dict[str, Any]]:
         """Events of some steps, as lines for the log."""
         events = []
         for step in steps:

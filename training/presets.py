@@ -29,7 +29,7 @@ DROPPED_CAPTION = {"base": "", "interpolation": "None", "super_resolution": "Non
 
 
 def paper(stage: Stage) -> TrainConfig:
-    """The stage as the paper trains it; starts and sources are the caller's to name.
+    """The stage as the paper trains it; initial weights and sources are the caller's to name.
 
     Steps, batch size and learning rate are not in the paper: 100,000 steps of 80 samples (Cinemo,
     the same network and group) at 1e-4 (Latte, the same group), clipped at 1.
@@ -57,7 +57,7 @@ def paper(stage: Stage) -> TrainConfig:
         stage=stage,
         phases=(phase,),
         sample=sample,
-        model=ModelConfig(start=""),
+        model=ModelConfig(initial_weights=""),
         optim=OptimConfig(warmup_steps=1000),
     )
 
@@ -83,7 +83,7 @@ def tiny(stage: Stage) -> TrainConfig:
             max_dropped_share=1.0,
             num_workers=0,
         ),
-        model=ModelConfig(start="tiny"),
+        model=ModelConfig(initial_weights="tiny"),
         optim=OptimConfig(ema_decay=0.99),
         scale=ScaleConfig(autocast="off"),
         save=SaveConfig(every_steps=50),

@@ -1,4 +1,4 @@
-"""What a run is made of: all that a resume must find unchanged, as names and short values."""
+"""What a resume compares: all that a run must find unchanged, as names and short values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from training.initial_weights import weights_digest
 from training.learner import Learner
 from training.run_config import TrainConfig
 
-FREE = (
+NOT_COMPARED = (
     "data.sources",  # where they lie may change, what they hold not: their digests are compared
     "data.micro_batch_size",
     "data.num_workers",
     "data.prefetch",
     "data.max_dropped_share",
     "data.max_failed_share",
-    "model.start",
+    "model.initial_weights",
     "model.companions",
     "scale.parallel",
     "scale.checkpoint_activations",
@@ -31,7 +31,7 @@ FREE = (
 """Settings that change speed, place or what is looked at, not what is learnt."""
 
 
-def identity(config: TrainConfig, data: TrainingData, learner: Learner) -> dict[str, str]:
+def compared_on_resume(config: TrainConfig, data: TrainingData, learner: Learner) -> dict[str, str]:
     """Name -> value or digest of every setting and input that decides what is learnt.
 
     The length of the last phase is left out where the learning rate does not depend on it, so that
@@ -44,7 +44,7 @@ def identity(config: TrainConfig, data: TrainingData, learner: Learner) -> dict[
         "text_encoder": weights_digest(learner.companions.text_encoder),
     }
     settings = dict(_flat("", asdict(config)))
-    kept = {name: value for name, value in settings.items() if not _is_free(name)}
+    kept = {name: value for name, value in settings.items() if _is_compared(name)}
     if config.optim.decay == "constant":
         last = f"phases.{len(config.phases) - 1}.steps"
         kept.pop(last)
@@ -57,8 +57,8 @@ def identity(config: TrainConfig, data: TrainingData, learner: Learner) -> dict[
     }
 
 
-def _is_free(name: str) -> bool:
-    return any(name == free or name.startswith(f"{free}.") for free in FREE)
+def _is_compared(name: str) -> bool:
+    return not any(name == free or name.startswith(f"{free}.") for free in NOT_COMPARED)
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:

@@ -154,11 +154,12 @@ class DataConfig:
 class ModelConfig:
     """Which network is trained, from what, beside which frozen companions."""
 
-    start: str = "tiny"
+    initial_weights: str = "tiny"
     """A model folder of this project, a released .pt, an image model's folder to grow from (base:
     Stable Diffusion 1.4; super-resolution: the x4 upscaler), or 'tiny': small, seeded, untrained."""
     companions: str | None = None
-    """Folder with vae/, text_encoder/ and tokenizer/; by default `start` where it has them."""
+    """Folder with vae/, text_encoder/ and tokenizer/ (frozen autoencoder and text encoder); by default
+    the folder of the initial weights, where it has them."""
     first_frame_channels: bool = False
     """Base only: five more input channels, a mask and the first frame's latents (SEINE), for long
     video by continuation."""

@@ -25,11 +25,11 @@ from training.data.loader import TrainingData
 from training.distributed import Ranks
 from training.evaluation import HeldOut
 from training.export import export
-from training.initial_weights import companions_of, starting_network
+from training.initial_weights import companions_of, initial_network
 from training.learner import Learner
-from training.metrics import Clock, FlopCounts, Journal, Sums, Watchdog, local_folder
+from training.metrics import Clock, FlopCounts, Journal, LossSums, Watchdog, local_folder
 from training.optim import learning_rate
-from training.resume_check import identity
+from training.resume_check import compared_on_resume
 from training.run_config import TrainConfig
 from training.stages import stage_of
 
@@ -95,7 +95,7 @@ class Trainer:
         self.data = TrainingData(config, cache=folder / "catalog")
         self._check_batch()
         self.learner = self._make_learner()
-        self.made_of = identity(config, self.data, self.learner)
+        self.made_of = compared_on_resume(config, self.data, self.learner)
         self.watchdog = Watchdog(
             config.watch.spike_factor, config.watch.max_nonfinite_steps, self.data.clip_ids
         )
@@ -136,7 +136,7 @@ class Trainer:
 
     def _make_learner(self) -> Learner:
         objective = self.stage.objective
-        net = starting_network(self.config, objective)
+        net = initial_network(self.config, objective)
         companions = companions_of(self.config, objective, net.config.cross_attention_dim)
         return Learner(self.config, self.stage, net, companions, self.ranks)
 
@@ -163,7 +163,7 @@ class Trainer:
             self.hooks.on_begin(self)
         if self.step == 0:
             self.evaluate()
-        sums, clock = Sums(self.ranks.device), Clock()
+        sums, clock = LossSums(self.ranks.device), Clock()
         batches = iter(
             self.data.batches(
                 start_step=self.step,
@@ -208,7 +208,7 @@ class Trainer:
             phase = self.config.phases[index]
             logger.info("phase %r: %s steps", phase.name, phase.steps)
 
-    def _take_step(self, batches: Iterator[Batch], sums: Sums, clock: Clock) -> None:
+    def _take_step(self, batches: Iterator[Batch], sums: LossSums, clock: Clock) -> None:
         index, step_of_phase = self.config.phase_of(self.step)
         if index != self._phase:
             self._enter(index)
@@ -238,7 +238,7 @@ class Trainer:
             self._replaced.append({"step": self.step, "clip_ids": list(batch.replaced)})
         return batch.to(self.ranks.device, non_blocking=True)
 
-    def _after_step(self, sums: Sums, clock: Clock, *, last: bool) -> None:
+    def _after_step(self, sums: LossSums, clock: Clock, *, last: bool) -> None:
         watch, step = self.config.watch, self.step
         save_now = last or step % self.config.save.every_steps == 0
         if last or save_now or step % watch.log_every_steps == 0:
@@ -250,7 +250,7 @@ class Trainer:
         if save_now:
             self.save()
 
-    def _log(self, sums: Sums, clock: Clock) -> None:
+    def _log(self, sums: LossSums, clock: Clock) -> None:
         steps, losses = sums.read(self.ranks)
         for event in self.watchdog.look(steps):
             self.journal.line(event)

@@ -29,7 +29,7 @@ from inference.video_file import Encoding, check_suffix, read_video
 from inference.weights import ReleasedWeights, TinyWeights, Weights, exported_weights
 from pipelines.commands.weights import known_files, known_groups
 from pipelines.progress import ProgressBars
-from pipelines.sample import Personal, Place, SampleJob, read_prompts, sample_batch
+from pipelines.sample import MachineConfig, Personalisation, SampleJob, read_prompts, sample_batch
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF, LAVIE
 from training.models.schedule import Stage
 
@@ -100,7 +100,7 @@ class Sample:
     image_weights: str | None = None
     """UNet of an image model (DreamBooth, a fine-tune of Stable Diffusion 1) for the base network's
     image layers."""
-    place: Annotated[Place, arg(name="")] = field(default_factory=Place)
+    machine: Annotated[MachineConfig, arg(name="")] = field(default_factory=MachineConfig)
     """Where networks run."""
     encoding: Encoding = field(default_factory=Encoding)
     """Of mp4 files."""
@@ -138,9 +138,12 @@ class Sample:
         given = None if self.video is None else read_video(self.video)
         request = Request(prompt=self.prompt, seed=self.seed, given=given)
         check_request(request, self.config)
-        personal = self._personal()
+        personalisation = self._personalisation()
         models = Models(
-            weights, self.place.machine(), adjust=personal, adjustment=personal.described()
+            weights,
+            self.machine.resolved(),
+            adjust=personalisation,
+            adjustment=personalisation.described(),
         )
         with ProgressBars(console, unit="steps") as bars:
 
@@ -165,8 +168,8 @@ class Sample:
             out=Store(self.out),
             config=self.config,
             weights=weights,
-            place=self.place,
-            personal=self._personal(),
+            machine=self.machine,
+            personalisation=self._personalisation(),
             encoding=self.encoding,
         )
         made = sample_batch(
@@ -180,7 +183,7 @@ class Sample:
         console.print(f"{made} videos made now, all in {self.out}", highlight=False)
         return 0
 
-    def _personal(self) -> Personal:
+    def _personalisation(self) -> Personalisation:
         loras = []
         for given in self.lora:
             path, _, weight = given.rpartition("=") if "=" in given else (given, "", "1")
@@ -191,7 +194,9 @@ class Sample:
         for path in (*(path for path, _ in loras), *self.word, *filter(None, [self.image_weights])):
             if not Path(path).exists():
                 raise LavieError(f"there is no file {path} to personalise with")
-        return Personal(loras=tuple(loras), words=self.word, image_weights=self.image_weights)
+        return Personalisation(
+            loras=tuple(loras), words=self.word, image_weights=self.image_weights
+        )
 
 
 def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:

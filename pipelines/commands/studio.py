@@ -69,15 +69,15 @@ class Studio:
     def _page(self) -> Page:
         from inference.cascade import CascadeConfig
         from pipelines.commands.sampling import stage_names, stage_weights
-        from pipelines.sample import Place
+        from pipelines.sample import MachineConfig
         from pipelines.studio.page import Studio as Page
         from pipelines.studio.sampler import CascadeSampler, lora_files
 
         stages = stage_names(self.stages)
-        place = Place(device=self.device, dtype=self.dtype, low_memory=self.low_memory)
+        machine = MachineConfig(device=self.device, dtype=self.dtype, low_memory=self.low_memory)
         sampler = CascadeSampler(
             stage_weights(self.weights, stages),
-            place.machine(),
+            machine.resolved(),
             config=CascadeConfig(height=self.height, width=self.width, num_frames=self.num_frames),
             loras={} if self.loras is None else lora_files(self.loras),
             label=f"weights: {self.weights}",

@@ -15,7 +15,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from curation.errors import LavieError
 from curation.weights.catalog import cache_dir
-from pipelines.train import RayConfig, run_here, run_on_ray
+from pipelines.train import RayConfig, train_here, train_on_ray
 from training.data.sources import PoolSummary
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
 from training.presets import PresetName
@@ -70,11 +70,11 @@ class Train:
             replay(config, self.out, self.replay, console)
             return 0
         if self.ray:
-            run_on_ray(config, self.out, self.cluster)
+            train_on_ray(config, self.out, self.cluster)
             console.print(f"the trained model: {self.out}", highlight=False)
             return 0
         progress = Progress(console, config.num_steps)
-        outcome = run_here(config, self.out, on_log=progress, on_begin=progress.begin)
+        outcome = train_here(config, self.out, on_log=progress, on_begin=progress.begin)
         if outcome.stopped:
             if _is_first():
                 console.print(f"stopped after step {outcome.step}; the same command goes on")
@@ -101,8 +101,8 @@ class Train:
         if self.steps is not None:
             last = replace(config.phases[-1], steps=self.steps)
             config = replace(config, phases=(*config.phases[:-1], last))
-        if not config.model.start:
-            config = replace(config, model=released_start(config))
+        if not config.model.initial_weights:
+            config = replace(config, model=released_initial_weights(config))
         return config
 
     def _sources(self) -> tuple[Source, ...]:
@@ -120,7 +120,7 @@ class Train:
         )
 
 
-def released_start(config: TrainConfig) -> ModelConfig:
+def released_initial_weights(config: TrainConfig) -> ModelConfig:
     """What the paper's preset starts from, in the folder of fetched weights.
 
     Base grows from Stable Diffusion 1.4, super-resolution from the x4 upscaler, interpolation from
@@ -133,9 +133,11 @@ def released_start(config: TrainConfig) -> ModelConfig:
         group = "lavie" if config.stage == "interpolation" else companions
         raise LavieError(
             f"{config.stage} starts from {path}, which is not there; `lavie weights fetch {group}` "
-            f"brings it, --model.start names another"
+            f"brings it, --model.initial-weights names another"
         )
-    return replace(config.model, start=str(path), companions=str(cache_dir() / companions))
+    return replace(
+        config.model, initial_weights=str(path), companions=str(cache_dir() / companions)
+    )
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -24,7 +24,7 @@ from curation.errors import LavieError
 from inference.evaluate.videos import Seen, UnusableVideo, read_frames
 from pipelines.studio.samples import (
     MAX_SEED,
-    Earlier,
+    EarlierSample,
     Request,
     Sampler,
     Stopped,
@@ -51,7 +51,7 @@ class Studio:
         self._posters = tempfile.TemporaryDirectory(prefix="lavie-posters-")
         self._stop = threading.Event()
 
-    def earlier(self) -> list[Earlier]:
+    def earlier(self) -> list[EarlierSample]:
         """Earlier samples, the newest first."""
         return earlier_samples(self.folder)
 

@@ -19,7 +19,7 @@ from inference.personalised import Personalised
 from inference.super_resolution import SCALE
 from inference.video_file import write_video
 from inference.weights import Weights
-from pipelines.studio.samples import Request, Step
+from pipelines.studio.samples import OnStep, Request
 
 if TYPE_CHECKING:
     from inference.pipeline import VideoPipeline
@@ -59,7 +59,7 @@ class CascadeSampler:
         self._base: Personalised | None = None
         self._models = Models(weights, machine, keep=True, adjust=self._adjust)
 
-    def sample(self, request: Request, path: Path, step: Step) -> None:
+    def sample(self, request: Request, path: Path, step: OnStep) -> None:
         """See `pipelines.studio.samples.Sampler`."""
         config = self._config_of(request)
         unknown = sorted(set(request.loras) - set(self._files))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-Step = Callable[[str, int, int], None]
+OnStep = Callable[[str, int, int], None]
 """Told after each step: the stage, the steps done, the steps of the stage. Raises `Stopped` to end."""
 
 MAX_STEPS = 1000  # diffusion times of the released schedules
@@ -72,7 +72,7 @@ class Sampler(Protocol):
     loras: tuple[str, ...]
     """Names of the LoRAs that can be asked for."""
 
-    def sample(self, request: Request, path: Path, step: Step) -> None:
+    def sample(self, request: Request, path: Path, step: OnStep) -> None:
         """Write the video and, beside it, the JSON file that describes it.
 
         Raises:
@@ -84,7 +84,7 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Earlier:
+class EarlierSample:
     """One of the earlier samples."""
 
     path: Path
@@ -98,7 +98,7 @@ class Earlier:
         return f"{self.description.get('prompt', self.path.stem)} ({self.description.get('seed', '?')})"
 
 
-def earlier_samples(folder: Path) -> list[Earlier]:
+def earlier_samples(folder: Path) -> list[EarlierSample]:
     """Videos of a folder that have a description beside them, the newest first.
 
     A description that is no JSON object belongs to something else; its video is not shown.
@@ -112,6 +112,6 @@ def earlier_samples(folder: Path) -> list[Earlier]:
         except (OSError, ValueError):
             continue
         if isinstance(held, dict):
-            found.append((modified_ns, Earlier(path=path, description=held)))
+            found.append((modified_ns, EarlierSample(path=path, description=held)))
     found.sort(key=lambda pair: (pair[0], pair[1].path.name), reverse=True)
     return [sample for _, sample in found[:MOST_SHOWN]]

@@ -17,8 +17,8 @@ from inference.video_file import Encoding, read_video
 from inference.weights import TinyWeights
 from pipelines.cli import main
 from pipelines.sample import (
-    Personal,
-    Place,
+    MachineConfig,
+    Personalisation,
     SampleJob,
     differences,
     file_name,
@@ -48,8 +48,8 @@ def job(tmp_path):
                 height=16, width=16, num_frames=2, base=StageSettings(steps=steps)
             ),
             weights={"base": TinyWeights(stage="base", seed=seed)},
-            place=Place(device="cpu", dtype="fp32"),
-            personal=Personal(),
+            machine=MachineConfig(device="cpu", dtype="fp32"),
+            personalisation=Personalisation(),
             encoding=Encoding(threads=1),
         )
 

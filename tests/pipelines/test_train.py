@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from inference.long_video import ContinuationPipeline
 from inference.weights import exported_weights
 from pipelines.cli import main
-from pipelines.train import RayConfig, run_here, run_on_ray
+from pipelines.train import RayConfig, train_here, train_on_ray
 from training.presets import tiny
 from training.run_config import Source
 
@@ -150,7 +150,15 @@ def test_the_saved_configuration_starts_the_same_run(trained_cascade, tmp_path):
         (["base", "--corpus", "CORPUS"], "lavie weights fetch stable-diffusion-1.4"),
         (["interpolation", "--corpus", "CORPUS"], "lavie weights fetch lavie"),
         (
-            ["base", "--corpus", "CORPUS", "--preset", "tiny", "--model.start", "/nowhere"],
+            [
+                "base",
+                "--corpus",
+                "CORPUS",
+                "--preset",
+                "tiny",
+                "--model.initial-weights",
+                "/nowhere",
+            ],
             "training base cannot start from /nowhere",
         ),
         (
@@ -198,11 +206,11 @@ def test_a_run_begun_alone_goes_on_under_ray_train_and_learns_the_same(small_cor
         save=replace(preset.save, every_steps=1),
         watch=replace(preset.watch, evaluation_samples=2, log_every_steps=1),
     )
-    run_here(config, str(tmp_path / "alone"), on_log=lambda *_: None)
+    train_here(config, str(tmp_path / "alone"), on_log=lambda *_: None)
     first = replace(config, phases=(replace(config.phases[0], steps=1),))
-    run_here(first, str(tmp_path / "both"), on_log=lambda *_: None)
+    train_here(first, str(tmp_path / "both"), on_log=lambda *_: None)
     how = RayConfig(num_workers=2, cpus_per_worker=0.5, storage=str(tmp_path / "ray"))
-    run_on_ray(config, str(tmp_path / "both"), how)
+    train_on_ray(config, str(tmp_path / "both"), how)
     alone, both = (
         load_file(tmp_path / name / "model" / "unet" / "model.safetensors")
         for name in ("alone", "both")

@@ -8,7 +8,7 @@ import torch
 
 from training.distributed import Ranks
 from training.losses import FrameErrors
-from training.metrics import FlopCounts, Journal, Step, Sums, TooManyBadSteps, Watchdog
+from training.metrics import FlopCounts, Journal, LossSums, StepRecord, TooManyBadSteps, Watchdog
 from training.models import UNet
 from training.models.tiny import tiny_config
 from training.stages import Feed
@@ -16,8 +16,8 @@ from training.stages import Feed
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
-def step(number: int, loss: float, *, skipped: bool = False) -> Step:
-    return Step(step=number, loss=loss, gradient_norm=1.0, skipped=skipped)
+def step(number: int, loss: float, *, skipped: bool = False) -> StepRecord:
+    return StepRecord(step=number, loss=loss, gradient_norm=1.0, skipped=skipped)
 
 
 def watchdog(max_bad: int = 2) -> Watchdog:
@@ -25,14 +25,14 @@ def watchdog(max_bad: int = 2) -> Watchdog:
 
 
 def test_losses_are_means_by_kind_and_by_tenth_of_the_time():
-    sums = Sums(ALONE.device)
+    sums = LossSums(ALONE.device)
     sums.add_errors(
         FrameErrors(torch.tensor([1.0, 3.0, 8.0]), torch.tensor([10.0, 20.0, 30.0])),
         torch.tensor([0, 99, 999]),
     )
     sums.add_step(7, torch.tensor(2.5), torch.tensor(0.5), torch.tensor(0.0))
     steps, losses = sums.read(ALONE)
-    assert steps == [Step(step=7, loss=2.5, gradient_norm=0.5, skipped=False)]
+    assert steps == [StepRecord(step=7, loss=2.5, gradient_norm=0.5, skipped=False)]
     assert losses["loss/video"] == 4.0
     assert losses["loss/image"] == 20.0
     assert losses["loss_by_time/video/0"] == 2.0
@@ -42,7 +42,7 @@ def test_losses_are_means_by_kind_and_by_tenth_of_the_time():
 
 
 def test_an_error_that_is_not_finite_does_not_spoil_the_curves():
-    sums = Sums(ALONE.device)
+    sums = LossSums(ALONE.device)
     sums.add_errors(FrameErrors(torch.tensor([1.0, math.nan]), None), torch.tensor([5, 5]))
     sums.add_step(0, torch.tensor(math.nan), torch.tensor(1.0), torch.tensor(1.0))
     steps, losses = sums.read(ALONE)

@@ -22,7 +22,7 @@ from training import learner as learner_module
 from training import trainer as trainer_module
 from training.checkpoint import ChangedRun
 from training.data.loader import TrainingData
-from training.distributed import joined
+from training.distributed import process_group
 from training.metrics import TooManyBadSteps
 from training.presets import tiny
 from training.run_config import Source, TrainConfig
@@ -56,7 +56,7 @@ def config_of(small_corpus: Path) -> Callable[..., TrainConfig]:
 
 
 def run(config: TrainConfig, folder: Path | str, **hooks: object) -> Outcome:
-    with joined() as ranks:
+    with process_group() as ranks:
         return train(config, str(folder), ranks, Hooks(**hooks))  # type: ignore[arg-type]
 
 

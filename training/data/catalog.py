@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.data.filtering import Dealt, IndexReader, Kind
+from training.data.filtering import IndexReader, Kind, PoolRows
 
 CATALOG_VERSION = 1
 """Raised by one whenever the same index would give other pools."""
@@ -172,7 +172,9 @@ def _build(index: IndexReader, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _add(dealt: Dealt, counts: PoolCounts, writers: dict[str, _PoolWriter], scratch: Path) -> None:
+def _add(
+    dealt: PoolRows, counts: PoolCounts, writers: dict[str, _PoolWriter], scratch: Path
+) -> None:
     counts.dropped.update(dealt.dropped)
     splits: tuple[Split, Split] = ("train", "held_out")
     for split in splits:

@@ -1,6 +1,6 @@
 """Which clips stand in which step: the curriculum, its mixtures and its order as one function.
 
-`Plan.at(step)` says the kind and pool of a step and where in the pool's order its batch begins;
+`Curriculum.at(step)` says the kind and pool of a step and where in the pool's order its batch begins;
 `PoolOrder` says which row stands at a place, and which rows stand in for it, one after another.
 """
 
@@ -137,7 +137,7 @@ class ImageDraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedStep:
     """One step."""
 
     phase: int
@@ -201,13 +201,13 @@ class PhasePlan:
                 image_pools, shares, key64(seed, "images"), encoded=is_encoded(config)
             )
 
-    def at(self, step_in_phase: int) -> Planned:
+    def at(self, step_in_phase: int) -> PlannedStep:
         """What one step of the phase holds."""
         entry, before = self._cycle.at(step_in_phase)
         kind, place, _ = self._entries[entry]
         order = self.orders[place]
         epoch, batch = divmod(before, order.pool.num_rows // self._batch_size)
-        return Planned(
+        return PlannedStep(
             phase=self.number,
             kind=kind,
             order=order,
@@ -217,7 +217,7 @@ class PhasePlan:
         )
 
 
-class Plan:
+class Curriculum:
     """All steps of a run.
 
     Args:
@@ -229,7 +229,7 @@ class Plan:
         self.phases = phases
         self._config = config
 
-    def at(self, step: int) -> Planned:
+    def at(self, step: int) -> PlannedStep:
         """What one step holds.
 
         Raises:

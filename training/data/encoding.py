@@ -32,7 +32,7 @@ from curation.corpus.shards import manifest_digest, read_manifest, read_sample
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, TornPart
 from training.data.encode_config import EncodeConfig
-from training.data.filtering import INDEX_COLUMNS, READ_ROWS, IndexReader, Kind, Rules
+from training.data.filtering import INDEX_COLUMNS, READ_ROWS, ClipRequirements, IndexReader, Kind
 from training.data.latents import DROPPED, DTYPES, INDEX, MANIFEST, NAME, PLAN, VERSION, layer_id
 from training.data.picture import view
 from training.data.reading import read_frames, read_image
@@ -45,9 +45,9 @@ DROPPED_CAPTIONS = ("", "None")
 COMPANION_FOLDERS = ("vae", "text_encoder", "tokenizer")
 
 
-def rules(config: EncodeConfig) -> Rules:
+def requirements(config: EncodeConfig) -> ClipRequirements:
     """Which clips can be encoded: those that can be trained on."""
-    return Rules(
+    return ClipRequirements(
         sizes_px=config.sizes_px,
         num_frames=config.num_frames,
         fps=config.fps,
@@ -231,10 +231,10 @@ class ShardEncoder:
 
     def _encode(self, path: Path, shard: str, rows: pa.Table) -> list[dict[str, Any]]:
         """Write the latents of one shard; returns its index rows."""
-        reader = IndexReader(self._store, "", "", rules(self._config))
+        reader = IndexReader(self._store, "", "", requirements(self._config))
         table = rows.select(list(INDEX_COLUMNS))
         kinds, sizes = reader.kinds(table), reader.sizes(table)
-        reasons = {kind: reader.reasons(table, kind, sizes) for kind in reader.rules.kinds}
+        reasons = {kind: reader.reasons(table, kind, sizes) for kind in reader.requirements.kinds}
         index, num_groups = [], 0
         with pq.ParquetWriter(
             path, schema(ENCODED), compression="zstd", write_page_checksum=True

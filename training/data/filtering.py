@@ -62,7 +62,7 @@ _NOT_KEPT = ("caption", "source_sha256", "encode_reject", "media")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class ClipRequirements:
     """What a clip must be, and how the held-out ones are found."""
 
     sizes_px: tuple[tuple[int, int], ...]
@@ -84,7 +84,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Dealt:
+class PoolRows:
     """Some rows of the index that belong to one kind and size."""
 
     kind: Kind
@@ -119,37 +119,41 @@ class IndexReader:
         store: the corpus.
         name: of the index in it.
         digest: of what the index belongs to.
-        rules: what a clip must be.
+        requirements: what a clip must be.
     """
 
     columns: tuple[str, ...] = INDEX_COLUMNS
     """What is read of the index."""
 
-    def __init__(self, store: Store, name: str, digest: str, rules: Rules) -> None:
+    def __init__(
+        self, store: Store, name: str, digest: str, requirements: ClipRequirements
+    ) -> None:
         self._store = store
         self._name = name
-        self.rules = rules
-        made = json.dumps([digest, asdict(rules)], sort_keys=True)
+        self.requirements = requirements
+        made = json.dumps([digest, asdict(requirements)], sort_keys=True)
         self.digest = hashlib.sha256(made.encode()).hexdigest()[:24]
         """Of all that the result depends on."""
 
     @property
     def pools(self) -> list[tuple[Kind, tuple[int, int]]]:
         """Every kind and size that there may be."""
-        return [(kind, size) for kind in self.rules.kinds for size in self.rules.sizes_px]
+        return [
+            (kind, size) for kind in self.requirements.kinds for size in self.requirements.sizes_px
+        ]
 
-    def deal(self) -> Iterator[Dealt]:
+    def deal(self) -> Iterator[PoolRows]:
         """All rows, in the order of the shards, some thousands at a time."""
         bounds = self._holdout_bounds()
         for table in self._tables():
             kinds, size = self.kinds(table), self.sizes(table)
-            for kind in self.rules.kinds:
+            for kind in self.requirements.kinds:
                 reasons = self.reasons(table, kind, size)
                 held_out = (reasons == "") & (self._chances(table) < bounds.get(kind, 0.0))
-                for number, size_px in enumerate(self.rules.sizes_px):
+                for number, size_px in enumerate(self.requirements.sizes_px):
                     own = (kinds == kind) & (size == number)
                     dropped = Counter(reasons[own & (reasons != "")].tolist())
-                    yield Dealt(
+                    yield PoolRows(
                         kind=kind,
                         size_px=size_px,
                         train=_kept(table, own & (reasons == "") & ~held_out),
@@ -177,14 +181,14 @@ class IndexReader:
     def sizes(self, table: pa.Table) -> NDArray[np.int64]:
         """Number of the size that each row belongs to."""
         width, height = _floats(table, "width"), _floats(table, "height")
-        return nearest_size(width, height, self.rules.sizes_px)
+        return nearest_size(width, height, self.requirements.sizes_px)
 
     def reasons(self, table: pa.Table, kind: Kind, size: NDArray[np.int64]) -> NDArray[np.str_]:
         """Why a clip cannot be used, or an empty text."""
-        rules = self.rules
+        needed = self.requirements
         width, height = _floats(table, "width"), _floats(table, "height")
-        sizes = np.asarray(rules.sizes_px, np.float64)[size]
-        least = sizes if rules.fit == "patch" else sizes / MAX_ENLARGEMENT
+        sizes = np.asarray(needed.sizes_px, np.float64)[size]
+        least = sizes if needed.fit == "patch" else sizes / MAX_ENLARGEMENT
         caption = pc.utf8_trim_whitespace(pc.fill_null(table["caption"], ""))
         tests: dict[str, NDArray[np.bool_]] = {
             NO_CAPTION: pc.equal(caption, "").to_numpy(zero_copy_only=False)
@@ -193,10 +197,10 @@ class IndexReader:
             fps = _floats(table, "fps")
             span_s = (_floats(table, "num_frames") - 1) / np.where(fps > 0, fps, np.inf)
             # half a frame of slack: the last frame is the nearest to the time asked for
-            needed_s = (rules.num_frames - 1) / rules.fps - 0.5 / np.maximum(fps, rules.fps)
+            needed_s = (needed.num_frames - 1) / needed.fps - 0.5 / np.maximum(fps, needed.fps)
             tests[TOO_SHORT] = span_s < needed_s
-            if rules.num_frames > 1:
-                tests[TOO_SLOW] = fps < MIN_FPS_SHARE * rules.fps
+            if needed.num_frames > 1:
+                tests[TOO_SLOW] = fps < MIN_FPS_SHARE * needed.fps
         tests[TOO_SMALL] = (height < least[:, 0]) | (width < least[:, 1])
         longest = max(map(len, (NO_CAPTION, TOO_SHORT, TOO_SLOW, TOO_SMALL)))
         reasons = np.full(table.num_rows, "", f"<U{longest}")
@@ -206,26 +210,27 @@ class IndexReader:
 
     def _chances(self, table: pa.Table) -> NDArray[np.float64]:
         """A number in [0, 1) for each clip, the same for clips that are held out together."""
-        by = "source_sha256" if self.rules.holdout_by == "source" else "clip_id"
+        by = "source_sha256" if self.requirements.holdout_by == "source" else "clip_id"
         encoded = table[by].combine_chunks().dictionary_encode()
         keys = [
-            key64(self.rules.seed, f"holdout/{name}") for name in encoded.dictionary.to_pylist()
+            key64(self.requirements.seed, f"holdout/{name}")
+            for name in encoded.dictionary.to_pylist()
         ]
         chances = np.array(keys, np.uint64) * 2.0**-64
         return np.asarray(chances[encoded.indices.to_numpy()], np.float64)
 
     def _holdout_bounds(self) -> dict[Kind, float]:
         """Below which number a clip of a kind is held out; at least one clip is, if any shall be."""
-        share = self.rules.holdout_share
+        share = self.requirements.holdout_share
         least: dict[Kind, float] = {}
         if share == 0:
             return {}
         for table in self._tables():
             kinds, chances, size = self.kinds(table), self._chances(table), self.sizes(table)
-            for kind in self.rules.kinds:
+            for kind in self.requirements.kinds:
                 usable = chances[(kinds == kind) & (self.reasons(table, kind, size) == "")]
                 least[kind] = min([*usable.tolist(), least.get(kind, math.inf)])
-            if all(least.get(kind, 1.0) < share for kind in self.rules.kinds):
+            if all(least.get(kind, 1.0) < share for kind in self.requirements.kinds):
                 break  # nothing later changes the bounds
         return {kind: max(share, math.nextafter(own, 1)) for kind, own in least.items() if own < 1}
 

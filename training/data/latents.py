@@ -27,8 +27,8 @@ from curation.corpus.parts import read_table
 from curation.corpus.shards import manifest_digest
 from curation.corpus.store import Store
 from curation.errors import TornPart, TrainingDataError
-from training.data.filtering import IndexReader, Kind, Rules
-from training.data.samples import Medium, Place, Row
+from training.data.filtering import ClipRequirements, IndexReader, Kind
+from training.data.samples import Medium, Row, SampleKey
 from training.models.schedule import Objective
 from training.run_config import SampleConfig, TrainConfig
 
@@ -65,9 +65,11 @@ class EncodedLayer:
         """In the store."""
         return layout.encoded(self.selection, layer_id(self.digest))
 
-    def index(self, rules: Rules) -> IndexReader:
+    def index(self, requirements: ClipRequirements) -> IndexReader:
         """Deals the rows of its index."""
-        return EncodedIndexReader(self.store, f"{self.folder}/{INDEX}", self.manifest_digest, rules)
+        return EncodedIndexReader(
+            self.store, f"{self.folder}/{INDEX}", self.manifest_digest, requirements
+        )
 
     def check(self, config: TrainConfig, *, shards_digest: str) -> None:
         """Raise where a run asks for something else than was encoded.
@@ -251,12 +253,12 @@ class EncodedReader:
         self._groups = RowGroups(layer.store)
         self._dropped: Tensor | None = None
 
-    def clip(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
+    def clip(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:
         """Latents of a clip from one of its starts."""
         start = int(at.draw("start").integers(row["num_starts"]))
         return self._medium(self._row(row, start), slice(None))
 
-    def image(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
+    def image(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:
         """One frame's latents, a random one of those that were encoded."""
         draw = at.draw("start")
         encoded = self._row(row, int(draw.integers(row["num_starts"])))

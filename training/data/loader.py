@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from curation.errors import TrainingDataError
 from training.data.batch import Batch, Draw
-from training.data.curriculum import Plan
+from training.data.curriculum import Curriculum
 from training.data.held_out import HeldOut
 from training.data.samples import SampleMaker
 from training.data.sources import (
@@ -59,16 +59,16 @@ class TrainingData:
             name: digest for source in self._sources for name, digest in source.digests.items()
         }
         """What the data are made of: a run that goes on must find the same."""
-        self._made: tuple[Plan, SampleMaker] | None = None
+        self._made: tuple[Curriculum, SampleMaker] | None = None
         self._plan()  # raises if a phase cannot be fed
 
     def __getstate__(self) -> dict[str, Any]:
         """Without memory maps and open files, which every process opens for itself."""
         return self.__dict__ | {"_made": None}
 
-    def _plan(self) -> tuple[Plan, SampleMaker]:
+    def _plan(self) -> tuple[Curriculum, SampleMaker]:
         if self._made is None:
-            plan = Plan(phase_plans(self._config, self._catalogs), self._config)
+            plan = Curriculum(phase_plans(self._config, self._catalogs), self._config)
             self._made = plan, SampleMaker(self._config, open_readers(self._config, self._sources))
         return self._made
 

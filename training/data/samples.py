@@ -19,7 +19,7 @@ from curation.corpus.store import Store
 from curation.errors import BadSource, TrainingDataError
 from training.data.batch import Batch, Draw, Kind, Sample, stack
 from training.data.catalog import Pool
-from training.data.curriculum import Planned
+from training.data.curriculum import PlannedStep
 from training.data.picture import View, moving_view, view
 from training.data.random_numbers import generator
 from training.data.reading import read_frames, read_image, read_still
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SampleKey:
     """What a draw is for."""
 
     seed: int
@@ -66,10 +66,10 @@ class Medium:
 class Reader(Protocol):
     """Reads the media of one source; raises `BadSource` where that cannot be."""
 
-    def clip(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
+    def clip(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:
         """T frames of a clip, or of a crop that moves over an image."""
 
-    def image(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
+    def image(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:
         """One frame of a clip, or an image."""
 
     def dropped_text(self) -> Tensor | None:
@@ -90,7 +90,7 @@ class ShardReader:
         self._selection = selection
         self._config = config
 
-    def clip(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
+    def clip(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:
         """T frames from a random start, or a crop that moves over an image."""
         config = self._config
         data, medium = self._sample(row)
@@ -107,7 +107,7 @@ class ShardReader:
         times_s = [start_s + number / config.fps for number in range(config.num_frames)]
         return medium(read_frames(data, times_s, self._view(row, size_px, at)))
 
-    def image(self, row: Row, kind: str, size_px: tuple[int, int], at: Place) -> Medium:
+    def image(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:
         """A random frame of a clip (see `read_still`), or an image."""
         data, medium = self._sample(row)
         shown = self._view(row, size_px, at)
@@ -119,7 +119,7 @@ class ShardReader:
         """None: words are encoded by the trainer."""
         return None
 
-    def _view(self, row: Row, size_px: tuple[int, int], at: Place) -> View:
+    def _view(self, row: Row, size_px: tuple[int, int], at: SampleKey) -> View:
         config = self._config
         middle = config.fit == "cover" and config.crop == "center"
         draw = None if middle else at.draw("crop")
@@ -170,7 +170,7 @@ class SampleMaker:
         self._config = config
         self._readers = readers
 
-    def batch(self, step: int, positions: Sequence[int], planned: Planned, draw: Draw) -> Batch:
+    def batch(self, step: int, positions: Sequence[int], planned: PlannedStep, draw: Draw) -> Batch:
         """Samples at some positions of a step's global batch."""
         sample, pool = self._config.sample, planned.order.pool
         made = []
@@ -219,7 +219,7 @@ class SampleMaker:
         media: list[Medium] = []
         texts: list[tuple[str, Tensor | None]] = []
         for number, candidates in [*enumerate(clips), *enumerate(images, start=1)]:
-            at = Place(self._config.seed, step, position, number)
+            at = SampleKey(self._config.seed, step, position, number)
             used = {medium.clip_id for medium in media}
             medium, reader = self._first_readable(candidates, pool.size_px, at, used, replaced)
             media.append(medium)
@@ -247,7 +247,7 @@ class SampleMaker:
         self,
         candidates: Iterable[tuple[Pool, int]],
         size_px: tuple[int, int],
-        at: Place,
+        at: SampleKey,
         used: set[str],
         replaced: list[str],
     ) -> tuple[Medium, Reader]:
@@ -283,14 +283,14 @@ class SampleMaker:
         )
 
     def _read(
-        self, pool: Pool, row: Row, size_px: tuple[int, int], at: Place
+        self, pool: Pool, row: Row, size_px: tuple[int, int], at: SampleKey
     ) -> tuple[Medium, Reader]:
         reader = self._readers[pool.source]
         read = reader.image if at.number else reader.clip
         return read(row, pool.kind, size_px, at), reader
 
     def _caption(
-        self, medium: Medium, reader: Reader, at: Place, dropout: float
+        self, medium: Medium, reader: Reader, at: SampleKey, dropout: float
     ) -> tuple[str, Tensor | None]:
         """One of a medium's captions, or what replaces it; and its states where they are encoded."""
         if dropout > 0 and at.draw("caption_dropout").random() < dropout:

@@ -13,7 +13,7 @@ from curation.corpus.store import Store
 from curation.errors import TrainingDataError
 from training.data.catalog import Catalog, Pool, PoolCounts, open_catalog, pool_key
 from training.data.curriculum import PhasePlan, is_encoded
-from training.data.filtering import NO_CAPTION, IndexReader, Kind, Rules
+from training.data.filtering import NO_CAPTION, ClipRequirements, IndexReader, Kind
 from training.data.latents import EncodedLayer, EncodedReader, open_layer
 from training.data.samples import Reader, ShardReader
 from training.run_config import Phase, Source, TrainConfig
@@ -116,7 +116,7 @@ def open_catalogs(config: TrainConfig, sources: Sequence[OpenSource], cache: Pat
     """A catalog for each source and set of sizes, made where it is not in the cache."""
     found: Catalogs = {}
     for sizes in dict.fromkeys(phase.sizes_px for phase in config.phases):
-        rules = Rules(
+        requirements = ClipRequirements(
             sizes_px=sizes,
             num_frames=config.sample.num_frames,
             fps=config.sample.fps,
@@ -127,18 +127,18 @@ def open_catalogs(config: TrainConfig, sources: Sequence[OpenSource], cache: Pat
             seed=config.seed,
         )
         found[sizes] = [
-            open_catalog(_index(source, number, rules), source=number, cache=cache)
+            open_catalog(_index(source, number, requirements), source=number, cache=cache)
             for number, source in enumerate(sources)
         ]
     return found
 
 
-def _index(source: OpenSource, number: int, rules: Rules) -> IndexReader:
+def _index(source: OpenSource, number: int, requirements: ClipRequirements) -> IndexReader:
     if source.layer is not None:
-        return source.layer.index(rules)
+        return source.layer.index(requirements)
     digest = source.digests[f"corpus/{number}/manifest"]
     name = layout.shard_index(source.source.selection)
-    return IndexReader(source.store, name, digest, rules)
+    return IndexReader(source.store, name, digest, requirements)
 
 
 def open_readers(config: TrainConfig, sources: Sequence[OpenSource]) -> list[Reader]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from curation.corpus.shards import read_index, read_manifest
 from curation.corpus.store import Store
 from training.data.catalog import open_catalog
-from training.data.filtering import IndexReader, Rules
+from training.data.filtering import ClipRequirements, IndexReader
 
-RULES = {
+REQUIREMENTS = {
     "sizes_px": ((32, 48), (48, 32)),
     "num_frames": 8,
     "fps": 8.0,
@@ -20,7 +20,12 @@ RULES = {
 
 
 def index_of(corpus: Path) -> IndexReader:
-    return IndexReader(Store(str(corpus)), "shards/default/index.parquet", "digest", Rules(**RULES))
+    return IndexReader(
+        Store(str(corpus)),
+        "shards/default/index.parquet",
+        "digest",
+        ClipRequirements(**REQUIREMENTS),
+    )
 
 
 def test_every_row_of_the_index_is_in_one_pool_with_where_its_bytes_lie(small_corpus, tmp_path):
@@ -76,5 +81,8 @@ def test_another_manifest_is_another_catalog(small_corpus):
     store = Store(str(small_corpus))
     digest = read_manifest(store, "default")["digest"]
     name = "shards/default/index.parquet"
-    digests = {IndexReader(store, name, own, Rules(**RULES)).digest for own in (digest, "other")}
+    digests = {
+        IndexReader(store, name, own, ClipRequirements(**REQUIREMENTS)).digest
+        for own in (digest, "other")
+    }
     assert len(digests) == 2

@@ -5,7 +5,7 @@ import pytest
 from curation.corpus.parts import to_parquet
 from curation.corpus.schema import SHARD_INDEX, schema
 from curation.corpus.store import Store
-from training.data.filtering import IndexReader, Rules, nearest_size
+from training.data.filtering import ClipRequirements, IndexReader, nearest_size
 
 GOOD = {
     "shard": "b/000000.tar",
@@ -21,8 +21,8 @@ GOOD = {
 }
 
 
-def rules(**changes) -> Rules:
-    return Rules(
+def requirements(**changes) -> ClipRequirements:
+    return ClipRequirements(
         **{
             "sizes_px": ((320, 512),),
             "num_frames": 16,
@@ -45,7 +45,7 @@ def reader(folder, rows, **changes) -> IndexReader:
         schema=schema(SHARD_INDEX),
     )
     store.write("index.parquet", to_parquet(table, rows_per_group=50))
-    return IndexReader(store, "index.parquet", "digest", rules(**changes))
+    return IndexReader(store, "index.parquet", "digest", requirements(**changes))
 
 
 def outcome(index: IndexReader) -> str:

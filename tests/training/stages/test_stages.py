@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from training.data.batch import Batch, Sample, stack
-from training.initial_weights import companions_of, starting_network
+from training.initial_weights import companions_of, initial_network
 from training.losses import frame_errors, image_weight, joint_loss, target
 from training.models import UNet
 from training.models.tiny import TEXT_WIDTH
@@ -80,7 +80,9 @@ def test_latents_are_the_posterior_of_the_autoencoder_times_its_scale():
 
 def test_first_frame_channels_give_frame_0_and_mask_what_is_to_be_made():
     """SEINE's layout: mask 0 on the given frame, 1 elsewhere; masked latents 0 where unknown."""
-    config = replace(tiny("base"), model=ModelConfig(start="tiny", first_frame_channels=True))
+    config = replace(
+        tiny("base"), model=ModelConfig(initial_weights="tiny", first_frame_channels=True)
+    )
     batch = batch_of(config, video=4, images=1, kind="joint")
     feed = stage_of(config).feed(batch, companions(config))
     assert feed.sample_BCFhw.shape[1] == 9
@@ -89,8 +91,8 @@ def test_first_frame_channels_give_frame_0_and_mask_what_is_to_be_made():
     assert mask[:, 1:].eq(1).all()
     assert torch.equal(given[:, :, 0], feed.x0_BCFhw[:, :, 0])
     assert given[:, :, 1:].eq(0).all()
-    net = starting_network(config, stage_of(config).objective)
-    plain = starting_network(tiny("base"), stage_of(config).objective)
+    net = initial_network(config, stage_of(config).objective)
+    plain = initial_network(tiny("base"), stage_of(config).objective)
     args = (feed.timestep_B, feed.text)
     wide = net(feed.sample_BCFhw, *args, num_images=1)
     assert torch.equal(wide, plain(feed.sample_BCFhw[:, :4], *args, num_images=1))
