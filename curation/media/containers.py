@@ -20,6 +20,8 @@ IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe")
 """Demuxers of still images. GIF is left out: 256 colours, and it is mostly screen captures."""
 
 _MOV_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
+_MEDIA_BOXES = _MOV_BOXES | {b"moof", b"mfra", b"sidx", b"ssix", b"meta", b"udta", b"uuid", b"emsg"}
+"""Boxes at the top level of a film; others that do not fit into the file are not boxes."""
 _STILL_BRANDS = {b"heic", b"heix", b"mif1", b"avif", b"avis", b"msf1", b"hevc"}
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
@@ -86,11 +88,14 @@ def _by_signature(data: bytes) -> str | None:
 
 
 def _transport_stream(data: bytes) -> str | None:
-    """'mpegts' where five packets in a row begin with the sync byte, with or without a timecode."""
-    for packet_bytes, offset in ((188, 0), (192, 4)):
-        starts = range(offset, offset + 5 * packet_bytes, packet_bytes)
-        if len(data) > starts[-1] and all(data[i] == 0x47 for i in starts):
-            return "mpegts"
+    """'mpegts' where five packets in a row begin with the sync byte, with or without a timecode.
+
+    The first packet may begin anywhere: captures start when somebody presses a button.
+    """
+    for packet_bytes in (188, 192):
+        for offset in range(min(packet_bytes, len(data) - 4 * packet_bytes)):
+            if all(data[offset + n * packet_bytes] == 0x47 for n in range(5)):
+                return "mpegts"
     return None
 
 
@@ -136,9 +141,12 @@ def _check_end(promised: int, size_bytes: int, what: str) -> None:
 
 
 def _check_boxes(file: BinaryIO, size_bytes: int) -> None:
-    """Walk the top level of an MP4: every box must end inside the file, one must be moov."""
+    """Walk the top level of an MP4: every box must end inside the file, one must be moov.
+
+    Behind a whole film there may be bytes that are no boxes: phones append records of their own.
+    """
     position = 0
-    has_index = False
+    has_index = has_media = False
     for _ in range(1_000_000):  # a day of one-second fragments has 172,800
         file.seek(position)
         header = file.read(16)
@@ -149,12 +157,14 @@ def _check_boxes(file: BinaryIO, size_bytes: int) -> None:
             length = int.from_bytes(header[8:16], "big")
         elif length == 0:
             length = size_bytes - position if any(kind) else 0
+        fits = 8 <= length <= size_bytes - position
+        if not fits and has_index and has_media and kind not in _MEDIA_BOXES:
+            break  # what follows is no box, or zeros: files grown in blocks
         if length < 8:
-            if has_index and not any(header):
-                break  # zeros after the last box: files grown in blocks
             raise BadSource("undecodable", f"a box of {length} bytes at byte {position}")
         _check_end(position + length, size_bytes, f"box {_shown(kind)}")
         has_index = has_index or kind == b"moov"
+        has_media = has_media or kind == b"mdat"
         position += length
     if not has_index:
         raise BadSource("truncated", "no index (moov): cut, or never finished")

@@ -53,6 +53,8 @@ No audio or subtitle decoder: streams of sound are counted, never decoded. Left 
 and screen formats, JPEG 2000, and all else that is rare in video archives and seldom fuzzed.
 """
 
+_STILL_DECODERS = ("mjpeg", "png", "webp")
+"""Decoders of covers; a film can be MJPEG too, and is taken where it is alone."""
 MAX_STREAMS = 64
 """Films with many languages have some thirty streams; libav's own limit is 1000."""
 _PADDING = 256
@@ -276,7 +278,10 @@ def _words(error: Exception) -> str:
 
 
 def picture_stream(container: InputContainer) -> VideoStream:
-    """The stream that is the film: the one with most pixels, the first of equals, no cover art.
+    """The stream that is the film: the one with most pixels, the first of equals, no still.
+
+    Stills are cover art by its flag, and where another stream is none: a stream of one frame, or
+    one in a codec of pictures whose number of frames the container does not say.
 
     Raises:
         BadSource: 'no_video', or 'undecodable' where its decoder is not on the list.
@@ -288,11 +293,18 @@ def picture_stream(container: InputContainer) -> VideoStream:
     if not films:
         kinds = sorted({stream.type for stream in container.streams})
         raise BadSource("no_video", f"streams: {', '.join(kinds) or 'none'}")
+    films = [stream for stream in films if not _is_still(stream)] or films
     stream = max(films, key=lambda s: (_side(s, "width") * _side(s, "height"), -s.index))
     name = stream.codec_context.name if stream.codec_context is not None else "an unknown codec"
     if name not in DECODERS:
         raise BadSource("undecodable", f"{name} is not on the list of decoders")
     return stream
+
+
+def _is_still(stream: VideoStream) -> bool:
+    context = stream.codec_context
+    name = "" if context is None else context.name
+    return stream.frames == 1 or (stream.frames == 0 and name in _STILL_DECODERS)
 
 
 def _side(stream: VideoStream, name: str) -> int:

@@ -45,8 +45,9 @@ def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
     try:
         with open_video(file, ADMITTED) as reader:
             stream = picture_stream(reader)
-            if stream.codec_context.name not in MP4_CODECS:
-                raise BadSource("codec_not_in_mp4", stream.codec_context.name)
+            codec = stream.codec.canonical_name  # AV1's decoder is called libdav1d
+            if codec not in MP4_CODECS:
+                raise BadSource("codec_not_in_mp4", codec)
             packets, end_pts = _clean_packets(_packets_of(reader, stream, clip), clip)
             data = _write(stream, packets, end_pts)
     except av.FFmpegError as error:
@@ -141,7 +142,7 @@ def _write(template: Any, packets: list[Any], end_pts: int) -> bytes:
     # Of the durations an MP4 file keeps the last only; the others are the distances of these times.
     packets[-1].duration = end_pts - first_pts - (times[-1] - times[0])
     with av.open(buffer, "w", format="mp4", options=options) as writer:
-        stream = writer.add_stream_from_template(template)
+        stream = writer.add_stream_from_template(template, opaque=True)
         for packet, decoded_at in zip(packets, times, strict=True):
             packet.stream = stream
             packet.pts -= first_pts

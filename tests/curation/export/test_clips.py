@@ -390,6 +390,18 @@ def test_copy_rejects_a_clip_without_a_keyframe_and_one_that_shrinks_too_much(
         cut_to_file(source, clip_of(source, "mov", 31, 109), replace(COPY, min_copied_s=2.0))
 
 
+def test_copy_knows_av1_by_its_codec_not_by_its_decoder(
+    film: Callable[..., Path], cut_to_file: Callable[..., tuple[Path, Media]]
+) -> None:
+    path = film(
+        "av1.mkv", ("-c:v", "libsvtav1", "-preset", "12", "-g", "30", "-svtav1-params", "lp=1")
+    )
+    target, media = cut_to_file(path, clip_of(path, "matroska", 40, 150), COPY)
+    assert [number for _, number in shown(target)[0]] == list(range(60, 60 + media.num_frames))
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].codec.canonical_name == "av1"
+
+
 def test_copy_rejects_codecs_that_mp4_cannot_hold_and_packets_without_times(
     film: Callable[..., Path], cut_to_file: Callable[..., object]
 ) -> None:

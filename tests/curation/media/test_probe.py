@@ -335,3 +335,34 @@ def test_a_place_outside_the_file_is_libavs_trouble_not_an_exception(make_video,
     data[chunks : chunks + 4] = b"\xff\xff\xff\xff"  # the pictures lie behind the end
     path.write_bytes(data)
     assert reason(path) == "undecodable"
+
+
+def test_a_capture_may_begin_in_the_middle_of_a_packet(make_video, tmp_path):
+    data = make_video(tmp_path / "a.ts", [("red", 48)], options={"g": "12"}).read_bytes()
+    for missing in (1, 111, 187):
+        path = tmp_path / f"{missing}.ts"
+        path.write_bytes(data[missing:])
+        found = probed(path)
+        assert (found.container, found.width) == ("mpegts", 320), missing
+
+
+def test_records_behind_a_whole_film_do_not_make_it_broken(make_video, tmp_path):
+    data = make_video(tmp_path / "a.mp4", [("red", 24)]).read_bytes()
+    path = tmp_path / "b.mp4"
+    # as Samsung's phones leave them, random bytes, and zeros
+    for trailer in (b"\x00\x00\x30\x0aSEFH\x6b\x00\x00\x00SEFT", os.urandom(999), bytes(4096)):
+        path.write_bytes(data + trailer)
+        assert probed(path).codec == "h264"
+    path.write_bytes(data + b"\x00\x00\xff\xffmoof" + bytes(100))
+    assert reason(path) == "truncated"
+
+
+def test_a_still_of_more_pixels_beside_the_film_is_not_the_film(make_video, run_ffmpeg, tmp_path):
+    film = make_video(tmp_path / "film.mp4", [("red", 24)])
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x960", "-frames:v", "1", tmp_path / "c.jpg")
+    for name in ("a.mp4", "a.mkv"):
+        for films in (("0", "1"), ("1", "0")):
+            path = tmp_path / name
+            inputs = ("-i", film, "-i", tmp_path / "c.jpg")
+            run_ffmpeg("-y", *inputs, "-map", films[0], "-map", films[1], "-c", "copy", path)
+            assert probed(path).width == 320, (name, films)
