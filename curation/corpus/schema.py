@@ -398,7 +398,8 @@ SELECTION = (
     Column(
         "failed_rules",
         STRINGS,
-        "name of every rule that the clip fails, in the order of rules.json; empty where kept",
+        "name of every rule that the clip fails, in the order of rules.json; a rejected scene's is "
+        "'scene_reject' alone; empty where kept",
     ),
     Column(
         "tier",
@@ -530,6 +531,15 @@ LAYER_OF: dict[str, str] = {
     column.name: name for name, layer in LAYERS.items() for column in layer.columns
 } | {column.name: "sources" for column in SOURCES}
 """Column name -> the layer that adds it ('sources' for what the list of sources gives)."""
+
+VIDEO_COLUMNS = frozenset(
+    (
+        *("source_fps", "source_duration_s", "source_num_frames"),
+        *("start_s", "end_s", "duration_s", "start_frame", "num_frames", "fps"),
+        *("motion_mean", "motion_p10", "motion_p50", "motion_p90", "still_share"),
+    )
+)
+"""Columns that say nothing of a still image: null there, or a stand-in such as 0 s or 1 frame."""
 
 
 def schema(columns: tuple[Column, ...]) -> pa.Schema:

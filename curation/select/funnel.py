@@ -63,9 +63,9 @@ class Step:
     removed_alone: Amount
     """Clips that fail it, whatever else they fail: what it would remove if it were the only rule.
 
-    Scenes that are too short to be clips are not counted: most scores are never taken of them.
-    Duplicates and limits only look at clips that pass everything before them, so theirs is
-    `removed_here`.
+    Scenes that are too short to be clips fail `scene_reject` and nothing else, here as in
+    `failed_rules`: most scores are never taken of them, so no other rule is asked. Duplicates and
+    limits only look at clips that pass everything before them, so theirs is `removed_here`.
     """
     removed_only: Amount
     """Clips that fail it and nothing else: what would come back without it (duplicates aside)."""
@@ -152,7 +152,7 @@ def make_steps(names: Sequence[StepName], by_failed: dict[int, Amount]) -> tuple
                 left=left,
                 share_left=round(left.clips / total.clips, 9) if total.clips else 0.0,
                 removed_here=_sum(by_failed, has=own, lacks=earlier),
-                removed_alone=_sum(by_failed, has=own, lacks=0 if bit == 0 else 1),
+                removed_alone=_sum(by_failed, has=own, lacks=0),
                 removed_only=by_failed.get(own, Amount()),
             )
         )

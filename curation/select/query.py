@@ -21,10 +21,16 @@ from curation.select.rules import (
     Rule,
     SelectConfig,
 )
-from curation.select.sql import Bounds, check_types, column_type
+from curation.select.sql import Bounds, check_types, column_type, is_number
 
-VERSION = 1
-"""Raised whenever the same configuration would select other clips."""
+VERSION = 2
+"""Raised whenever the same configuration would give other verdicts."""
+
+
+def _check_quality(column: str) -> None:
+    kind = column_type(column)
+    if not is_number(kind):
+        raise ValueError(f"quality_column must hold numbers, {column} is {kind}")
 
 
 def _check_category(column: str) -> None:
@@ -88,7 +94,7 @@ class Plan:
         """
         check_types(self.all_rules)
         if self.config.quality_column is not None:
-            check_types([Rule(column=self.config.quality_column, min=0.0)])
+            _check_quality(self.config.quality_column)
         if self.config.balance.uses_category:
             _check_category(self.config.balance.category_column)
         check_columns([*self.columns, "source_sha256", "source_reject", "clip_id"], info.layers)

@@ -7,17 +7,19 @@ beside the verdicts it gave.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS
 from curation.select.dedup import Dedup
 
 SCENE_RULE = "scene_reject"
-"""Every clip that the scenes layer rejected fails this one; it needs no configuration."""
+"""Every clip that the scenes layer rejected fails this one and no other; it needs no configuration."""
 COPY_RULE = "duplicate_source"
 """Clips of a source whose bytes are those of an earlier source."""
 DUPLICATE_RULE = "duplicate"
@@ -60,8 +62,10 @@ class Rule:
     """Allowed texts; for a column that is a list, one of them must be in it."""
     none_of: tuple[str, ...] = ()
     """Forbidden texts; for a column that is a list, none of them may be in it."""
-    media: Literal["all", "video", "image"] = "all"
-    """Which clips the rule is for; the others pass. Pictures have neither motion nor duration."""
+    media: Literal["all", "video", "image", "auto"] = "auto"
+    """Which clips the rule is for; the others pass. 'auto' becomes 'video' for a column that still
+    images do not have, such as motion or duration (`VIDEO_COLUMNS`), and 'all' for any other: a bound
+    on motion must not drop every image in silence. With 'all' it does."""
     keep_null: bool = False
     """Whether a clip without a value passes; NaN counts as no value."""
     name: str | None = None
@@ -70,6 +74,10 @@ class Rule:
     """Why this number: a paper, a peer's code, a measurement."""
 
     def __post_init__(self) -> None:
+        if self.media == "auto":
+            object.__setattr__(self, "media", "video" if self.column in VIDEO_COLUMNS else "all")
+        if self.media == "image" and self.column in VIDEO_COLUMNS:
+            raise ValueError(f"rule {self.label!r}: still images have no {self.column}")
         for bound in ("min", "max", "min_quantile", "max_quantile"):
             _check_bound(self, bound)
         if self.min is not None and self.max is not None and self.min > self.max:
@@ -265,44 +273,82 @@ def _check_unique(what: str, names: Iterable[str]) -> None:
         raise ValueError(f"{what} need different names, {twice[0]!r} appears twice")
 
 
-_RULE_TEXT = re.compile(r"\s*(?P<column>[a-z0-9_]+)\s*(?P<sign>>=|<=|!=|=)\s*(?P<value>.+?)\s*\Z")
+_RULE_TEXT = re.compile(
+    r"\s*(?P<column>\w+)\s*(?:\(\s*(?P<media>\w+)\s*\)\s*)?(?P<sign>[<>=!~]+)\s*(?P<value>.*?)\s*",
+    re.DOTALL,
+)
+_MEDIA: dict[str, Literal["all", "video", "image"]] = {
+    "videos": "video",
+    "images": "image",
+    "all": "all",
+}
+_MEANT = {"==": "=", "=>": ">=", "=<": "<=", ">": ">=", "<": "<=", "<>": "!=", "=!": "!="}
+"""Signs that rules do not have -> those that were meant; bounds belong to the allowed range."""
+
+
+def known_columns() -> list[str]:
+    """All that a rule may name, sorted."""
+    return sorted({*CLIP_COLUMNS, *SOURCE_COLUMNS, *DERIVED})
+
+
+def no_such_column(name: str) -> str:
+    """The sentence about a column that does not exist, with those of similar names."""
+    near = difflib.get_close_matches(name, known_columns(), n=3)
+    meant = f"did you mean {' or '.join(near)}?" if near else "docs/corpus.md lists them all"
+    return f"no column is called {name!r}; {meant}"
 
 
 def parse_rule(text: str) -> Rule:
     """A rule as it is typed: 'aesthetic_score>=4.5', 'motion_mean>=q0.25', 'category!=Ads|Music'.
 
     `>=` and `<=` take a number or, after a q, a quantile; `=` and `!=` take texts separated by `|`.
-    The text is also the rule's name.
+    After the column may stand which clips the rule is for, the others pass: 'sharpness(images)>=300',
+    'width(videos)>=1280', 'motion_mean(all)>=0.01'. Where nothing stands, a column that still images
+    do not have is for videos, any other for all clips. The text is also the rule's name.
+
+    Raises:
+        ValueError: if it does not read so, or there is no such column.
     """
-    match = _RULE_TEXT.match(text)
-    if match is None:
+    match = _RULE_TEXT.fullmatch(text)
+    sign = match["sign"] if match else ""
+    if match and (meant := _MEANT.get(sign)):
+        raise ValueError(f"rule {text!r}: there is no {sign}, write {match['column']}{meant}...")
+    if match is None or sign not in (">=", "<=", "=", "!=") or not match["value"]:
         raise ValueError(
-            f"a rule reads COLUMN>=NUMBER, COLUMN<=NUMBER, COLUMN=TEXT|TEXT or COLUMN!=TEXT, "
-            f"got {text!r}"
+            "a rule reads COLUMN>=NUMBER, COLUMN<=NUMBER, COLUMN=TEXT|TEXT or COLUMN!=TEXT, where "
+            f"(videos) or (images) may follow COLUMN, got {text!r}"
         )
-    column, sign, value = match["column"], match["sign"], match["value"]
-    name = f"{column}{sign}{value}"
+    column, value, words = match["column"], match["value"], match["media"]
+    if words is not None and words not in _MEDIA:
+        raise ValueError(f"rule {text!r}: after a column comes (videos), (images) or (all)")
+    if column not in known_columns():
+        raise ValueError(f"rule {text!r}: {no_such_column(column)}")
+    name = f"{column}{f'({words})' if words else ''}{sign}{value}"
+    media = _MEDIA[words] if words else "auto"
     if sign in ("=", "!="):
         values = tuple(part.strip() for part in value.split("|"))
         allowed, forbidden = (values, ()) if sign == "=" else ((), values)
-        return Rule(column=column, one_of=allowed, none_of=forbidden, name=name, source="given")
-    return _parse_bound(column, sign, value, name)
+        return Rule(
+            column=column,
+            one_of=allowed,
+            none_of=forbidden,
+            media=media,
+            name=name,
+            source="given",
+        )
+    return Rule(column=column, media=media, name=name, source="given", **_bound(sign, value, name))
 
 
-def _parse_bound(column: str, sign: str, value: str, name: str) -> Rule:
+def _bound(sign: str, value: str, name: str) -> dict[str, Any]:
+    """The field of a rule that a typed number stands for, and the number."""
     try:
         number = float(value.removeprefix("q"))
     except ValueError as error:
         raise ValueError(
             f"rule {name!r}: after {sign} comes a number or q and a quantile, got {value!r}"
         ) from error
-    if value.startswith("q"):
-        if sign == ">=":
-            return Rule(column=column, min_quantile=number, name=name, source="given")
-        return Rule(column=column, max_quantile=number, name=name, source="given")
-    if sign == ">=":
-        return Rule(column=column, min=number, name=name, source="given")
-    return Rule(column=column, max=number, name=name, source="given")
+    end = "min" if sign == ">=" else "max"
+    return {f"{end}_quantile" if value.startswith("q") else end: number}
 
 
 def change_rules(

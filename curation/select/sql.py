@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS
 from curation.errors import MissingColumn
-from curation.select.rules import DERIVED, Buckets, Rule, Tier
+from curation.select.rules import DERIVED, Buckets, Rule, Tier, no_such_column
 
 IS_IMAGE = "(duration_s = 0)"
 """The schema gives pictures no duration; a file's name says nothing of its content."""
@@ -36,10 +36,7 @@ def column_type(name: str) -> pa.DataType:
         return pa.float64() if name == "aspect" else pa.int32()
     column = CLIP_COLUMNS.get(name) or SOURCE_COLUMNS.get(name)
     if column is None:
-        raise MissingColumn(
-            f"no column is called {name!r}; docs/corpus.md lists them all, and rules may also use "
-            f"{', '.join(DERIVED)}"
-        )
+        raise MissingColumn(no_such_column(name))
     return column.type
 
 
@@ -52,13 +49,21 @@ def check_types(rules: Iterable[Rule]) -> None:
     """
     for rule in rules:
         kind = column_type(rule.column)
-        if rule.has_bounds and not _is_number(kind):
-            raise ValueError(f"rule {rule.label!r}: {rule.column} is {kind}, bounds need a number")
+        if rule.has_bounds and not is_number(kind):
+            advice = "; compare texts with = or !=" if _is_text(kind) or _is_texts(kind) else ""
+            raise ValueError(
+                f"rule {rule.label!r}: {rule.column} is {kind}, bounds need a number{advice}"
+            )
         if not rule.has_bounds and not _is_text(kind) and not _is_texts(kind):
-            raise ValueError(f"rule {rule.label!r}: {rule.column} is {kind}, one_of needs texts")
+            advice = "; compare numbers with >= or <=" if is_number(kind) else ""
+            advice = "; write >=1 for true, <=0 for false" if pa.types.is_boolean(kind) else advice
+            raise ValueError(
+                f"rule {rule.label!r}: {rule.column} is {kind}, one_of needs texts{advice}"
+            )
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether values of this type can be compared with bounds."""
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
@@ -81,7 +86,9 @@ def value_sql(name: str) -> str:
 
 def applies_sql(rule: Rule, *, is_image: str = IS_IMAGE) -> str:
     """Which clips the rule is for."""
-    return {"all": "true", "image": is_image, "video": f"NOT {is_image}"}[rule.media]
+    if rule.media == "all":
+        return "true"
+    return is_image if rule.media == "image" else f"NOT {is_image}"
 
 
 def _number(value: float, kind: pa.DataType) -> str:

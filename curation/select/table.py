@@ -139,6 +139,8 @@ class ClipTable:
         )
         bounds = self._quantiles()
         failed = f"(failed | {self._late(enumerate(config.rules, start=1), bounds)})"
+        # A scene that was rejected fails that alone: most scores are never taken of it.
+        failed = f"(CASE WHEN failed & 1 = 1 THEN 1 ELSE {failed} END)::BIGINT"
         tier_failed = f"(tier_failed | {self._late(enumerate(self.plan.tier_rules), bounds)})"
         self._do(
             f"""CREATE TABLE clips AS SELECT position, source, duration_ms, is_image,
