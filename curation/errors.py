@@ -4,6 +4,8 @@
 
     LavieError
     +-- BadSource            one source cannot be used; becomes a row with `reason`, never stops a run
+    +-- MachineFault         a worker's own machine cannot do the work; another try, elsewhere if possible
+    +-- StoreUnavailable     an object store answers nobody for minutes; stops a run
     +-- MissingWeights       a model file is absent or has other bytes; stops a run before any work
     +-- ModelUnavailable     a model cannot be asked (no pictures, no key, server gone); stops a run
     +-- CorpusError          the corpus on disk is not what the command needs
@@ -21,6 +23,7 @@ Wrong arguments of a function are `ValueError`; where the text of a user is pars
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,6 +44,18 @@ class BadSource(LavieError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class MachineFault(LavieError):
+    """A worker's own machine cannot do the work: disk full, folder not mounted, out of memory.
+
+    Never the fate of a source: the unit of work is given to another worker, on another machine
+    where there is one.
+    """
+
+
+class StoreUnavailable(LavieError):
+    """An object store gave errors to every request for minutes; no source is to blame."""
 
 
 class MissingWeights(LavieError):
@@ -102,8 +117,7 @@ def typed(what: str) -> Iterator[None]:
         raise UsageError(f"{what}: {error}") from error
 
 
-REJECT_REASONS: dict[str, str] = {
-    "not_found": "the file is gone",
+LASTING: dict[str, str] = {
     "not_regular": "a link out of the source folder, a FIFO, a device or a folder",
     "empty": "the file holds no byte",
     "too_large": "more bytes than the limit",
@@ -114,9 +128,38 @@ REJECT_REASONS: dict[str, str] = {
     "truncated": "the container promises more than the file holds",
     "too_many_pixels": "a frame is larger than the limit",
     "too_long": "longer than the limit",
+}
+"""Reasons that lie in a source's bytes: another try under the same settings ends the same."""
+
+PASSING: dict[str, str] = {
+    "not_found": "the file is gone, or not there yet",
+    "unreadable": "the store gave an error on every try, or does not let this user read it",
     "too_slow": "the decoder did not end within its time limit",
     "decoder_died": "the decoder was ended by a signal or by its memory limit",
     "changed": "the bytes are not those that were listed",
-    "unreadable": "the store gave an error on every try",
 }
+"""Reasons that lie in the world around a source: `lavie curate --retry-failed` tries it again."""
+
+REJECT_REASONS: dict[str, str] = LASTING | PASSING
 """Why a source was rejected: the word in the row -> what it means."""
+
+_MACHINE_ERRNOS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),  # scratch: full, over quota, turned read-only
+    *(errno.EMFILE, errno.ENFILE),  # descriptors of the process, of the machine
+    *(errno.ENOMEM, errno.EAGAIN),  # memory or processes: fork says EAGAIN
+}
+
+
+def machine_fault(error: BaseException) -> MachineFault | None:
+    """What `error` says of the machine it was raised on; None if it says nothing of it.
+
+    Args:
+        error: as raised by the operating system (`OSError`), or `MemoryError`.
+    """
+    if isinstance(error, MachineFault):
+        return error
+    if isinstance(error, MemoryError):
+        return MachineFault("out of memory")
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
+        return MachineFault(str(error))
+    return None

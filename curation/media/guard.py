@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import pyarrow as pa
 
-from curation.errors import REJECT_REASONS, BadSource
+from curation.errors import REJECT_REASONS, BadSource, MachineFault
 from curation.media.guard_child import HEADER
 from curation.media.probe import Limits
 
@@ -115,6 +115,7 @@ class Guard:
             BadSource: as the function raised it; 'too_slow' past the time limit; 'decoder_died'
                 when the child crashed or went over its memory.
             ChildError: the function raised anything else.
+            MachineFault: no child can be started on this machine.
         """
         request = pickle.dumps((*_importable(function), args))
         self._start()
@@ -183,7 +184,7 @@ class Guard:
         except (ConnectionError, EOFError, TimeoutError) as error:
             said = self._last_words(2000)
             self.close()
-            raise ChildError(f"the decoding child did not start: {said}") from error
+            raise MachineFault(f"the decoding child did not start: {said}") from error
 
     def _result(
         self, function: Callable[..., Mapping[str, pa.Table]], deadline_s: float

@@ -20,7 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from curation.errors import BadSource
+from curation.errors import BadSource, machine_fault
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, check_whole, sniff
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises:
         BadSource: 'not_found', 'not_regular' or 'unreadable'.
+        MachineFault: no descriptor or memory is left for any file.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -146,6 +147,8 @@ def open_regular(path: Path) -> BinaryIO:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadSource("not_found", error.strerror or "") from error
     except OSError as error:
+        if fault := machine_fault(error):
+            raise fault from error
         raise BadSource("unreadable", error.strerror or "") from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):

@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +18,19 @@ import pyarrow.fs as pafs
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from curation.corpus.store import is_remote
-from curation.errors import BadSource
+from curation.errors import BadSource, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
 from curation.sources.uris import SCHEMES, local_path, redacted
 
 _BLOCK_BYTES = 4 * 1024**2
 _FETCH_PREFIX = ".fetching-"
+
+OUTAGE_S = 300.0
+"""Seconds that a store may answer nobody before the run stops; most outages of a store are over by
+then, and a worker that waits longer only hides what has happened."""
+_ASK_AGAIN_S = 10.0
+_DOWN = re.compile(r"HTTP status (5\d\d|429)|SLOW_DOWN|NETWORK_CONNECTION|UNAVAILABLE|THROTTL")
+"""In an error of pyarrow's stores: not an answer about this object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +48,21 @@ class Fetched:
 
 
 @contextlib.contextmanager
-def fetched(uri: str, *, max_bytes: int, scratch: Path) -> Iterator[Fetched]:
+def fetched(
+    uri: str, *, max_bytes: int, scratch: Path, outage_s: float = OUTAGE_S
+) -> Iterator[Fetched]:
     """The bytes of one source, local and hashed, for as long as the context lasts.
 
     Args:
         uri: as in the sources layer.
         max_bytes: larger ones are refused before they are read.
         scratch: existing folder for copies of remote sources.
+        outage_s: seconds to wait for a store that answers nobody.
 
     Raises:
         BadSource: 'not_found', 'not_regular', 'empty', 'too_large' or 'unreadable'.
+        MachineFault: this machine cannot hold the copy: its disk is full, for example.
+        StoreUnavailable: the store did not answer for `outage_s`.
     """
     if not is_remote(uri):
         path = local_path(uri)
@@ -60,7 +74,7 @@ def fetched(uri: str, *, max_bytes: int, scratch: Path) -> Iterator[Fetched]:
         return
     suffix = os.path.splitext(uri.split("?")[0])[1]
     with tempfile.NamedTemporaryFile(dir=scratch, prefix=_FETCH_PREFIX, suffix=suffix) as copy:
-        sha256 = _download(uri, copy, max_bytes)  # type: ignore[arg-type]
+        sha256 = _download(uri, copy, max_bytes, outage_s)  # type: ignore[arg-type]
         size_bytes = copy.tell()
         copy.seek(0)
         yield Fetched(Path(copy.name), copy, sha256, size_bytes)  # type: ignore[arg-type]
@@ -74,29 +88,52 @@ def _check_size(size_bytes: int, max_bytes: int) -> int:
     return size_bytes
 
 
-def _download(uri: str, target: BinaryIO, max_bytes: int) -> str:
+def _download(uri: str, target: BinaryIO, max_bytes: int, outage_s: float) -> str:
     """Copy a remote object, again from its start after a fault; returns its sha256."""
     scheme = uri.split("://")[0]
     if scheme not in SCHEMES:
         raise BadSource("unreadable", f"{scheme}:// is not a store that sources may lie in")
-    attempts = Retrying(
-        retry=retry_if_exception(_is_passing),
-        stop=stop_after_attempt(6),  # with 10 % faulty requests, one in a million sources fails
-        wait=wait_random_exponential(multiplier=0.2, max=10),
-        reraise=True,
-    )
+    deadline_s = time.monotonic() + outage_s
+    while True:
+        attempts = Retrying(
+            retry=retry_if_exception(_is_passing),
+            stop=stop_after_attempt(6),  # with 10 % faulty requests, one in a million sources fails
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            reraise=True,
+        )
+        try:
+            return attempts(_download_once, uri, target, max_bytes)
+        except FileNotFoundError as error:
+            raise BadSource("not_found", "the store has no such object") from error
+        except OSError as error:
+            if fault := machine_fault(error):
+                raise fault from error
+            seen = redacted(str(error))[:300]
+            if _answers(uri):
+                raise BadSource("unreadable", seen) from error
+            if time.monotonic() > deadline_s:
+                raise StoreUnavailable(
+                    f"{redacted(uri)}: the store gave errors to every request for {outage_s:.0f} s "
+                    f"({seen}). See that it can be reached from the workers, and run the same "
+                    "command again: what is committed stays"
+                ) from error
+        time.sleep(min(_ASK_AGAIN_S, outage_s))
+
+
+def _answers(uri: str) -> bool:
+    """Whether the store says anything of the bucket, be it a refusal: then it is not down."""
     try:
-        return attempts(_download_once, uri, target, max_bytes)
-    except FileNotFoundError as error:
-        raise BadSource("not_found", "the store has no such object") from error
+        filesystem, path = pafs.FileSystem.from_uri(uri)
+        filesystem.get_file_info(path.split("/")[0])
     except OSError as error:
-        raise BadSource("unreadable", redacted(str(error))[:300]) from error
+        return not _DOWN.search(str(error))
+    return True
 
 
 def _is_passing(error: BaseException) -> bool:
     """Tell a passing fault of a store from an answer that will not change."""
     final = isinstance(error, FileNotFoundError | PermissionError) or "ACCESS_DENIED" in str(error)
-    return isinstance(error, OSError) and not final
+    return isinstance(error, OSError) and not final and machine_fault(error) is None
 
 
 def _download_once(uri: str, target: BinaryIO, max_bytes: int) -> str:

@@ -9,12 +9,13 @@ win a tenth, and would lose them all when one fails.
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-from curation.errors import BadSource
+from curation.errors import BadSource, MachineFault
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.media.guard import isolated_command
 from curation.media.probe import ffmpeg_input_args
@@ -27,6 +28,7 @@ MAX_MEMORY_BYTES = 4 * 1024**3
 """Private memory of one ffmpeg process: 4K with x264's slowest preset takes about half."""
 MAX_FILE_BYTES = 4 * 1024**3
 """Largest clip file; a member of a USTAR archive could be twice that."""
+_DISK_FULL = re.compile("No space left on device|Disk quota exceeded")
 
 
 def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
@@ -37,6 +39,7 @@ def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -
 
     Raises:
         BadSource: 'frames_missing', 'encoder_failed' or 'too_slow'.
+        MachineFault: the scratch folder is full.
     """
     target = scratch / "clip.mp4"
     start_s = clip.start_pts * clip.time_base
@@ -140,7 +143,10 @@ def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
         finally:
             process.kill()  # no effect on one that has ended
     if process.returncode != 0:
-        last = errors.decode(errors="replace").strip().splitlines()[-1:]
+        said = errors.decode(errors="replace")
+        if full := _DISK_FULL.search(said):
+            raise MachineFault(f"ffmpeg could not write its clip to scratch: {full[0]}")
+        last = said.strip().splitlines()[-1:]
         raise BadSource("encoder_failed", f"exit code {process.returncode}: {''.join(last)}")
 
 
