@@ -53,6 +53,9 @@ class MachineFault(LavieError):
     where there is one.
     """
 
+    node: str = ""
+    """Ray's id of the machine, filled in by the worker."""
+
 
 class StoreUnavailable(LavieError):
     """An object store gave errors to every request for minutes; no source is to blame."""

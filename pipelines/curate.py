@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
-from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
@@ -28,6 +24,7 @@ from pipelines.captions_retry import with_retries
 from pipelines.curation_config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.progress import ProgressBars
+from pipelines.rejects import Rejects, read_rejects
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, start_ray
 
 logger = logging.getLogger(__name__)
@@ -88,11 +85,14 @@ def measure(
     *,
     console: Console,
     how: HowToRun,
-) -> CorpusInfo:
+) -> tuple[CorpusInfo, Rejects]:
     """List the sources, decode them once, and run every keyframe station: all layers of the corpus.
 
     What earlier runs committed under the same settings is not done again, but for clips whose caption
     failed if ``how.retry_failed``.
+
+    Returns:
+        The corpus, and what became of its sources.
 
     Raises:
         MissingWeights: before any work, if a station's model files are not there.
@@ -121,8 +121,9 @@ def measure(
         console.print(costs_table(costs))
         if "captions" in costs and (line := cost_line(costs["captions"].counts)):
             console.print(line, highlight=False)
-    _check_sources(store, info, console)
-    return info
+    rejects = read_rejects(store, info)
+    rejects.say(console)
+    return info, rejects
 
 
 def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> None:
@@ -164,39 +165,6 @@ def _committed(store: Store, layer_id: str) -> frozenset[int]:
     """Parts of a layer that are there; one listing, not a question a part."""
     names = store.files(f"layers/{layer_id}")
     return frozenset(int(name.rsplit("-", 1)[1].removesuffix(".parquet")) for name in names)
-
-
-def _check_sources(store: Store, info: CorpusInfo, console: Console) -> None:
-    """Say what became of the sources, and stop if there is nothing to go on with."""
-    reasons: Counter[str | None] = Counter()
-    example: dict[str, str] = {}
-    for part in range(info.num_parts):
-        probe = read_table(
-            store,
-            layout.layer(info.layers["probe"], part),
-            ["source_reject", "source_reject_detail"],
-        )
-        for entry in probe["source_reject"].value_counts().to_pylist():
-            reasons[entry["values"]] += entry["counts"]
-        if probe["source_reject"].null_count < probe.num_rows:
-            uris = read_table(store, layout.sources(part), ["uri"])
-            rejected = probe.append_column("uri", uris["uri"]).filter(
-                pc.is_valid(probe["source_reject"])
-            )
-            for row in rejected.to_pylist():
-                example.setdefault(
-                    row["source_reject"], f"{row['uri']}: {row['source_reject_detail']}"
-                )
-    total = reasons.total()
-    console.print(f"{total} sources: {reasons[None]} read, {total - reasons[None]} rejected")
-    for reason, count in sorted(reasons.items(), key=str):
-        if reason is not None:
-            console.print(f"  {reason}: {count}, such as {example[reason]}", markup=False)
-    if not reasons[None]:
-        raise NothingToDo(
-            f"none of the {total} sources could be read: "
-            + "; ".join(f"{reason} ({example[reason]})" for reason in sorted(example))
-        )
 
 
 def export(

@@ -7,6 +7,9 @@ nothing to spill, and losing a worker loses no more than the unit in its hands.
 Why actors and not Ray Data here: Ray Data takes a row whose worker dies natively back into the queue
 without end in actor pools, and its checkpoints lose clips where one source becomes many. An actor that runs
 one unit at a time tells which unit killed it, and the count of tries is ours.
+
+What goes wrong with a unit, be it a killed worker, a full disk or a bug, costs a try of that unit and
+nothing else (`pipelines.tries`); only what concerns the whole run, a `LavieError` of a job, stops it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import heapq
 import logging
 import os
+import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,24 +26,32 @@ from typing import Any, Protocol
 
 import psutil
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
-from curation.errors import LavieError
+from curation.errors import LavieError, MachineFault, machine_fault
 from curation.stations.station import Resources
+from pipelines.tries import MAX_ATTEMPTS, Tries, UnitsFailed, describe
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # a worker that dies three times over one unit dies of that unit or of its machine
+__all__ = [
+    "MAX_ATTEMPTS",
+    "Job",
+    "Stage",
+    "StageCost",
+    "UnitsFailed",
+    "Watcher",
+    "driver_memory_bytes",
+    "run_stages",
+    "start_ray",
+]
+
 SWITCH_BACKLOG = (
     8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
 )
 OBJECT_STORE_BYTES = (
     128 * 1024**2
 )  # only unit numbers and counters travel; Ray's least is about 75 MB
-
-
-class UnitsFailed(LavieError):
-    """Workers died over some units on every try; all other units are committed."""
 
 
 class Job(Protocol):
@@ -115,7 +127,22 @@ class Worker:
         self._ready = False
 
     def run(self, unit: int, plan: Any) -> tuple[dict[str, int], float, float, int]:
-        """Run one unit; returns its counters, wall and CPU seconds, and resident bytes."""
+        """Run one unit; returns its counters, wall and CPU seconds, and resident bytes.
+
+        Raises:
+            MachineFault: this machine cannot do it; another may.
+        """
+        try:
+            return self._run(unit, plan)
+        except (OSError, MemoryError, MachineFault) as error:
+            fault = machine_fault(error)
+            if fault is None:
+                raise
+            told = MachineFault(f"{fault} (on {socket.gethostname()})")
+            told.node = ray.get_runtime_context().get_node_id()
+            raise told from error
+
+    def _run(self, unit: int, plan: Any) -> tuple[dict[str, int], float, float, int]:
         begin, cpu_begin = time.monotonic(), _family_cpu_s()
         if not self._ready:
             self._job.setup()
@@ -216,6 +243,17 @@ class _Cluster:
         return stage.resources.gpus if self.gpus else 0.0
 
 
+def _elsewhere(avoided: frozenset[str]) -> dict[str, Any]:
+    """Ray's options that keep an actor off some nodes, as long as there are others."""
+    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    if not avoided & nodes or nodes <= avoided:
+        return {}
+    return {
+        "label_selector": {"ray.io/node-id": f"!in({','.join(sorted(avoided & nodes))})"},
+        "fallback_strategy": [{"label_selector": {}}],
+    }
+
+
 class _Scheduler:
     """Deals ready units to workers until none is left.
 
@@ -229,9 +267,9 @@ class _Scheduler:
         self._watcher = watcher
         self._done = {stage.name: set(stage.done) for stage in stages}
         self._waiting = {stage.name: set(stage.units) - stage.done for stage in stages}
-        self._ready: dict[str, list[int]] = {stage.name: [] for stage in stages}
-        self._attempts: Counter[tuple[str, int]] = Counter()
-        self._failed: list[tuple[str, int]] = []
+        self._ready: dict[str, list[tuple[int, int]]] = {stage.name: [] for stage in stages}
+        """Heaps of (failed tries, unit): what failed waits until all else was tried."""
+        self._tries = Tries()
         self._workers: dict[str, list[_LiveWorker]] = defaultdict(list)
         self._pending: dict[Any, _LiveWorker] = {}
         self.costs = {stage.name: StageCost() for stage in stages}
@@ -250,19 +288,16 @@ class _Scheduler:
             for workers in self._workers.values():
                 for worker in list(workers):
                     self._dismiss(worker)
-        if self._failed:
-            names = ", ".join(f"{stage} of part {unit}" for stage, unit in self._failed[:5])
-            raise UnitsFailed(
-                f"{len(self._failed)} units failed: their workers died {MAX_ATTEMPTS} times ({names}). "
-                "Everything else is committed; see the machine's kernel log for the out-of-memory killer "
-                "and run the same command again"
-            )
+        self._tries.raise_failed()
 
     def _offer(self, stage: Stage, unit: int) -> None:
         """Queue a unit once all that it comes after is committed."""
         if unit in self._waiting[stage.name] and all(unit in self._done[a] for a in stage.after):
             self._waiting[stage.name].discard(unit)
-            heapq.heappush(self._ready[stage.name], unit)
+            self._queue(stage, unit)
+
+    def _queue(self, stage: Stage, unit: int) -> None:
+        heapq.heappush(self._ready[stage.name], (self._tries.of(stage.name, unit), unit))
 
     def _deal(self) -> None:
         """Give ready units to idle workers, hiring and dismissing as needed."""
@@ -272,9 +307,17 @@ class _Scheduler:
                 worker = self._idle(stage) or self._hire(stage)
                 if worker is None:
                     break
-                worker.unit = heapq.heappop(self._ready[stage.name])
+                worker.unit = heapq.heappop(self._ready[stage.name])[1]
                 plan = None if stage.plans is None else stage.plans[worker.unit]
                 self._pending[worker.actor.run.remote(worker.unit, plan)] = worker
+        self._free_the_rest()
+
+    def _free_the_rest(self) -> None:
+        """Where a worker waits for one certain node, let none that is idle hold its place there."""
+        if any(self._tries.avoided(name) for name in self._stages):
+            for workers in self._workers.values():
+                for worker in [each for each in workers if each.unit is None]:
+                    self._dismiss(worker)
 
     def _backlog(self, stage: Stage) -> float:
         """Units that wait per worker, were one more hired."""
@@ -296,6 +339,7 @@ class _Scheduler:
             num_gpus=cluster.gpus_of(stage),
             max_restarts=0,
             max_task_retries=0,
+            **_elsewhere(self._tries.avoided(stage.name)),
         ).remote(stage.job)
         worker = _LiveWorker(actor=actor, stage=stage)
         self._workers[stage.name].append(worker)
@@ -334,23 +378,33 @@ class _Scheduler:
             assert unit is not None
             try:
                 result = ray.get(reference)
-            except RayActorError as error:
-                self._workers[stage.name].remove(worker)
-                self._retry(stage, unit, error)
+            except RayError as error:
+                self._dismiss(worker)
+                self._take_back(stage, unit, error)
                 continue
             worker.unit = None
             self._commit(stage, unit, result)
 
-    def _retry(self, stage: Stage, unit: int, error: RayActorError) -> None:
-        self._attempts[stage.name, unit] += 1
-        tries = self._attempts[stage.name, unit]
-        logger.warning(
-            "worker of %s died over part %d (try %d): %s", stage.name, unit, tries, error
-        )
-        if tries < MAX_ATTEMPTS:
-            heapq.heappush(self._ready[stage.name], unit)
-        else:
-            self._failed.append((stage.name, unit))
+    def _take_back(self, stage: Stage, unit: int, error: RayError) -> None:
+        """Count a failed try; the unit is queued again unless it was the last one.
+
+        Raises:
+            LavieError: if what the job raised concerns the whole run.
+        """
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, MachineFault):
+            self._tries.avoid(stage.name, cause.node)
+        elif isinstance(cause, LavieError):
+            raise cause from None
+        why = describe(cause)
+        logger.info("%s of part %d: %s", stage.name, unit, error)  # the whole traceback
+        logger.warning("%s of part %d failed: %s", stage.name, unit, why)
+        if self._tries.failed(stage.name, unit, why):
+            self._queue(stage, unit)
+        if self._tries.is_hopeless(stage.name):
+            for _, waiting in self._ready[stage.name]:
+                self._tries.give_up(stage.name, waiting)
+            self._ready[stage.name].clear()
 
     def _commit(
         self, stage: Stage, unit: int, result: tuple[dict[str, int], float, float, int]
@@ -363,6 +417,7 @@ class _Scheduler:
         cost.peak_memory_bytes = max(cost.peak_memory_bytes, memory_bytes)
         cost.counts.update(counts)
         self._done[stage.name].add(unit)
+        self._tries.committed(stage.name)
         self._watcher.advance(stage.name, counts)
         for later in self._stages.values():
             if stage.name in later.after:
@@ -373,8 +428,8 @@ def run_stages(stages: Sequence[Stage], watcher: Watcher) -> dict[str, StageCost
     """Run every unit of every stage that is not committed yet.
 
     Raises:
-        UnitsFailed: when workers died over a unit `MAX_ATTEMPTS` times; all else was committed first.
-        LavieError: what a job raised.
+        UnitsFailed: when a unit could not be done in `MAX_ATTEMPTS` tries; all else was committed first.
+        LavieError: what a job raised, but for a `MachineFault`, which costs a try.
     """
     scheduler = _Scheduler(stages, watcher)
     scheduler.run()

@@ -40,6 +40,9 @@ from pipelines.curation_config import CurationConfig
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
 
+EXIT_PASSING = 3
+"""All steps were done, and sources are left that `--retry-failed` may read."""
+
 
 def _console() -> Console:
     return Console(stderr=False)
@@ -78,7 +81,7 @@ class Curate:
     """Settings of every step."""
 
     def run(self) -> int:
-        """Run the steps; 0 unless something is wrong that the user must see to."""
+        """Run the steps; 0, or 3 if sources were rejected that another try may read."""
         steps = ("measure", "select", "export", "report")
         if self.until not in steps:
             raise UsageError(f"--until must be one of {', '.join(steps)}, got {self.until!r}")
@@ -89,7 +92,7 @@ class Curate:
             _check_rules(planned, self.selection, rules, "--selection")
         console, store = _console(), _store(self.out, "--out")
         with locked(store):
-            info = curate.measure(
+            info, rejects = curate.measure(
                 self.sources,
                 store,
                 self.config.river,
@@ -106,7 +109,8 @@ class Curate:
                 _export(store, info, self.selection, self.config.export, console, self.ray_address)
             if last >= 3:
                 _report(store, info, self.selection, self.config.report, console)
-        return 0
+        rejects.say_passing(console)
+        return EXIT_PASSING if rejects.num_passing else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ import ray
 
 from curation.errors import CorpusError
 from curation.stations.station import Resources
-from pipelines.run import MAX_ATTEMPTS, Stage, UnitsFailed, run_stages, start_ray
+from pipelines.run import Stage, run_stages, start_ray
+from pipelines.tries import MAX_ATTEMPTS, MAX_UNITS_IN_A_ROW, UnitsFailed
 
 ONE_CPU = Resources(cpus=1.0)
+CHEESE = CorpusError("the disk is made of cheese")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,7 +49,8 @@ class Touch:
     name: str
     dies_on: int = -1
     dies_times: int = 0
-    raises_on: int = -1
+    errors: Mapping[int, tuple[Exception, int]] = field(default_factory=dict)
+    """Unit -> what it raises, and how many times."""
 
     def setup(self) -> None:
         pass
@@ -57,8 +61,9 @@ class Touch:
             file.write("x")
         if unit == self.dies_on and tries.stat().st_size <= self.dies_times:
             os.kill(os.getpid(), signal.SIGKILL)
-        if unit == self.raises_on:
-            raise CorpusError("the disk is made of cheese")
+        error, times = self.errors.get(unit, (None, 0))
+        if error is not None and tries.stat().st_size <= times:
+            raise error
         return {"unit": unit}
 
     def close(self) -> None:
@@ -116,8 +121,54 @@ def test_a_unit_that_kills_every_worker_fails_alone_after_a_bounded_number_of_tr
 
 
 def test_an_error_of_a_job_stops_the_run_with_its_own_words(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="made of cheese"):
-        run_stages([stage("a", Touch(tmp_path, "a", raises_on=0), 1)], Silent())
+    with pytest.raises(
+        CorpusError, match=r"^the disk is made of cheese$"
+    ):  # no traceback around it
+        run_stages([stage("a", Touch(tmp_path, "a", errors={0: (CHEESE, 1)}), 1)], Silent())
+
+
+def test_an_exception_of_one_unit_costs_its_tries_alone_and_the_end_names_it(
+    tmp_path: Path,
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/scratch/x")
+    errors = {0: (KeyError("no column"), 99), 1: (MemoryError(), 99), 2: (full, 1)}
+    watcher = Silent()
+    stages = [
+        stage("a", Touch(tmp_path, "a", errors=errors), 4),
+        stage("b", Touch(tmp_path, "b"), 4, after=("a",)),
+    ]
+    with pytest.raises(UnitsFailed) as failed:
+        run_stages(stages, watcher)
+    assert "a of part 0: KeyError: 'no column'\n" in str(failed.value)
+    assert "a of part 1: out of memory (on " in str(failed.value)
+    assert "part 2" not in str(failed.value)
+    assert "Traceback" not in str(failed.value)
+    assert [tries(tmp_path, "a", unit) for unit in range(4)] == [MAX_ATTEMPTS, MAX_ATTEMPTS, 2, 1]
+    assert sorted(watcher.seen) == [("a", 2), ("a", 3), ("b", 2), ("b", 3)]
+
+
+@dataclass
+class Broken:
+    """Does nothing but note that it was asked, and fail."""
+
+    folder: Path
+
+    def setup(self) -> None:
+        pass
+
+    def run(self, unit: int, plan: object) -> dict[str, int]:
+        (self.folder / f"{unit}").touch()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_stage_that_does_nothing_but_fail_is_not_tried_to_its_last_unit(tmp_path: Path) -> None:
+    job = Stage(name="a", job=Broken(tmp_path), resources=ONE_CPU, units=range(40))
+    with pytest.raises(UnitsFailed, match=r"40 units could not be done(?s:.)*not tried"):
+        run_stages([job], Silent())
+    assert MAX_UNITS_IN_A_ROW <= len(list(tmp_path.iterdir())) < 20
 
 
 def test_a_long_backlog_gets_a_worker_although_another_stage_keeps_them_busy(
