@@ -160,7 +160,8 @@ def open_regular(path: Path) -> BinaryIO:
 def _kind(mode: int) -> str:
     """What a file that is not regular is, for a person."""
     kinds = {
-        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFLNK: "a symbolic link; --follow-links follows those in folders that stay under the "
+        "given folders",
         stat.S_IFIFO: "a FIFO",
         stat.S_IFCHR: "a character device",
         stat.S_IFBLK: "a block device",

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import logging
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
+from curation.corpus import layout
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import is_remote
-from curation.errors import NothingToDo
+from curation.errors import BadSource, NothingToDo, UsageError, typed
+from curation.sources.folders import (
+    Entry,
+    Folders,
+    LeftOut,
+    kind_by_name,
+    kind_of_refusal,
+    media_by_content,
+)
 from curation.sources.lists import LIST_SUFFIXES, read_list
 from curation.sources.uris import (
     IMAGE_SUFFIXES,
@@ -30,16 +39,25 @@ from curation.sources.uris import (
     uri_of,
 )
 
-logger = logging.getLogger(__name__)
+SNIFF_THREADS = 16  # a store answers slowly and in parallel
 
 
-def list_sources(specs: Sequence[str]) -> pa.Table:
+def list_sources(
+    specs: Sequence[str],
+    *,
+    follow_links: bool = False,
+    link_roots: Sequence[str] = (),
+    left_out: LeftOut | None = None,
+) -> pa.Table:
     """All sources that ``specs`` name, sorted by URI, each once.
 
     Where a list and a folder name the same source, the list's row stays, for it says more.
 
     Args:
         specs: files, folders, globs, object or prefix URIs, and lists.
+        follow_links: whether links in folders are followed that stay under the given folders.
+        link_roots: further folders that such links may lead into.
+        left_out: where to count what lay there and is no source.
 
     Returns:
         A table of the sources layer. `size_bytes` is null for rows of lists and for what is not a
@@ -47,11 +65,18 @@ def list_sources(specs: Sequence[str]) -> pa.Table:
 
     Raises:
         NothingToDo: a spec matches nothing.
-        ValueError: a list without the column 'uri', a URI with credentials, an unknown scheme.
+        UsageError: a path that does not exist, a folder that cannot be listed or is a corpus, a
+            list without the column 'uri', a URI with credentials, an unknown scheme.
     """
     if not specs:
         raise NothingToDo("no sources were given")
-    found = [_listed(spec) for spec in specs]
+    roots = [*(_root(spec) for spec in specs), *(Path(root).resolve() for root in link_roots)]
+    folders = Folders(
+        roots=tuple(root for root in roots if root is not None),
+        follow_links=follow_links,
+        left_out=LeftOut() if left_out is None else left_out,
+    )
+    found = [_listed(spec, folders) for spec in dict.fromkeys(specs)]
     rows = pa.concat_tables(
         table.append_column("rank", pa.repeat(pa.scalar(rank, pa.int8()), table.num_rows))
         for table, rank in found
@@ -64,68 +89,80 @@ def list_sources(specs: Sequence[str]) -> pa.Table:
     return rows.drop_columns("rank").cast(schema(SOURCES)).combine_chunks()
 
 
-def _listed(spec: str) -> tuple[pa.Table, int]:
+def _is_glob(spec: str) -> bool:
+    return bool(re.search(r"[*?\[]", spec))
+
+
+def _root(spec: str) -> Path | None:
+    """The folder that the user named by a spec, or in which its glob begins; None for others."""
+    if is_remote(spec):
+        return None
+    path = local_path(spec)
+    if path.is_dir():
+        return path.resolve()
+    if not _is_glob(spec) or os.path.lexists(path):
+        return None
+    return Path(re.split(r"[*?\[]", os.fspath(path))[0] + "x").parent.resolve()
+
+
+def _listed(spec: str, folders: Folders) -> tuple[pa.Table, int]:
     """Rows of one spec, and their rank: rows of a list come before those found otherwise."""
-    check_uri(spec)
-    suffix = Path(spec).suffix.lower()
-    is_glob = bool(re.search(r"[*?\[]", spec))
-    if suffix in LIST_SUFFIXES and not is_glob:
-        return read_list(spec), 0
-    table = _in_store(spec, is_glob=is_glob) if is_remote(spec) else _on_disk(spec)
+    with typed("sources"):
+        check_uri(spec)
+        if Path(spec).suffix.lower() in LIST_SUFFIXES and not _is_glob(spec):
+            return read_list(spec), 0
+    before = folders.left_out.counts.total()
+    table = _in_store(spec, folders.left_out) if is_remote(spec) else _on_disk(spec, folders)
     if not table.num_rows:
         known = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
-        raise NothingToDo(f"{redacted(spec)!r} names no video or image (known names: {known})")
+        among = folders.left_out.counts.total() - before
+        seen = f" among {among:,} files ({'; '.join(folders.left_out.lines())})" if among else ""
+        raise NothingToDo(
+            f"{redacted(spec)!r} names no video or image{seen}. Known names: {known}; of other names "
+            "the content decides"
+        )
     return table, 1
 
 
-def _on_disk(spec: str) -> pa.Table:
+def _on_disk(spec: str, folders: Folders) -> pa.Table:
     path = local_path(spec)
     if path.is_dir():
-        return _rows(_walk(path.resolve()))
+        if (path / layout.CORPUS).is_file() and (path / "layers").is_dir():
+            raise UsageError(f"sources: {spec!r} is a corpus that lavie wrote, not footage")
+        return _rows(folders.walk(path.resolve()))
     if os.path.lexists(path):
-        return _rows([path.resolve()])
+        return _rows([Entry(path.resolve(), None)])
+    if not _is_glob(spec):
+        raise UsageError(f"sources: {spec!r} does not exist")
     names = sorted(glob.glob(os.fspath(path.absolute()), recursive=True, include_hidden=False))
-    return _rows(_matched(names))
+    return _rows(_matched(names, folders))
 
 
-def _matched(names: Iterable[str]) -> Iterator[Path]:
+def _matched(names: Iterable[str], folders: Folders) -> Iterator[Entry]:
     for name in names:
         path = Path(name)
         if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        elif media_of(name) is not None:
-            yield path
+            yield from folders.walk(path)
+        else:
+            yield from folders.file(path)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Entries of a folder and of those in it that are named like media; links are not entered."""
-    num_linked_folders = 0
-    for base, folders, files in os.walk(folder, onerror=_refuse_folder):
-        folders.sort()
-        for name in (*files, *folders):
-            path = Path(base, name)
-            if name in folders:
-                num_linked_folders += path.is_symlink()
-            elif media_of(name) is not None:
-                yield path
-    if num_linked_folders:
-        logger.warning("%s: %d linked folders were not entered", folder, num_linked_folders)
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise NothingToDo(f"cannot list {error.filename}: {error.strerror}") from error
-
-
-def _rows(paths: Iterable[Path]) -> pa.Table:
-    uris, sizes = [], []
-    for path in paths:
+def _rows(entries: Iterable[Entry]) -> pa.Table:
+    uris, sizes, media = [], [], []
+    for path, by_content in entries:
         state = path.lstat()
         uris.append(uri_of(path))
         sizes.append(state.st_size if stat.S_ISREG(state.st_mode) else None)
-    return source_rows(pa.array(uris, pa.string()), sizes=pa.array(sizes, pa.int64()))
+        media.append(by_content or media_of(path.name) or "video")
+    return source_rows(
+        pa.array(uris, pa.string()),
+        sizes=pa.array(sizes, pa.int64()),
+        given={"media": pa.array(media, pa.string())},
+    )
 
 
-def _in_store(spec: str, *, is_glob: bool) -> pa.Table:
+def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
+    is_glob = _is_glob(spec.partition("?")[0]) or ("?" in spec and "=" not in spec)
     place, mark, query = spec.partition("?") if not is_glob else (spec, "", "")
     scheme = place.split("://")[0]
     fixed = re.split(r"[*?\[]", place)[0].rsplit("/", 1)[0] if is_glob else place
@@ -137,9 +174,49 @@ def _in_store(spec: str, *, is_glob: bool) -> pa.Table:
         infos = [info] if is_file else filesystem.get_file_info(selector)
     except OSError as error:
         raise NothingToDo(f"cannot list {redacted(spec)!r}: {redacted(str(error))}") from error
-    files = [i for i in infos if i.type == pafs.FileType.File and (is_file or media_of(i.path))]
+    files = [i for i in infos if i.type == pafs.FileType.File]
     if is_glob:
         files = [i for i in files if fnmatch.fnmatchcase(f"{scheme}://{i.path}", place)]
+    if not is_file:
+        files = [i for i in files if _is_candidate(i.path, left_out)]
+    media = _media_in_store(filesystem, [i.path for i in files], left_out, trusted=is_file)
     uris = [f"{scheme}://{i.path}{mark}{query}" for i in files]
-    sizes = [i.size for i in files]
-    return source_rows(pa.array(uris, pa.string()), sizes=pa.array(sizes, pa.int64()))
+    table = source_rows(
+        pa.array(uris, pa.string()),
+        sizes=pa.array([i.size for i in files], pa.int64()),
+        given={"media": pa.array(media, pa.string())},
+    )
+    return table.filter(pc.is_valid(table["media"]))
+
+
+def _is_candidate(path: str, left_out: LeftOut) -> bool:
+    kind = None if media_of(path) else kind_by_name(path)
+    if kind is not None:
+        left_out.add(kind, path)
+    return kind is None
+
+
+def _media_in_store(
+    filesystem: pafs.FileSystem, paths: Sequence[str], left_out: LeftOut, *, trusted: bool
+) -> list[str | None]:
+    """'video' or 'image' of each object, None for what is neither; read where the name says nothing."""
+
+    def look(path: str) -> str | BadSource | None:
+        named = media_of(path)
+        if named is not None or trusted:
+            return named or "video"
+        try:
+            with filesystem.open_input_file(path) as file:
+                return media_by_content(file)
+        except BadSource as error:
+            return error
+        except OSError:  # the row will say so
+            return "video"
+
+    found: list[str | None] = []
+    with ThreadPoolExecutor(SNIFF_THREADS) as threads:
+        for path, media in zip(paths, threads.map(look, paths), strict=True):
+            if isinstance(media, BadSource):
+                left_out.add(kind_of_refusal(media) or media.reason, path)
+            found.append(None if isinstance(media, BadSource) else media)
+    return found

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from curation.corpus.schema import SOURCES, schema
-from curation.errors import BadSource, NothingToDo
-from curation.sources import fetched, list_sources, local_path, redacted
+from curation.errors import BadSource, LavieError, NothingToDo, UsageError
+from curation.sources import LeftOut, fetched, list_sources, local_path, redacted
 
 
 @pytest.fixture
@@ -71,21 +72,133 @@ def test_what_several_specs_name_is_listed_once(films):
 @pytest.mark.parametrize("spec", ["nothing.mp4", "*.mp4", "empty", "nothing.csv"])
 def test_a_spec_that_names_nothing_is_an_error_that_names_it(tmp_path, spec):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NothingToDo, match=spec.replace("*", r"\*")):
+    with pytest.raises(LavieError, match=spec.replace("*", r"\*")):
         list_sources([str(tmp_path / spec)])
 
 
-def test_links_in_a_folder_stay_rows_and_linked_folders_are_not_entered(films, tmp_path, caplog):
+def test_a_path_that_is_not_there_is_said_not_to_exist(tmp_path):
+    with pytest.raises(UsageError, match=r"gone/a\.mp4' does not exist"):
+        list_sources([str(tmp_path / "gone" / "a.mp4")])
+
+
+@pytest.mark.parametrize("spec", ["https://host/a.mp4", "hf://datasets/a/b", "ftp://host/a.mp4"])
+def test_stores_that_sources_cannot_lie_in_are_refused_by_name(spec):
+    with pytest.raises(UsageError, match=f"sources: .*got '{spec}'"):
+        list_sources([spec])
+
+
+def test_a_folder_that_cannot_be_listed_is_named(films):
+    if os.geteuid() == 0:
+        pytest.skip("root may list every folder")
+    (films / "below").chmod(0)
+    with pytest.raises(UsageError, match=r"cannot list .*below: Permission denied"):
+        list_sources([str(films)])
+
+
+def test_where_the_name_says_nothing_the_content_decides(tmp_path, make_video):
+    """Of files with foreign names, films and pictures are listed; the others are counted by kind."""
+    film = make_video(tmp_path / "film.mp4", [("red", 12)])
+    (tmp_path / "GOPR0001").write_bytes(film.read_bytes())
+    (tmp_path / "take.MP4_").write_bytes(film.read_bytes())
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.dat", "PNG")
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n/etc/passwd\n")
+    (tmp_path / "song.bin").write_bytes(b"ID3" + b"\0" * 100)
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
+    (tmp_path / "nothing.dat").touch()
+    (tmp_path / "film.mp4.txt").write_bytes(film.read_bytes())  # a text by its name is not opened
+    os.mkfifo(tmp_path / "pipe.dat")  # to open it would wait for ever
+    left_out = LeftOut()
+    table = list_sources([str(tmp_path)], left_out=left_out)
+    names = [Path(uri).name for uri in table["uri"].to_pylist()]
+    assert names == ["GOPR0001", "film.mp4", "photo.dat", "take.MP4_"]
+    assert table["media"].to_pylist() == ["video", "video", "image", "video"]
+    assert dict(left_out.counts) == {
+        "playlist": 1,
+        "audio": 1,
+        "no video or image by content": 1,
+        "empty": 1,
+        "text": 1,
+        "no regular file": 1,
+    }
+    assert any("x.heic" in line for line in left_out.lines())
+
+
+def test_a_folder_without_media_says_what_it_holds(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.mystery").write_text("b")
+    with pytest.raises(NothingToDo, match=r"2 files \(1 no video or image by content: .*1 text"):
+        list_sources([str(tmp_path)])
+
+
+def test_a_corpus_among_the_footage_is_not_entered_and_none_is_footage(films):
+    corpus = films / "corpus"
+    (corpus / "layers").mkdir(parents=True)
+    (corpus / "corpus.json").touch()
+    (corpus / "a.mp4").touch()
+    left_out = LeftOut()
+    assert len(list_sources([str(films)], left_out=left_out)) == 3
+    assert left_out.counts["folder that holds a corpus, not entered"] == 1
+    with pytest.raises(UsageError, match="is a corpus"):
+        list_sources([str(corpus)])
+
+
+def test_links_are_followed_while_they_stay_under_the_given_folders(films, tmp_path):
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "secret.mp4").write_bytes(b"secret")
+    (outside / "deep" / "d.mp4").write_bytes(b"deep")
+    (films / "link.mp4").symlink_to(outside / "secret.mp4")
+    (films / "more").symlink_to(outside / "deep")
+    (films / "below" / "up").symlink_to(films)  # a ring
+    (films / "round.mp4").symlink_to("round.mp4")
+    (films / "below" / "again.mp4").symlink_to(films / "b.mp4")
+
+    def listed(**given):
+        return [Path(uri).name for uri in list_sources([str(films)], **given)["uri"].to_pylist()]
+
+    own = ["a.MKV", "b.mp4", "c.jpg"]
+    left_out = LeftOut()
+    assert sorted(listed(left_out=left_out)) == sorted([*own, "link.mp4", "round.mp4", "again.mp4"])
+    assert left_out.counts["linked folder, not followed without --follow-links"] == 2
+    assert sorted(listed(follow_links=True)) == sorted([*own, "link.mp4", "round.mp4"])
+    wider = listed(follow_links=True, link_roots=[str(outside)])
+    assert sorted(wider) == sorted([*own, "d.mp4", "secret.mp4", "round.mp4"])
+    with (
+        pytest.raises(BadSource, match="--follow-links"),
+        fetched(str(films / "link.mp4"), max_bytes=10, scratch=tmp_path),
+    ):
+        pass
+
+
+def test_objects_of_a_store_are_told_by_content_too(s3_bucket, make_video, tmp_path):
+    film = make_video(tmp_path / "film.mp4", [("red", 12)]).read_bytes()
+    for name, data in {
+        "f/0001": film,
+        "f/0002": b"no film",
+        "f/a.txt": b"a",
+        "f/b.mp4": b"b",
+    }.items():
+        put(s3_bucket, name, data)
+    left_out = LeftOut()
+    table = list_sources([f"{s3_bucket}/f"], left_out=left_out)
+    assert table["uri"].to_pylist() == [f"{s3_bucket}/f/0001", f"{s3_bucket}/f/b.mp4"]
+    assert dict(left_out.counts) == {"text": 1, "no video or image by content": 1}
+
+
+def test_links_in_a_folder_stay_rows_and_linked_folders_are_not_entered(films, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.mp4").write_bytes(b"secret")
     (films / "link.mp4").symlink_to(outside / "secret.mp4")
     (films / "more").symlink_to(outside)
-    with caplog.at_level(logging.WARNING):
-        table = list_sources([str(films)])
+    left_out = LeftOut()
+    table = list_sources([str(films)], left_out=left_out)
     assert str(films / "link.mp4") in table["uri"].to_pylist()
     assert not any("secret" in uri for uri in table["uri"].to_pylist())
-    assert "1 linked folders" in caplog.text
+    assert left_out.lines() == [
+        f"1 linked folder, not followed without --follow-links: {films / 'more'}",
+        f"1 text: {films / 'notes.txt'}",
+    ]
     row = table["uri"].to_pylist().index(str(films / "link.mp4"))
     assert table["size_bytes"][row].as_py() is None
 
@@ -175,23 +288,23 @@ def test_columns_that_are_not_known_are_left_out_and_named_once(films, caplog, s
 
 def test_a_list_without_uris_is_an_error_that_says_what_it_has(films):
     path = write_list(films / "list.csv", [{"path": "b.mp4"}])
-    with pytest.raises(ValueError, match=r"no column 'uri', only path"):
+    with pytest.raises(UsageError, match=r"no column 'uri', only path"):
         list_sources([str(path)])
     path = write_list(films / "rows.jsonl", [{"uri": "b.mp4"}, {"uri": None}])
-    with pytest.raises(ValueError, match="1 rows have no uri, the first is row 1"):
+    with pytest.raises(UsageError, match="1 rows have no uri, the first is row 1"):
         list_sources([str(path)])
     (films / "torn.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         list_sources([str(films / "torn.parquet")])
 
 
 def test_credentials_in_a_uri_are_refused_without_being_repeated(films):
     for uri in ("s3://KEY:hunter2@bucket/x", "s3://bucket/x?secret_key=hunter2"):
-        with pytest.raises(ValueError, match="credentials") as caught:
+        with pytest.raises(UsageError, match="credentials") as caught:
             list_sources([uri])
         assert "hunter2" not in str(caught.value)
         path = write_list(films / "list.jsonl", [{"uri": "b.mp4"}, {"uri": uri}])
-        with pytest.raises(ValueError, match="row 1 carries credentials") as caught:
+        with pytest.raises(UsageError, match="row 1 carries credentials") as caught:
             list_sources([str(path)])
         assert "hunter2" not in str(caught.value)
     assert redacted("GET s3://K:S@b/x?sig=1 failed") == "GET s3://b/x failed"
