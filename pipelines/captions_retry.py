@@ -18,14 +18,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curation.corpus import layout
-from curation.corpus.parts import read_clips, read_table, to_parquet
+from curation.corpus.ledger import commit_part
+from curation.corpus.parts import read_clips, read_table
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.errors import TornPart
 from curation.stations.station import Station, check_output, made_by
 from pipelines import river
 from pipelines.jobs import StationJob
-from pipelines.run import Stage
+from pipelines.run import Stage, UnitResult
 
 CAPTIONS = "captions"
 FAILED = "failed"
@@ -97,7 +98,7 @@ class RetryFailedJob:
         """Load the station's model."""
         self.station.setup()
 
-    def run(self, unit: int, plan: Any = None) -> dict[str, int]:
+    def run(self, unit: int, plan: Any = None) -> UnitResult:
         """Commit one part."""
         place = layout.layer(self.layers[CAPTIONS], unit)
         if not self.store.exists(place):
@@ -108,13 +109,27 @@ class RetryFailedJob:
             raise TornPart(f"{self.store.root}/{place}: its rows are not those of the scenes")
         rows = np.flatnonzero(pc.equal(before["caption_status"], FAILED).to_numpy())
         if not len(rows):
-            return {"clips": 0}
+            commit = commit_part(
+                self.store,
+                layout.layer_folder(self.layers[CAPTIONS]),
+                unit,
+                before,
+                made_by=made_by(self.station),
+            )
+            return UnitResult(counts={"clips": 0}, commits=[commit])
         asked = clips.take(pa.array(rows))
         added = self.station(asked)
         check_output(self.station, asked, added)
         after = replace_rows(before, rows, added.cast(layer_schema(CAPTIONS)))
-        self.store.write(place, to_parquet(after, made_by=made_by(self.station)))
-        return {"clips": len(rows), **self.station.counters()}
+        commit = commit_part(
+            self.store,
+            layout.layer_folder(self.layers[CAPTIONS]),
+            unit,
+            after,
+            made_by=made_by(self.station),
+        )
+        counts = {"clips": len(rows), **self.station.counters()}
+        return UnitResult(counts=counts, commits=[commit])
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its station."""

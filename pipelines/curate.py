@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
@@ -24,6 +26,7 @@ from pipelines.captions_retry import with_retries
 from pipelines.curation_config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.progress import ProgressBars
+from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
 from pipelines.rejects import Rejects, read_rejects
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, start_ray
 
@@ -110,20 +113,42 @@ def measure(
         settings=asdict(config),
         command=how.command,
     )
-    stages = _stages(store, configured, num_parts)
+    ledger = Ledger(store)
+    check_sources_are_there(ledger, num_parts)
+    stages = _stages(ledger, configured, num_parts)
     if how.retry_failed and "captions" in ids:
         stages = with_retries(store, stages, configured.stations, ids)
-    if any(set(stage.units) - stage.done for stage in stages):
-        _check_models(configured.stations, stages)
-        start_ray(how.ray_address)
-        with ProgressBars(console) as bars:
-            costs = run_stages(stages, bars)
-        console.print(costs_table(costs))
-        if "captions" in costs and (line := cost_line(costs["captions"].counts)):
-            console.print(line, highlight=False)
-    rejects = read_rejects(store, info)
+    _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
+    rejects = read_rejects(ledger, info)
     rejects.say(console)
     return info, rejects
+
+
+def _run(
+    ledger: Ledger,
+    configured: River,
+    stages: Sequence[Stage],
+    *,
+    console: Console,
+    ray_address: str,
+) -> None:
+    """Run what is not committed; then, where a part came out otherwise, what was made of the old one."""
+    ids = configured.layers
+    with Recorder(ledger, downstream(configured.stations, ids)) as recorder:
+        while any(set(stage.units) - stage.done for stage in stages):
+            _check_models(configured.stations, stages)
+            for stage in stages:
+                for name in river.DECODED_LAYERS if stage.name == "decode" else [stage.name]:
+                    todo = set(stage.units) - stage.done
+                    ledger.mark_again(layout.layer_folder(ids[name]), sorted(todo))
+            start_ray(ray_address)
+            with ProgressBars(console) as bars:
+                costs = run_stages(stages, bars, record=recorder)
+            console.print(costs_table(costs))
+            if "captions" in costs and (line := cost_line(costs["captions"].counts)):
+                console.print(line, highlight=False)
+            stages = _stages(ledger, configured, len(stages[0].units))
+    ledger.compact()
 
 
 def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> None:
@@ -134,17 +159,20 @@ def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> 
             station.check()
 
 
-def _stages(store: Store, configured: River, num_parts: int) -> list[Stage]:
+def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
     units, ids, decoding = range(num_parts), configured.layers, configured.decoding
+    store = ledger.store
+    done = {
+        name: committed(ledger, layout.layer_folder(layer_id), num_parts)
+        for name, layer_id in ids.items()
+    }
     stages = [
         Stage(
             name="decode",
             job=DecodeJob(store, decoding, ids),
             resources=decoding.resources,
             units=units,
-            done=frozenset.intersection(
-                *(_committed(store, ids[name]) for name in river.DECODED_LAYERS)
-            ),
+            done=frozenset.intersection(*(done[name] for name in river.DECODED_LAYERS)),
         )
     ]
     stages += [
@@ -153,18 +181,12 @@ def _stages(store: Store, configured: River, num_parts: int) -> list[Stage]:
             job=StationJob(store, station, ids),
             resources=station.resources,
             units=units,
-            done=_committed(store, ids[station.name]),
+            done=done[station.name],
             after=river.stage_after(station, ids),
         )
         for station in configured.stations
     ]
     return stages
-
-
-def _committed(store: Store, layer_id: str) -> frozenset[int]:
-    """Parts of a layer that are there; one listing, not a question a part."""
-    names = store.files(f"layers/{layer_id}")
-    return frozenset(int(name.rsplit("-", 1)[1].removesuffix(".parquet")) for name in names)
 
 
 def export(

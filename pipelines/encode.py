@@ -17,7 +17,7 @@ from curation.errors import LavieError, MissingWeights
 from curation.stations.station import Resources
 from pipelines.curate import costs_table
 from pipelines.progress import ProgressBars
-from pipelines.run import Stage, run_stages, start_ray
+from pipelines.run import Stage, UnitResult, run_stages, start_ray
 from training.data.encode_config import EncodeConfig
 from training.data.encoding import ShardEncoder, begin_layer, finish_layer
 
@@ -39,9 +39,9 @@ class EncodeJob:
         torch.set_num_threads(1)
         self.encoder.setup()
 
-    def run(self, unit: int, plan: str) -> dict[str, int]:
+    def run(self, unit: int, plan: str) -> UnitResult:
         """Commit one shard."""
-        return self.encoder(plan)
+        return UnitResult(counts=self.encoder(plan))
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its models."""

@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from curation.corpus import layout
-from curation.corpus.parts import read_clips, read_table, to_parquet
+from curation.corpus.ledger import commit_part
+from curation.corpus.parts import read_clips, read_table
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.export import ShardPlan, ShardWriter
 from curation.stations.station import Station, check_output, made_by
+from pipelines.run import UnitResult
 
 ROWS_PER_GROUP = {"keyframes": 64}  # about 10 MB of pictures: a gallery reads a few clips of a part
 
@@ -37,7 +39,7 @@ class DecodeJob:
         """Start the decoder's child process."""
         self.decoding.setup()
 
-    def run(self, unit: int, plan: Any = None) -> dict[str, int]:
+    def run(self, unit: int, plan: Any = None) -> UnitResult:
         """Commit one part; `scenes` last, since it is the file that says the unit is done."""
         sources = read_table(self.store, layout.sources(unit))
         tables = self.decoding(sources)
@@ -45,17 +47,27 @@ class DecodeJob:
         assert probe.num_rows == sources.num_rows, "every source has one probe row"
         assert sum(probe["num_scenes"].to_pylist()) == scenes.num_rows, "every scene has its source"
         made = made_by(self.decoding)
+        commits = []
         for name in ("probe", "keyframes", "scenes"):
             assert tables[name].schema.equals(layer_schema(name), check_metadata=False), name
             table = tables[name].cast(layer_schema(name))
-            data = to_parquet(table, made_by=made, rows_per_group=ROWS_PER_GROUP.get(name))
-            self.store.write(layout.layer(self.layers[name], unit), data)
-        return {
+            commits.append(
+                commit_part(
+                    self.store,
+                    layout.layer_folder(self.layers[name]),
+                    unit,
+                    table,
+                    made_by=made,
+                    rows_per_group=ROWS_PER_GROUP.get(name),
+                )
+            )
+        counts = {
             "sources": sources.num_rows,
             "scenes": scenes.num_rows,
             "too short": scenes.num_rows - scenes["scene_reject"].null_count,
             **rejected_counts(probe),
         }
+        return UnitResult(counts=counts, commits=commits)
 
     def close(self) -> None:
         """End the decoder's child process."""
@@ -74,15 +86,21 @@ class StationJob:
         """Load the station's models."""
         self.station.setup()
 
-    def run(self, unit: int, plan: Any = None) -> dict[str, int]:
+    def run(self, unit: int, plan: Any = None) -> UnitResult:
         """Commit one part."""
         clips = read_clips(self.store, self.layers, unit, self.station.needs)
         added = self.station(clips)
         check_output(self.station, clips, added)
         name = self.station.name
-        data = to_parquet(added.cast(layer_schema(name)), made_by=made_by(self.station))
-        self.store.write(layout.layer(self.layers[name], unit), data)
-        return {"clips": clips.num_rows, **self.station.counters()}
+        commit = commit_part(
+            self.store,
+            layout.layer_folder(self.layers[name]),
+            unit,
+            added.cast(layer_schema(name)),
+            made_by=made_by(self.station),
+        )
+        counts = {"clips": clips.num_rows, **self.station.counters()}
+        return UnitResult(counts=counts, commits=[commit])
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its station."""
@@ -98,9 +116,9 @@ class ExportJob:
         """Find the encoder."""
         self.writer.setup()
 
-    def run(self, unit: int, plan: ShardPlan) -> dict[str, int]:
+    def run(self, unit: int, plan: ShardPlan) -> UnitResult:
         """Commit one shard."""
-        return self.writer(plan)
+        return UnitResult(counts=self.writer(plan))
 
     def close(self) -> None:
         """End the child process that reads the sources."""

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
-from curation.corpus.store import Store
 from curation.errors import PASSING, NothingToDo
 
 EXAMPLES = 10
@@ -69,24 +69,25 @@ class Rejects:
                 console.print(f"    and {self.counts[reason] - EXAMPLES} more")
 
 
-def read_rejects(store: Store, info: CorpusInfo) -> Rejects:
-    """Count the sources of a corpus by what became of them: one column a part."""
-    found = Rejects()
-    for part in range(info.num_parts):
-        probe = read_table(
-            store,
-            layout.layer(info.layers["probe"], part),
-            ["source_reject", "source_reject_detail"],
-        )
-        found.num_read += probe["source_reject"].null_count
-        if probe["source_reject"].null_count == probe.num_rows:
-            continue
-        uris = read_table(store, layout.sources(part), ["uri"])["uri"]
-        rejected = probe.append_column("uri", uris).filter(pc.is_valid(probe["source_reject"]))
-        for row in rejected.to_pylist():
-            reason = row["source_reject"]
-            found.counts[reason] += 1
-            examples = found.examples.setdefault(reason, [])
-            if len(examples) < EXAMPLES:
-                examples.append(f"{row['uri']}: {row['source_reject_detail']}")
-    return found
+def read_rejects(ledger: Ledger, info: CorpusInfo) -> Rejects:
+    """Count the sources of a corpus by what became of them; parts are read for the examples only."""
+    folder = layout.layer_folder(info.layers["probe"])
+    counts = ledger.values(folder, "source_reject")
+    num_read = counts.pop("", 0)
+    examples = {reason: _examples(ledger, info, reason) for reason in sorted(counts)}
+    return Rejects(num_read=num_read, counts=counts, examples=examples)
+
+
+def _examples(ledger: Ledger, info: CorpusInfo, reason: str) -> list[str]:
+    """The first sources that were rejected for a reason."""
+    store, probe_id = ledger.store, info.layers["probe"]
+    found: list[str] = []
+    for part, record in sorted(ledger.records(layout.layer_folder(probe_id)).items()):
+        if len(found) < EXAMPLES and record.counts.get(f"source_reject={reason}"):
+            probe = read_table(
+                store, layout.layer(probe_id, part), ["source_reject", "source_reject_detail"]
+            )
+            uris = read_table(store, layout.sources(part), ["uri"])["uri"]
+            rows = probe.append_column("uri", uris).filter(pc.equal(probe["source_reject"], reason))
+            found += [f"{row['uri']}: {row['source_reject_detail']}" for row in rows.to_pylist()]
+    return found[:EXAMPLES]

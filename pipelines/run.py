@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from curation.corpus.ledger import Commit
 from curation.errors import LavieError, MachineFault, machine_fault
 from curation.stations.station import Resources
 from pipelines.tries import MAX_ATTEMPTS, Tries, UnitsFailed, describe
@@ -54,14 +55,24 @@ OBJECT_STORE_BYTES = (
 )  # only unit numbers and counters travel; Ray's least is about 75 MB
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitResult:
+    """What a worker tells of a unit that it has committed."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Counters such as {"clips": 12}."""
+    commits: Sequence[Commit] = ()
+    """Parts that were put, for the record."""
+
+
 class Job(Protocol):
     """What one worker does: set up once, then one unit after another. Travels to the worker by pickle."""
 
     def setup(self) -> None:
         """Load models, start children."""
 
-    def run(self, unit: int, plan: Any) -> dict[str, int]:
-        """Commit one unit; returns counters such as {"clips": 12}.
+    def run(self, unit: int, plan: Any) -> UnitResult:
+        """Commit one unit.
 
         Args:
             unit: its number.
@@ -108,6 +119,10 @@ class StageCost:
     """Counters that the jobs returned."""
 
 
+Record = Callable[[Sequence[Commit]], None]
+"""Given the parts that a unit has put."""
+
+
 class Watcher(Protocol):
     """Told of progress; see `pipelines.progress`."""
 
@@ -126,8 +141,8 @@ class Worker:
         self._job = job
         self._ready = False
 
-    def run(self, unit: int, plan: Any) -> tuple[dict[str, int], float, float, int]:
-        """Run one unit; returns its counters, wall and CPU seconds, and resident bytes.
+    def run(self, unit: int, plan: Any) -> tuple[UnitResult, float, float, int]:
+        """Run one unit; returns its result, wall and CPU seconds, and resident bytes.
 
         Raises:
             MachineFault: this machine cannot do it; another may.
@@ -142,14 +157,14 @@ class Worker:
             told.node = ray.get_runtime_context().get_node_id()
             raise told from error
 
-    def _run(self, unit: int, plan: Any) -> tuple[dict[str, int], float, float, int]:
+    def _run(self, unit: int, plan: Any) -> tuple[UnitResult, float, float, int]:
         begin, cpu_begin = time.monotonic(), _family_cpu_s()
         if not self._ready:
             self._job.setup()
             self._ready = True
-        counts = self._job.run(unit, plan)
+        result = self._job.run(unit, plan)
         return (
-            counts,
+            result,
             time.monotonic() - begin,
             _family_cpu_s() - cpu_begin,
             _family_memory_bytes(),
@@ -262,7 +277,8 @@ class _Scheduler:
     elsewhere (`SWITCH_BACKLOG` per worker) it makes room too, so that no GPU idles behind a long decode.
     """
 
-    def __init__(self, stages: Sequence[Stage], watcher: Watcher) -> None:
+    def __init__(self, stages: Sequence[Stage], watcher: Watcher, record: Record) -> None:
+        self._record = record
         self._stages = {stage.name: stage for stage in stages}
         self._watcher = watcher
         self._done = {stage.name: set(stage.done) for stage in stages}
@@ -406,32 +422,38 @@ class _Scheduler:
                 self._tries.give_up(stage.name, waiting)
             self._ready[stage.name].clear()
 
-    def _commit(
-        self, stage: Stage, unit: int, result: tuple[dict[str, int], float, float, int]
-    ) -> None:
-        counts, wall_s, cpu_s, memory_bytes = result
+    def _commit(self, stage: Stage, unit: int, ended: tuple[UnitResult, float, float, int]) -> None:
+        result, wall_s, cpu_s, memory_bytes = ended
+        self._record(result.commits)
         cost = self.costs[stage.name]
         cost.units += 1
         cost.wall_s += wall_s
         cost.cpu_s += cpu_s
         cost.peak_memory_bytes = max(cost.peak_memory_bytes, memory_bytes)
-        cost.counts.update(counts)
+        cost.counts.update(result.counts)
         self._done[stage.name].add(unit)
         self._tries.committed(stage.name)
-        self._watcher.advance(stage.name, counts)
+        self._watcher.advance(stage.name, result.counts)
         for later in self._stages.values():
             if stage.name in later.after:
                 self._offer(later, unit)
 
 
-def run_stages(stages: Sequence[Stage], watcher: Watcher) -> dict[str, StageCost]:
+def run_stages(
+    stages: Sequence[Stage], watcher: Watcher, *, record: Record = lambda commits: None
+) -> dict[str, StageCost]:
     """Run every unit of every stage that is not committed yet.
+
+    Args:
+        stages: in an order in which each comes after those that it needs.
+        watcher: told of progress.
+        record: given the parts that each unit has put, before other units are told that it is done.
 
     Raises:
         UnitsFailed: when a unit could not be done in `MAX_ATTEMPTS` tries; all else was committed first.
         LavieError: what a job raised, but for a `MachineFault`, which costs a try.
     """
-    scheduler = _Scheduler(stages, watcher)
+    scheduler = _Scheduler(stages, watcher, record)
     scheduler.run()
     return scheduler.costs
 

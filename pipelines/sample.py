@@ -28,7 +28,7 @@ from inference.video_file import Encoding, write_video
 from inference.weights import Weights
 from pipelines.progress import ProgressBars
 from pipelines.run import Stage as WorkStage
-from pipelines.run import run_stages, start_ray
+from pipelines.run import UnitResult, run_stages, start_ray
 from training.models.schedule import Stage
 
 SETTINGS = "sampling.json"
@@ -137,7 +137,7 @@ class SampleJob:
             adjustment=self.personalisation.described(),
         )
 
-    def run(self, unit: int, plan: tuple[str, int]) -> dict[str, int]:
+    def run(self, unit: int, plan: tuple[str, int]) -> UnitResult:
         """Commit one video; its JSON last, since it is the file that says the video is done."""
         assert self._models is not None  # set up first
         prompt, seed = plan
@@ -154,7 +154,7 @@ class SampleJob:
             )
             self.out.put_file(name, local)
             self.out.put_file(f"{name}.json", local.with_name(f"{name}.json"))
-        return {"frames": len(video.frames_THWC)}
+        return UnitResult(counts={"frames": len(video.frames_THWC)})
 
     def close(self) -> None:
         """Forget the models."""
@@ -247,7 +247,7 @@ def _run_here(
     job.setup()
     for unit, plan in enumerate(plans):
         if unit not in done:
-            bars.advance("sample", job.run(unit, plan))
+            bars.advance("sample", job.run(unit, plan).counts)
     job.close()
 
 

@@ -6,6 +6,7 @@ standard library, nothing heavier, so that a reader of the corpus needs no part 
     schema    every column: name, type, unit, doc
     store     a folder or an object-store prefix: read, list, atomic put
     layout    where each file of a corpus lies
+    ledger    which parts were committed, with which bytes; done, missing, damaged, again
     parts     one layer of one part as a table; layers side by side
     manifest  corpus.json and the manifest of exported shards
 """

@@ -3,7 +3,7 @@
 ::
 
     corpus.json
-    sources/part-00000.parquet
+    sources/part-00000.parquet  committed/all.json       so beside the parts of layers and selections
     layers/scenes@1-1f0c.../part-00000.parquet
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
     shards/<selection>/plan.json  <bucket>/000000.tar  <bucket>/000000.parquet
@@ -19,6 +19,16 @@ import re
 
 CORPUS = "corpus.json"
 LOCK = ".lock"
+LEASE = ".lease.json"
+SOURCES = "sources"
+"""Folder of the list of sources."""
+LAYERS = "layers"
+"""Folder of the layers' folders."""
+COMMITTED = "committed"
+"""Folder of the record of committed parts, beside the parts (`curation.corpus.ledger`)."""
+
+
+_PART = re.compile(r"part-(\d{5,})\.parquet")
 
 
 def part_file(part: int) -> str:
@@ -26,14 +36,25 @@ def part_file(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
+def part_number(name: str) -> int | None:
+    """The part that a file holds, by its name; None if it is no part."""
+    match = _PART.fullmatch(name.rpartition("/")[2])
+    return int(match[1]) if match else None
+
+
 def sources(part: int) -> str:
     """The list of sources that belong to one part."""
-    return f"sources/{part_file(part)}"
+    return f"{SOURCES}/{part_file(part)}"
 
 
 def layer(layer_id: str, part: int) -> str:
     """What one station added to the clips of one part; ``layer_id`` as made by `layer_id`."""
-    return f"layers/{layer_id}/{part_file(part)}"
+    return f"{layer_folder(layer_id)}/{part_file(part)}"
+
+
+def layer_folder(layer_id: str) -> str:
+    """Folder of one layer's parts."""
+    return f"{LAYERS}/{layer_id}"
 
 
 def layer_id(name: str, *, version: int, digest: str) -> str:

@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from curation.corpus import layout
-from curation.corpus.manifest import canonical_json
+from curation.corpus.manifest import canonical_json, seal_of
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
 
@@ -47,9 +47,7 @@ class Sample:
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """The sha256 of a manifest's canonical JSON without its own "digest"."""
-    return hashlib.sha256(
-        canonical_json({key: value for key, value in manifest.items() if key != "digest"})
-    ).hexdigest()
+    return seal_of(manifest)
 
 
 def read_manifest(store: Store, selection: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -33,6 +34,16 @@ def _attempts() -> Retrying:
         wait=wait_random_exponential(multiplier=0.2, max=10),
         reraise=True,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a listing says of one file."""
+
+    size_bytes: int
+    """Length."""
+    modified: datetime | None
+    """When it was put, by the store's clock."""
 
 
 def is_remote(uri: str) -> bool:
@@ -169,17 +180,19 @@ class Store:
 
     def files(self, folder: str = "", *, recursive: bool = False) -> list[str]:
         """Names of the files under ``folder``, sorted; empty where there is no such folder."""
+        return sorted(self.listing(folder, recursive=recursive))
+
+    def listing(self, folder: str = "", *, recursive: bool = False) -> dict[str, FileFacts]:
+        """Name -> length and age of the files under ``folder``; empty where there is no such folder."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         for attempt in _attempts():
             with attempt:
-                infos = self._fs.get_file_info(selector)
-                names = (
-                    info.path[len(self._base) + 1 :]
-                    for info in infos
+                return {
+                    info.path[len(self._base) + 1 :]: FileFacts(info.size, info.mtime)
+                    for info in self._fs.get_file_info(selector)
                     if info.type == pafs.FileType.File
                     and not info.base_name.startswith(TEMPORARY_PREFIX)
-                )
-                return sorted(names)
+                }
         raise AssertionError("tenacity re-raises")
 
     def folders(self, folder: str = "") -> list[str]:

@@ -14,7 +14,7 @@ import ray
 
 from curation.errors import CorpusError
 from curation.stations.station import Resources
-from pipelines.run import Stage, run_stages, start_ray
+from pipelines.run import Stage, UnitResult, run_stages, start_ray
 from pipelines.tries import MAX_ATTEMPTS, MAX_UNITS_IN_A_ROW, UnitsFailed
 
 ONE_CPU = Resources(cpus=1.0)
@@ -55,7 +55,7 @@ class Touch:
     def setup(self) -> None:
         pass
 
-    def run(self, unit: int, plan: object) -> dict[str, int]:
+    def run(self, unit: int, plan: object) -> UnitResult:
         tries = self.folder / f"{self.name}-{unit}"
         with tries.open("a") as file:
             file.write("x")
@@ -64,7 +64,7 @@ class Touch:
         error, times = self.errors.get(unit, (None, 0))
         if error is not None and tries.stat().st_size <= times:
             raise error
-        return {"unit": unit}
+        return UnitResult(counts={"unit": unit})
 
     def close(self) -> None:
         pass

@@ -213,7 +213,7 @@ def test_only_failed_clips_are_asked_again_and_what_was_made_of_them_is_made_ane
     assert (set(captions.units) - captions.done, set(text.units) - text.done) == ({0}, {0})
     for stage in (captions, text):
         stage.job.setup()
-        counts = stage.job.run(0)
+        counts = stage.job.run(0, None).counts
         assert stage.name != "captions" or counts["clips"] == 3
     assert len(server.requests) == 3
     after = read_table(store, place)
@@ -243,6 +243,6 @@ def test_a_part_that_is_not_there_yet_is_made_whole(half_failed, server, tools):
     store.delete(layout.layer(LAYERS["captions"], 1))
     job = RetryFailedJob(store, stations[0], LAYERS)
     job.setup()
-    assert job.run(1)["clips"] == 10
+    assert job.run(1).counts["clips"] == 10
     metadata = read_table(store, layout.layer(LAYERS["captions"], 1)).schema.metadata
     assert json.loads(metadata[b"lavie.layer"]) == json.loads(json.dumps(made_by(stations[0])))
