@@ -40,18 +40,17 @@ class StageSettings:
     """How one stage samples."""
 
     steps: int = 50
-    """Calls of the network, pairs of calls under guidance."""
+    """Denoising steps, at least 1; guidance calls the network twice in each."""
     guidance: float | None = None
-    """Weight of the prompt; by default 7.5, 4 and 5 in the three stages."""
+    """Guidance scale, the weight of the prompt; None: 7.5 base, 4 interpolation, 5 super-resolution."""
     negative: str | None = None
-    """What to move away from; by default "", "None" and "blur, worst quality"."""
+    """Negative prompt; None: empty base, "None" interpolation, "blur, worst quality" super-resolution."""
     scheduler: SchedulerName | None = None
-    """Sampler; by default ddpm, respaced-ddim and ddim, with which fewer than about 25 steps are few.
-    dpm-solver++ does with 15 to 25."""
+    """Sampler; None: ddpm, respaced-ddim, ddim by stage. dpm-solver++ does with 15 to 25 steps."""
     seed: int | None = None
-    """Own seed of the stage; by default that of the video. The release has 3418 and 10."""
+    """Seed of this stage's noise; None takes --seed (the release has 3418 and 10)."""
     fps: float | None = None
-    """Frames a second of its result; by default 8, 24, and those of the video that is enlarged."""
+    """Frames a second of this stage's result, above 0; None: 8, 24, and those of the enlarged video."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for steps or paces that cannot be."""
@@ -66,27 +65,27 @@ class CascadeConfig:
     """Which stages run, on what sizes."""
 
     stages: tuple[Stage, ...] = ("base",)
-    """In the order of the cascade."""
+    """Stages of the cascade that run, in its order."""
     height: int = 320
-    """Of the frames of the first two stages, a multiple of 8."""
+    """Height in pixels of base and interpolated frames, a multiple of 8."""
     width: int = 512
-    """Likewise."""
+    """Width in pixels of base and interpolated frames, a multiple of 8."""
     num_frames: int = 16
-    """Of the base video; more than 16 only with ``window_overlap``."""
+    """Frames of the base video, 1 to 16; more only with --window-overlap."""
     window_overlap: int | None = None
-    """Base frames that neighbouring windows of 16 share, for long videos; None samples all at once."""
+    """Base frames shared by neighbouring windows of 16, 0 to 15, for long videos; None samples at once."""
     noise_level: int = 50
-    """Noise on the frames that are enlarged, 0 to 350."""
+    """Noise on the frames that super-resolution enlarges, 0 to 350."""
     tiling: Tiling = field(default_factory=Tiling)
-    """Tiles of super-resolution."""
+    """How super-resolution cuts a video into tiles."""
     noise_from: Literal["cpu", "cuda"] = "cpu"
-    """Device of the random numbers: "cpu" gives the same on every machine, "cuda" the release's."""
+    """Device of random numbers: cpu gives the same on every machine, cuda what the release gives."""
     base: StageSettings = field(default_factory=StageSettings)
-    """Of the base stage."""
+    """How the base stage samples."""
     interpolation: StageSettings = field(default_factory=StageSettings)
-    """Of the interpolation stage."""
+    """How the interpolation stage samples."""
     super_resolution: StageSettings = field(default_factory=StageSettings)
-    """Of the super-resolution stage."""
+    """How the super-resolution stage samples."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a way that leads nowhere."""

@@ -31,7 +31,7 @@ class Machine:
     device: str = "cpu"
     """A torch device: cpu, cuda, cuda:1."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Of networks and activations; the super-resolution autoencoder keeps fp32."""
+    """Number format of networks and activations; the super-resolution autoencoder keeps fp32."""
     low_memory: bool = False
     """Keep models that do not run on the CPU, put single frames in tiles through the autoencoder
     and the two prompts of guidance one by one through the network: slower, less than half the memory."""

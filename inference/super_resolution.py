@@ -39,9 +39,9 @@ class _Conditions:
     text: Tensor
     """Text states, both halves of guidance."""
     scale: float
-    """Of guidance."""
+    """Scale of guidance."""
     noise_level: int
-    """Of the low-resolution frames."""
+    """Noise level of the low-resolution frames."""
 
 
 class SuperResolutionPipeline(VideoPipeline):

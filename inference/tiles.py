@@ -20,16 +20,15 @@ class Tiling:
     """How a video is cut into tiles; lengths in frames and in latents."""
 
     frames: int = 8
-    """Frames of a tile; the released super-resolution network learned on 8."""
+    """Frames of a tile, at least 1; the released super-resolution network learned on 8."""
     frame_overlap: int = 2
-    """Frames that neighbours in time share; 0 cuts the video into independent pieces, as the release
-    does."""
+    """Frames that neighbouring tiles share; 0 cuts independent pieces, as the release does."""
     height: int | None = None
-    """Height of a tile, or None for the whole frame."""
+    """Height of a tile in latents (low-resolution pixels); None for the whole frame."""
     width: int | None = None
-    """Width of a tile, or None for the whole frame."""
+    """Width of a tile in latents (low-resolution pixels); None for the whole frame."""
     overlap: int = 32
-    """Latents that neighbours in space share along height and width."""
+    """Latents that neighbouring tiles share along height and width, less than either."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for tiles that cover nothing or overlap wholly."""

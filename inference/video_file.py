@@ -46,11 +46,11 @@ class Encoding:
     """How H.264 is written."""
 
     crf: int = 17
-    """Constant rate factor, 0 (lossless) to 51; 17 is close to what the release's quality 9 gives."""
+    """Constant rate factor of H.264, 0 (lossless) to 51; 17 is close to the release's quality 9."""
     preset: str = "medium"
-    """x264's trade of time for size."""
+    """x264's trade of time for size, from ultrafast to placebo."""
     threads: int = 0
-    """Of the encoder; 0 leaves it to x264. The bytes depend on it, the picture hardly."""
+    """Threads of the encoder, at least 0; 0 leaves it to x264. The bytes depend on it."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a rate factor that x264 does not have."""

@@ -114,7 +114,7 @@ class TinyWeights:
     stage: Stage
     """Which stage."""
     seed: int = 0
-    """Of the weights."""
+    """Seed of the weights."""
 
     def check(self) -> None:
         """Nothing can be missing."""

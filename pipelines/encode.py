@@ -54,7 +54,7 @@ class HowToEncode:
     companions: Path
     """Folder with vae/, text_encoder/ and tokenizer/, on every machine."""
     resources: Resources
-    """Of one worker."""
+    """What one worker takes."""
     ray_address: str = "local"
     """'local' for a private Ray, 'auto' or an address for a cluster."""
 

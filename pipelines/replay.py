@@ -32,19 +32,19 @@ class ReplayedSample:
     """What one sample of the batch was and gave."""
 
     position: int
-    """In the global batch."""
+    """Position in the global batch."""
     clip_id: str
-    """Of the clip; empty where the sample holds images only."""
+    """Id of the clip; empty where the sample holds images only."""
     image_ids: tuple[str, ...]
-    """Of the images."""
+    """Ids of the images."""
     captions: tuple[str, ...]
     """The clip's, then the images'; dropped ones replaced."""
     timestep: int
     """Diffusion time."""
     video_error: float | None
-    """Mean squared error of the frames."""
+    """Mean squared error of the frames; None without a clip."""
     image_error: float | None
-    """Of the images."""
+    """Mean squared error of the images; None without images."""
 
 
 def replay(config: TrainConfig, run: str, step: int, console: Console) -> list[ReplayedSample]:

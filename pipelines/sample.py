@@ -81,12 +81,11 @@ class MachineConfig:
     """Where networks run; "auto" is decided where they run, on a worker perhaps."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1; auto takes CUDA where there is one."""
+    """cpu, cuda or cuda:1; auto takes CUDA where there is one."""
     dtype: str = "auto"
-    """fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
+    """Number format fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
     low_memory: bool = False
-    """Less than half the memory, slower: models that do not run wait on the processor, frames go
-    one by one and in tiles through the autoencoder, prompts of guidance one by one through the network."""
+    """Less than half the memory, slower: idle models wait on the processor, frames go one by one."""
     compile: bool = False
     """Compile the networks: minutes at first, faster from then on."""
     reuse_features: int = 1

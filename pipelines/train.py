@@ -35,17 +35,17 @@ class RayConfig:
     address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
     num_workers: int = 1
-    """Ranks."""
+    """Ranks: processes that train together, at least 1."""
     min_workers: int | None = None
-    """Go on with as few as these where nodes are lost, and grow again; batch_size must divide."""
+    """Go on with as few ranks where nodes are lost, and grow again; None waits for all."""
     gpus: bool = False
     """Give each rank a GPU."""
     cpus_per_worker: float = 1.0
     """Processor cores of each rank, its reading processes included."""
     max_failures: int = 3
-    """Times that lost workers are replaced; the run goes on from its newest checkpoint."""
+    """Times that lost ranks are replaced; the run goes on from its newest checkpoint."""
     storage: str | None = None
-    """Where Ray Train keeps its own records, reachable from every node; by default ~/ray_results."""
+    """Folder or prefix of Ray Train's own records, seen by every node; None is ~/ray_results."""
 
 
 def train_here(

@@ -51,9 +51,9 @@ class StepRecord:
     step: int
     """Its number."""
     loss: float
-    """Of the whole batch."""
+    """Loss of the whole batch."""
     gradient_norm: float
-    """Of the accumulated gradient, before clipping."""
+    """Norm of the accumulated gradient, before clipping."""
     skipped: bool
     """Whether it did not reach the weights, since loss or gradient was not finite."""
 

@@ -24,23 +24,23 @@ class SampleConfig:
     """What one sample of a batch is: T frames of one clip and M independent images."""
 
     num_frames: int = 16
-    """T, frames of the clip (paper, section 4.1: 16)."""
+    """Frames of the clip in a sample, T; at least 1 (paper, section 4.1: 16)."""
     fps: float = 8.0
-    """Frames taken a second of film; the release plays base videos at 8."""
+    """Frames taken of a second of film; the released base network's videos play at 8."""
     images_per_video: int = 4
-    """M, images with captions of their own, concatenated along time (paper: 4)."""
+    """Images beside each clip, M, with captions of their own (paper: 4); 0 for clips alone."""
     images_from: Literal["frames", "shards"] = "frames"
-    """Single frames of other clips, or the image shards of the sources."""
+    """Where images come from: single frames of other clips, or the image shards of the corpora."""
     fit: Literal["cover", "patch"] = "cover"
-    """Scale until the frame covers the size and crop; or take a patch without scaling."""
+    """'cover' scales a frame until it covers the size, then crops; 'patch' cuts without scaling."""
     crop: Literal["center", "random"] = "center"
-    """Where to crop what covers; a patch is always taken at random."""
+    """Where a frame that covers the size is cropped; a patch always lies at random."""
     image_clips: bool = False
-    """Whether images of the shards also stand for clips, as crops that move over them (paper: VSR)."""
+    """Super-resolution: image shards also give clips, as crops that move over them (paper: VSR)."""
     caption_dropout: float = 0.1
-    """How often a caption is replaced, for classifier-free guidance; 0 to 1."""
+    """Share of captions replaced by the dropped caption, for classifier-free guidance; 0 to 1."""
     dropped_caption: str = ""
-    """What replaces it: the empty string in base, "None" in the other two."""
+    """Text in place of a dropped caption; the presets: empty for base, "None" for the other stages."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -68,9 +68,9 @@ class Source:
     corpus: str
     """Folder or object-store prefix of the corpus."""
     selection: str = "default"
-    """Name of the selection."""
+    """Name of the exported selection."""
     encoded: str | None = None
-    """Digest that `lavie encode` printed: read latents and text states instead of pixels and words."""
+    """Digest that `lavie encode` printed, to read latents and text states; None reads pixels and words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +78,17 @@ class Phase:
     """A stretch of the run with its own mixture, sizes and learning rate."""
 
     name: str = "only"
-    """What logs and errors call it."""
+    """Name of the phase in logs and errors."""
     steps: int = 1000
-    """Optimizer steps."""
+    """Optimizer steps of the phase; at least 1."""
     source_weights: tuple[float, ...] = ()
-    """Share of the batches from each source; empty: by the number of their samples."""
+    """Share of the batches from each corpus, one number each; empty: by their numbers of samples."""
     sizes_px: tuple[tuple[int, int], ...] = ((320, 512),)
-    """Height and width of frames; a clip goes to the size nearest to its shape."""
+    """Heights and widths of frames in pixels, multiples of 8; a clip goes to the nearest shape."""
     learning_rate: float = 1e-4
-    """Largest, after warm-up (Latte, the same group: 1e-4)."""
+    """Learning rate after warm-up, above 0 (Latte, of the same group: 1e-4)."""
     trainable: Literal["all", "temporal"] = "all"
-    """All parameters (paper: base, interpolation) or those named temporal (paper: VSR)."""
+    """Parameters that learn: all (paper: base, interpolation) or those named temporal (paper: VSR)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -117,25 +117,25 @@ class DataConfig:
     """Where samples come from and how they are read."""
 
     sources: tuple[Source, ...] = ()
-    """Exported selections."""
+    """Exported selections to read, as corpus, selection and digest of encoded latents."""
     batch_size: int = 80
-    """Samples of one optimizer step, over all ranks and micro-batches (Cinemo, same network: 80)."""
+    """Samples of an optimizer step over all ranks, a multiple of ranks x micro-batch (Cinemo: 80)."""
     micro_batch_size: int = 1
-    """Samples that one rank holds at once; changes the speed, not the batch."""
+    """Samples that one rank holds at once; changes speed and memory, not what is learnt."""
     holdout_share: float = 0.01
-    """Share of the clips that are never trained on and give the held-out loss."""
+    """Share of the clips, 0 to 1, that are never trained on and give the held-out loss."""
     holdout_by: Literal["source", "clip"] = "source"
     """Hold out whole films, so that no neighbouring shot is trained on; or single clips."""
     max_dropped_share: float = 0.01
-    """Share of the selection's clips that may be unusable (too short, too small, no caption)."""
+    """Share of the clips, 0 to 1, that may be unusable: too short, too small, without caption."""
     max_failed_share: float = 0.01
-    """Share of the samples that may fail to decode and be replaced."""
+    """Share of the samples, 0 to 1, that may fail to decode and be replaced."""
     window_shards: int = 10
     """Shards whose samples are mixed with each other; more mixes better and reads more widely."""
     num_workers: int = 2
     """Processes that read and decode for one rank; 0 reads in the trainer itself."""
     prefetch: int = 2
-    """Micro-batches that each of them keeps ready."""
+    """Micro-batches that each reading process keeps ready; at least 1."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -155,14 +155,11 @@ class ModelConfig:
     """Which network is trained, from what, beside which frozen companions."""
 
     initial_weights: str = "tiny"
-    """A model folder of this project, a released .pt, an image model's folder to grow from (base:
-    Stable Diffusion 1.4; super-resolution: the x4 upscaler), or 'tiny': small, seeded, untrained."""
+    """Model folder, released .pt, image model's folder to grow from, or 'tiny' (small, untrained)."""
     companions: str | None = None
-    """Folder with vae/, text_encoder/ and tokenizer/ (frozen autoencoder and text encoder); by default
-    the folder of the initial weights, where it has them."""
+    """Folder with vae/, text_encoder/, tokenizer/; None takes those of the initial weights."""
     first_frame_channels: bool = False
-    """Base only: five more input channels, a mask and the first frame's latents (SEINE), for long
-    video by continuation."""
+    """Base: add input channels for a mask and the first frame (SEINE), to continue videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,24 +167,23 @@ class LossConfig:
     """What the network is asked for and how errors are weighed."""
 
     prediction: Prediction | None = None
-    """epsilon, velocity or sample; None for what the stage was released with."""
+    """What the network predicts; None for what the stage was released with."""
     image_weight: float | None = None
-    """alpha of L = L_video + alpha * L_image. The paper gives no value; None is images/frames, which
-    the group's published loss implies (a mean over all frames)."""
+    """Weight of the image loss beside the video loss, at least 0; None is images per frame (ours)."""
     joint: Literal["concatenated", "separate"] = "concatenated"
-    """Images behind the frames of each video (paper), or batches of videos and of images."""
+    """Images behind the frames of each clip (paper), or separate batches of clips and of images."""
     image_batch_share: float = 0.5
-    """Share of the batches that hold images, where they are separate."""
+    """Share of the batches that hold images, between 0 and 1, where --loss.joint is separate."""
     min_snr_gamma: float | None = None
-    """Clamp of the signal-to-noise weight (arXiv 2303.09556: 5); None for none."""
+    """Clamp of the signal-to-noise weight, above 0 (arXiv 2303.09556: 5); None weighs all alike."""
     offset_noise: float = 0.0
-    """Strength of a shift of the noise shared by all pixels and frames of a clip."""
+    """Strength of a noise shift shared by all pixels and frames of a clip, at least 0; 0 for none."""
     zero_terminal_snr: bool = False
-    """Rescale the schedule so that the last step holds no signal (arXiv 2305.08891); velocity only."""
+    """No signal in the schedule's last step (arXiv 2305.08891); needs --loss.prediction velocity."""
     condition_noise_steps: int = 0
-    """Interpolation: noise of a random time below this many steps on the key frames; 0 for none."""
+    """Interpolation: noise on key frames, of a random time below this, 0 to 1000; 0 for none."""
     max_noise_level: int = 349
-    """Super-resolution: largest noise level of the low-resolution frames."""
+    """Super-resolution: largest noise level of the low-resolution frames, 0 to 350."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -219,21 +215,21 @@ class OptimConfig:
     """AdamW, its learning rate over time, and the average of the weights."""
 
     warmup_steps: int = 0
-    """Steps over which the learning rate of a phase rises from 0 (LaVie's code: up to 5000)."""
+    """Steps over which a phase's learning rate rises from 0 (LaVie's code: up to 5000)."""
     decay: Literal["constant", "cosine"] = "constant"
-    """Learning rate after warm-up."""
+    """Course of the learning rate after warm-up, in each phase."""
     final_share: float = 0.0
-    """Of the learning rate, where a cosine ends."""
+    """Share of the learning rate, 0 to 1, at which a cosine decay ends."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the two moments."""
+    """AdamW's decay of the first and second moment, each below 1."""
     eps: float = 1e-8
-    """Added to the root of the second moment."""
+    """AdamW's number added to the root of the second moment, against division by 0."""
     weight_decay: float = 0.0
-    """Decoupled (Latte: 0)."""
+    """Decoupled weight decay, at least 0 (Latte: 0)."""
     clip_norm: float | None = 1.0
-    """Largest norm of the accumulated gradient; None for none."""
+    """Largest norm of the accumulated gradient, above 0; None does not clip."""
     ema_decay: float = 0.9999
-    """Of the average of the weights, once a step (LaVie, Latte: 0.9999); always fp32."""
+    """Decay a step of the weights' fp32 moving average, 0 to below 1 (LaVie, Latte: 0.9999)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -251,9 +247,9 @@ class LoraConfig:
     """Low-rank adapters on the spatial layers; everything else stands still (paper, section 3.5)."""
 
     rank: int = 0
-    """Of the two factors; 0 for no adapters. The paper gives none; 16 is usual."""
+    """Rank of the low-rank adapters; 0 trains the network itself (the paper gives none, 16 is usual)."""
     alpha: int = 16
-    """The adapter's output is multiplied by alpha / rank."""
+    """The adapters' output is multiplied by alpha / rank; above 0."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -271,15 +267,15 @@ class ScaleConfig:
     """How the work is laid on the machine: none of it changes what is learnt."""
 
     autocast: Literal["off", "bf16"] = "bf16"
-    """Of the forward and backward pass; master weights, loss and average are fp32."""
+    """Precision of forward and backward pass; weights, loss and moving average stay fp32."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Whole copies, or shards of the state (FSDP2); LaVie's 0.9 B fit a card whole."""
+    """Whole copies of the network on each rank, or shards (FSDP2); LaVie's 0.9 B fit a card whole."""
     checkpoint_activations: bool = False
-    """Compute activations again in the backward pass."""
+    """Compute activations again in the backward pass: less memory, slower."""
     compile: bool = False
-    """torch.compile the network."""
+    """Compile the network with torch.compile: minutes at first, faster from then on."""
     channels_last: bool = False
-    """Store convolutions channels-last."""
+    """Store the weights of convolutions channels-last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,11 +283,11 @@ class SaveConfig:
     """Checkpoints."""
 
     every_steps: int = 1000
-    """Between two checkpoints; the last step and SIGTERM always make one."""
+    """Steps between two checkpoints; the last step, SIGTERM and Ctrl-C make one too."""
     keep: int = 3
-    """Newest ones that are kept, beside the one with the best held-out loss."""
+    """Newest checkpoints that are kept, at least 1, beside the one with the best held-out loss."""
     asynchronous: bool = True
-    """Write while training goes on."""
+    """Write checkpoints while training goes on."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -304,23 +300,23 @@ class WatchConfig:
     """What is logged, measured and looked at."""
 
     log_every_steps: int = 10
-    """Between two lines and two points of a curve; the only time the host waits for the device."""
+    """Steps between two lines of the log; only then the host waits for the device."""
     evaluate_every_steps: int = 1000
-    """Between two held-out losses; the last step always has one."""
+    """Steps between two held-out losses; the first and the last step always have one."""
     evaluation_samples: int = 64
-    """Held-out samples of each bucket that are measured; fixed."""
+    """Held-out samples of each kind and size that are measured, always the same ones."""
     evaluation_timesteps: tuple[int, ...] = (50, 250, 450, 650, 850)
-    """Diffusion times at which each is measured, with fixed noise."""
+    """Diffusion times, 0 to 999, at which each held-out sample is measured."""
     sample_every_steps: int | None = None
-    """Between two sampled videos; None for none."""
+    """Steps between two sampled videos; None samples none."""
     sample_prompts: tuple[str, ...] = ("a panda drinking coffee in a cafe in Paris",)
-    """What is sampled."""
+    """Prompts of the videos that base samples in mid-training."""
     max_nonfinite_steps: int = 20
-    """Steps with a loss or gradient that is not finite, after which the run stops."""
+    """Steps with a loss or gradient that is not finite, beyond which the run stops."""
     spike_factor: float = 5.0
-    """A loss so many times the running median is logged with its clips."""
+    """A loss this many times the running median is logged with the clips of its step."""
     wandb_project: str | None = None
-    """Also log to Weights & Biases, if its package is installed."""
+    """Weights & Biases project to log to as well, if the package wandb is installed."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
@@ -340,29 +336,29 @@ class TrainConfig:
     """One run: a stage of the cascade, its data, its objective, its curriculum."""
 
     stage: Annotated[Stage, Suppress] = "base"
-    """Which network of the cascade; on the command line it is the word after `train`."""
+    """Network of the cascade; on the command line it is the word after `train`."""
     seed: int = 0
-    """Of order, crops, noise, times and dropped captions: all are functions of it."""
+    """Seed of order, crops, noise, diffusion times and dropped captions: all are functions of it."""
     phases: tuple[Phase, ...] = (Phase(),)
     """The curriculum, in order (paper: WebVid10M and Laion5B first, then Vimeo25M)."""
     sample: SampleConfig = field(default_factory=SampleConfig)
-    """What one sample is."""
+    """What one sample of a batch is."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Where samples come from."""
+    """Where samples come from and how they are read."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """Which network."""
+    """Which network is trained, from which weights."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """The objective."""
+    """What the network predicts and how its errors are weighed."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """The optimizer."""
+    """AdamW, its learning rate over time, and the moving average of the weights."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Train adapters only, where their rank is not 0."""
+    """Low-rank adapters in place of the whole network, where their rank is not 0."""
     scale: ScaleConfig = field(default_factory=ScaleConfig)
-    """Precision and parallelism."""
+    """Precision and parallelism: nothing of it changes what is learnt."""
     save: SaveConfig = field(default_factory=SaveConfig)
-    """Checkpoints."""
+    """When checkpoints are written and how many are kept."""
     watch: WatchConfig = field(default_factory=WatchConfig)
-    """Logging and held-out loss."""
+    """What is logged, measured and sampled on the way."""
 
     def __post_init__(self) -> None:
         """Raise ValueError where fields contradict each other."""

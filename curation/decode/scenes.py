@@ -53,7 +53,7 @@ class SceneConfig:
     min_s: float = 2.0
     """Shorter scenes stay rows, rejected as 'too_short': 16 frames at the 8 fps of training."""
     min_frames: int = 16
-    """Likewise in frames: LaVie's models see 16 (arXiv 2309.15103)."""
+    """Scenes of fewer frames are rejected as 'too_short': LaVie's models see 16 (arXiv 2309.15103)."""
     max_s: float = 16.0
     """Longer scenes are cut into pieces of this length (Movie Gen, arXiv 2410.13720, and Allegro,
     arXiv 2410.15458: up to 16 s)."""

@@ -38,7 +38,7 @@ class Dedup:
     the next pair 10.3.
     """
     max_image_distance_bits: float = 2.0
-    """The same for a picture, or a clip with a single keyframe.
+    """Largest distance, in bits of one 64-bit hash, of a picture or a clip with a single keyframe.
 
     One hash is less evidence than eight: of 680,473 pairs of frames over 10 s apart in the same
     film 6 were within 4 bits and none within 2. Coded again at 180 lines, half were within 2.

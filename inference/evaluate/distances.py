@@ -92,7 +92,7 @@ class Confidence:
     resamples: int
     """Sets of videos drawn with replacement, each as large as the set itself."""
     seed: int
-    """Of the draws."""
+    """Seed of the draws."""
     standard_error: float
     """Standard deviation of the score over the resamples."""
     low: float

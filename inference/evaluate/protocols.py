@@ -33,19 +33,19 @@ class View:
     """Which frames of a video a feature extractor sees, and how large."""
 
     num_frames: int = 16
-    """Frames of a clip."""
+    """Frames of a clip that the extractor sees, at least 1."""
     start_frame: int = 0
-    """First frame taken; the clip is the video's beginning by default (ours)."""
+    """Index of the first frame taken; 0 is the video's beginning (ours)."""
     frame_stride: int = 1
-    """Every how manieth frame is taken; 1 keeps the video's own frame rate."""
+    """Every how manieth frame is taken, at least 1; 1 keeps the video's own frame rate."""
     crop_px: int = 0
-    """Side of the centre square cut out of a frame before resizing; 0 for the largest that fits."""
+    """Side in pixels of the centre square cut out before resizing; 0 for the largest that fits."""
     resize_px: int = 224
-    """Side of the square that the extractor sees."""
+    """Side in pixels of the square that the extractor sees."""
     resize_filter: Literal["bilinear", "bicubic"] = "bilinear"
-    """Filter of the resizing, pixel centres aligned (`align_corners=False`); bilinear is ours."""
+    """Filter of the resizing, pixel centres aligned (align_corners=False); bilinear is ours."""
     antialias: bool = False
-    """Whether the filter widens when it makes a frame smaller; off is ours."""
+    """Whether the resizing filter widens when it makes a frame smaller; off is ours."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that no clip can have."""
@@ -61,17 +61,17 @@ class FrechetProtocol:
     num_videos: int = 10_100
     """Videos that the protocol asks for; another number is measured and named as a deviation."""
     generated: View = field(default_factory=View)
-    """View of the videos under test."""
+    """Frames taken of the videos under test."""
     reference: View = field(default_factory=View)
-    """View of the reference videos."""
+    """Frames taken of the reference videos."""
     value_range: Literal["-1..1", "0..1", "0..255"] = "-1..1"
-    """Pixel values that the extractor expects."""
+    """Range of pixel values that the extractor expects."""
     extractor_flags: tuple[str, ...] = ()
     """Keywords passed to the extractor as True, such as 'return_features'."""
     resamples: int = 100
     """Bootstrap resamples of the videos under test; 0 for none (ours)."""
     seed: int = 0
-    """Of the bootstrap (ours)."""
+    """Seed of the bootstrap's draws, at least 0 (ours)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that no measurement can have."""
@@ -90,11 +90,11 @@ class ClipsimProtocol:
     num_videos: int = 2_990
     """Videos that the protocol asks for; another number is measured and named as a deviation."""
     frame_stride: int = 1
-    """Every how manieth frame is scored; all by default."""
+    """Every how manieth frame is scored, at least 1; 1 scores all."""
     resamples: int = 1_000
     """Bootstrap resamples of the videos; 0 for none (ours)."""
     seed: int = 0
-    """Of the bootstrap (ours)."""
+    """Seed of the bootstrap's draws, at least 0 (ours)."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that no measurement can have."""

@@ -21,15 +21,15 @@ class Encode:
     """Compute latents and text states of exported clips once, to train on without pixels and words."""
 
     corpus: Positional[str]
-    """Folder or prefix of the corpus."""
+    """Folder or prefix of a corpus that `lavie export` has packed."""
     companions: Path
     """Folder with vae/, text_encoder/ and tokenizer/ of the stage that will be trained."""
     selection: str = "default"
-    """Name of the selection."""
+    """Name of the exported selection."""
     config: Annotated[EncodeConfig, arg(name="")] = field(default_factory=EncodeConfig)
     """What is encoded of each clip."""
     gpus: float = 1.0
-    """Share of a GPU of one worker, where the cluster has any."""
+    """Share of a GPU that one worker takes, at least 0, where the cluster has any."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
 

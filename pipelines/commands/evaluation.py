@@ -28,37 +28,33 @@ class Evaluate:
     """Measure a folder of videos, or give them the names that VBench looks for."""
 
     protocol: Literal["ucf101", "msrvtt", "vbench"]
-    """ucf101: FVD and KVD against reference videos. msrvtt: CLIPSIM against captions. vbench: no number;
-    copies the videos under VBench's names, to be measured by VBench in an environment of its own."""
+    """ucf101: FVD, KVD by --reference. msrvtt: CLIPSIM by captions. vbench: copies named for VBench."""
     videos: Path
     """Folder of the videos to measure; subfolders count."""
     out: Path
     """The result: a new JSON file, or for vbench a new folder."""
     reference: Path | None = None
-    """ucf101: folder of reference videos; or their features (.safetensors, as --save-reference keeps
-    them) or statistics (.npz with mu and sigma)."""
+    """ucf101: folder of reference videos, their features (.safetensors) or statistics (.npz: mu, sigma)."""
     save_reference: Path | None = None
     """ucf101: new .safetensors file to keep the features of the reference videos in."""
     extractor: Path | None = None
-    """ucf101: TorchScript file of the feature extractor, such as I3D or VideoMAE-v2. It is a program:
-    give one only from where you would run programs from."""
+    """ucf101: TorchScript of the feature extractor (I3D, VideoMAE-v2). It is a program that will run!"""
     extractor_sha256: str = ""
-    """ucf101: digest that the extractor must have; checked before anything of it is read."""
+    """ucf101: sha256 that --extractor must have; checked before anything of it is read."""
     captions: Path | None = None
-    """msrvtt: JSON object of video names and captions; by default the prompt in the JSON file that
-    sampling leaves beside each video."""
+    """msrvtt: JSON object of video names and captions; None: prompts that sampling left beside videos."""
     prompts: Path | None = None
-    """vbench: prompts, one a line; or VBench's own list (.json)."""
+    """vbench: file of prompts, one a line; or VBench's own list (.json)."""
     allow_unreadable: int = 0
     """Videos that may be left out because they cannot be read; the result names them."""
     frechet: FrechetProtocol = field(default_factory=ucf101)
     """ucf101: choices of the measurement; the result names those that differ from the paper's."""
     clipsim: ClipsimProtocol = field(default_factory=msrvtt)
-    """msrvtt: choices of the measurement."""
+    """msrvtt: choices of the measurement; the result names those that differ from the paper's."""
     clip: ClipModel = field(
         default_factory=lambda: ClipModel(architecture="ViT-B-32", pretrained="openai")
     )
-    """msrvtt: the CLIP that is asked."""
+    """msrvtt: the CLIP that scores."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for flags that the protocol misses or does not know."""

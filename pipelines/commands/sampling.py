@@ -64,7 +64,7 @@ class Cascade(CascadeConfig):
     """Which stages run, on what sizes."""
 
     stages: Annotated[tuple[Stage, ...], _STAGES] = ("base",)
-    """With commas, in this order; without base, --video is what they start from."""
+    """Stages with commas, in this order; without base, --video is what they start from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,21 +72,19 @@ class Sample:
     """Sample a video from a prompt, or many from a file of prompts."""
 
     prompt: Positional[str] = ""
-    """What to show."""
+    """What the video shows; leave it out with --prompts."""
     out: str
-    """File: .mp4, .gif, or without suffix a folder of PNG frames. With --prompts a folder or an
-    object-store prefix."""
+    """New .mp4 or .gif file, or without suffix a folder of PNG frames; with --prompts a folder or prefix."""
     weights: str = "released"
-    """"released" (fetched by `lavie weights`), a folder of exported models, or "tiny": untrained
-    networks that make noise in seconds."""
+    """"released" (see `lavie weights`), folder of exported models, or "tiny": untrained, coloured noise."""
     seed: int = 0
-    """Decides the video, with the prompt and the settings."""
+    """Seed of all noise; with prompt and settings it decides the video."""
     video: Path | None = None
-    """Video to interpolate or enlarge where the stages leave out base."""
+    """Video to interpolate or enlarge, where --stages leaves out base."""
     prompts: Path | None = None
-    """File of prompts, one a line, instead of one prompt. Finished videos are not made again."""
+    """File of prompts, one a line, instead of one prompt; finished videos are not made again."""
     seeds: tuple[int, ...] = ()
-    """Seeds of the videos of each prompt, with --prompts; by default --seed alone."""
+    """Seeds of the videos of each prompt, with --prompts; empty: --seed alone."""
     ray: bool = False
     """Sample on all processors and GPUs of Ray, with --prompts."""
     ray_address: str = "local"
@@ -94,18 +92,17 @@ class Sample:
     resources: Resources = field(default_factory=lambda: Resources(cpus=1, gpus=1))
     """What one worker takes, with --ray."""
     lora: UseAppendAction[tuple[str, ...]] = ()
-    """LoRA file for the base network, with its weight if not 1: panda.safetensors=0.8; repeatable."""
+    """LoRA file for the base network, with its weight if not 1: panda.safetensors=0.8."""
     word: UseAppendAction[tuple[str, ...]] = ()
-    """Textual Inversion file whose word prompts may use; repeatable."""
+    """Textual Inversion file whose word prompts may use."""
     image_weights: str | None = None
-    """UNet of an image model (DreamBooth, a fine-tune of Stable Diffusion 1) for the base network's
-    image layers."""
+    """UNet of an image model (DreamBooth, fine-tuned SD 1) for the base network's image layers."""
     machine: Annotated[MachineConfig, arg(name="")] = field(default_factory=MachineConfig)
-    """Where networks run."""
+    """Device, precision and memory of the networks."""
     encoding: Encoding = field(default_factory=Encoding)
-    """Of mp4 files."""
+    """How .mp4 files are written."""
     config: Annotated[Cascade, arg(name="")] = field(default_factory=Cascade)
-    """The cascade."""
+    """Settings of the cascade."""
 
     def run(self) -> int:
         """Check everything, then sample; 0 if all videos are there."""

@@ -21,28 +21,27 @@ class Studio:
     """Open a page on this machine to try prompts: stages, seed, steps, LoRAs, earlier samples."""
 
     weights: str = "released"
-    """"released" (fetched by `lavie weights`), a folder of exported models, or "tiny": untrained
-    networks that make noise in seconds."""
+    """"released" (see `lavie weights`), folder of exported models, or "tiny": untrained, coloured noise."""
     stages: str = "base,interpolation,super-resolution"
     """Stages that can be asked for, with commas; their weights must be here."""
     out: Path = Path("samples")
-    """Folder of the samples; those that are there already are shown."""
+    """Folder of the samples; earlier ones that lie there are shown."""
     loras: Path | None = None
     """Folder of LoRAs for the base network: .safetensors files, or folders as diffusers saves them."""
     port: int | None = None
-    """Where to listen on 127.0.0.1; by default the first free one from 7860 on."""
+    """Port on 127.0.0.1, 1 to 65535; None takes the first free one from 7860 on."""
     height: int = 320
-    """Of the frames before super-resolution, in pixels, a multiple of 8."""
+    """Height in pixels of base and interpolated frames, a multiple of 8."""
     width: int = 512
-    """Likewise."""
+    """Width in pixels of base and interpolated frames, a multiple of 8."""
     num_frames: int = 16
-    """Of the base video."""
+    """Frames of the base video, 1 to 16."""
     device: str = "auto"
     """cpu, cuda, cuda:1; auto takes CUDA where there is one."""
     dtype: str = "auto"
-    """fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
+    """Number format fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
     low_memory: bool = False
-    """Less than half the memory, slower."""
+    """Less than half the memory, slower: idle models wait on the processor, frames go one by one."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a port that cannot be listened on."""

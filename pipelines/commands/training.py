@@ -36,29 +36,29 @@ class Train:
     """
 
     network: Positional[StageName]
-    """Which network of the cascade."""
+    """Network of the cascade to train."""
     corpus: UseAppendAction[tuple[str, ...]] = ()
-    """Folder or prefix of a corpus that `lavie export` has packed; repeatable."""
+    """Folder or prefix of a corpus that `lavie export` has packed."""
     selection: UseAppendAction[tuple[str, ...]] = ()
-    """Name of the selection of each corpus; "default" where left out."""
+    """Name of the selection, one for each --corpus; "default" where left out."""
     encoded: UseAppendAction[tuple[str, ...]] = ()
-    """Digest that `lavie encode` printed, for each corpus; pixels where left out."""
+    """Digest that `lavie encode` printed, one for each --corpus; pixels are read where left out."""
     out: str
-    """Folder or object-store prefix of the run: checkpoints, curves, exported weights."""
+    """Folder or object-store prefix of the run: checkpoints, curves, trained weights."""
     preset: PresetName = "paper"
     """Where the defaults of all other flags come from; "tiny" trains on two processor cores."""
     steps: int | None = None
-    """Optimizer steps of the last phase."""
+    """Optimizer steps of the last phase, at least 1; None leaves them to preset or file."""
     config_file: Path | None = None
-    """A config.json that an earlier run left, or one like it: replaces all flags below but --steps."""
+    """config.json of an earlier run, or one like it: stands for all flags below but --steps."""
     replay: int | None = None
-    """Do not train: run the batch of this step alone, with the weights before it, and say what it holds."""
+    """Do not train: run the batch of this step alone, with the newest weights before it, and show it."""
     ray: bool = False
-    """Train in workers of Ray Train."""
+    """Train in workers of Ray Train, laid out by --cluster."""
     cluster: RayConfig = field(default_factory=RayConfig)
-    """Of --ray."""
+    """How the workers of --ray are laid on a cluster."""
     config: Annotated[TrainConfig, arg(name="")]
-    """The run."""
+    """Settings of the run."""
 
     def run(self) -> int:
         """Train; 75 where the run was asked to leave before its end."""

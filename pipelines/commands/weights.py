@@ -151,12 +151,11 @@ class WeightsConvert:
     out: Path
     """New folder of the model."""
     checkpoint: Path | None = None
-    """The .pt or .safetensors file; by default the released one, if it was fetched."""
+    """Released .pt or .safetensors file; None takes the one that `lavie weights fetch lavie` brought."""
     companions: Path | None = None
-    """Folder with vae/, text_encoder/ and tokenizer/ to put into the model, as
-    `lavie weights fetch stable-diffusion-1.4` or `x4-upscaler` lays them into the cache."""
+    """Folder with vae/, text_encoder/ and tokenizer/ to put into the model, as fetch lays them out."""
     dtype: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Number format of the network's tensors; the companions keep fp32."""
+    """Number format of the network's tensors; autoencoder and text encoder keep fp32."""
 
     def run(self) -> int:
         """Read, check every key, write the folder and print where it is."""

@@ -34,7 +34,7 @@ class Request:
     stages: tuple[str, ...] = ("base",)
     """Stages in their order; base is always the first."""
     seed: int = 0
-    """Of all noise."""
+    """Seed of all noise."""
     num_steps: int = 50
     """Network calls of each stage; 50 as in LaVie's release."""
     guidance_scale: float = 7.5

@@ -22,13 +22,13 @@ class Sample:
     """What lies at one position of the global batch of one step."""
 
     step: int
-    """Of the run; -1 for held-out samples."""
+    """Step of the run; -1 for held-out samples."""
     position: int
     """In the global batch; of held-out samples their running number."""
     size_px: tuple[int, int]
     """H and W."""
     clip_id: str
-    """Of the clip; empty where the batch holds images only."""
+    """Id of the clip; empty where the batch holds images only."""
     image_ids: tuple[str, ...]
     """Clips or images that the M images come from."""
     captions: tuple[str, ...]
@@ -67,9 +67,9 @@ class Batch:
     """Samples of one step that one process holds at once."""
 
     step: int
-    """Of the run; -1 for held-out samples."""
+    """Step of the run; -1 for held-out samples."""
     positions: tuple[int, ...]
-    """Of the samples in the global batch."""
+    """Positions of the samples in the global batch."""
     kind: Kind
     """What the samples are made of."""
     pool: str
@@ -77,7 +77,7 @@ class Batch:
     size_px: tuple[int, int]
     """H and W."""
     clip_ids: tuple[str, ...]
-    """Of each sample."""
+    """Id of each sample's clip."""
     image_ids: tuple[tuple[str, ...], ...]
     """M of each sample."""
     captions: list[tuple[str, ...]]

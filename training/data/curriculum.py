@@ -141,15 +141,15 @@ class PlannedStep:
     """One step."""
 
     phase: int
-    """Number of its phase."""
+    """Number of the phase it belongs to."""
     kind: Kind
     """What its samples are made of."""
     order: PoolOrder
-    """Of the pool that it draws from."""
+    """Order of the pool that it draws from."""
     epoch: int
-    """Of that pool in that phase."""
+    """Epoch of that pool in that phase."""
     first_place: int
-    """Of the batch in the pool's epoch."""
+    """Place of the batch's first sample in the pool's epoch."""
     images: ImageDraw | None
     """Where its images come from, if it has any."""
 

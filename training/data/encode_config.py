@@ -11,15 +11,15 @@ class EncodeConfig:
     """What is encoded of each clip."""
 
     sizes_px: tuple[tuple[int, int], ...] = ((320, 512),)
-    """Height and width of frames; a clip goes to the size nearest to its shape."""
+    """Heights and widths of frames in pixels, multiples of 8; a clip goes to the nearest shape."""
     num_frames: int = 16
-    """T, frames of a start (paper: 16)."""
+    """Frames encoded from each start of a clip, T; at least 1 (paper: 16)."""
     fps: float = 8.0
-    """Frames taken a second of film."""
+    """Frames taken of a second of film, above 0."""
     starts: int = 1
-    """Starts a clip, evenly spaced over what fits; one lies in the middle."""
+    """Start times encoded of each clip, spread evenly over what fits; one lies in the middle."""
     dtype: Literal["fp16", "fp32"] = "fp16"
-    """Number format of what is stored; it is computed in fp32."""
+    """Number format in which latents and text states are stored; they are computed in fp32."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""

@@ -66,21 +66,21 @@ class ClipRequirements:
     """What a clip must be, and how the held-out ones are found."""
 
     sizes_px: tuple[tuple[int, int], ...]
-    """H and W of each size."""
+    """Height and width of each size, in pixels."""
     num_frames: int
-    """T."""
+    """Frames of a clip, T."""
     fps: float
-    """Frames taken a second."""
+    """Frames taken of a second of film."""
     fit: Literal["cover", "patch"]
     """Whether frames are scaled."""
     kinds: tuple[Kind, ...]
     """Kinds of media that the run reads."""
     holdout_share: float
-    """Of the clips."""
+    """Share of the clips that are held out, 0 to 1."""
     holdout_by: Literal["source", "clip"]
-    """Whole films, or single clips."""
+    """Whether whole films are held out, or single clips."""
     seed: int
-    """The run's."""
+    """Seed of the run, which decides what is held out."""
 
 
 @dataclass(frozen=True, slots=True)

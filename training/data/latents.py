@@ -56,9 +56,9 @@ class EncodedLayer:
     plan: dict[str, Any]
     """Contents of plan.json: all that its digest names."""
     digest: str
-    """Of the plan; what `lavie encode` printed."""
+    """Digest of the plan, as `lavie encode` printed it."""
     manifest_digest: str
-    """Of the manifest."""
+    """Digest of the manifest."""
 
     @property
     def folder(self) -> str:

@@ -38,7 +38,7 @@ class Timeline:
     keyframes: NDArray[np.int64]
     """Those of the frames that need no other, rising."""
     time_base_s: float
-    """Of the timestamps."""
+    """Unit of the timestamps, in seconds."""
 
     def nearest(self, times_s: Sequence[float]) -> list[int]:
         """Timestamp of the frame nearest to each time; of two equally near ones the earlier.

@@ -38,11 +38,11 @@ class SampleKey:
     seed: int
     """The run's."""
     step: int
-    """Of the run; -1 for held-out samples."""
+    """Step of the run; -1 for held-out samples."""
     position: int
     """In the global batch."""
     number: int
-    """Of the medium in the sample: 0 is the clip, 1 to M are the images."""
+    """Number of the medium in the sample: 0 is the clip, 1 to M are the images."""
 
     def draw(self, stream: str) -> np.random.Generator:
         """The generator of one stream."""

@@ -43,7 +43,7 @@ class Feed:
     text: Tensor
     """``[B, L, D]``, or ``[B, K, L, D]`` where there are images."""
     noise_level_B: Tensor | None = None
-    """Of the low-resolution frames."""
+    """Noise level of the low-resolution frames."""
     num_images: int
     """M."""
     x0_BCFhw: Tensor
