@@ -1,12 +1,9 @@
-"""A corpus before its first unit: the lock, the list of sources dealt into parts, corpus.json."""
+"""A corpus before its first unit: the list of sources dealt into parts, corpus.json."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -17,33 +14,9 @@ from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_table, to_parquet
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
-from curation.errors import CorpusBusy, SourceChanged
+from curation.errors import SourceChanged
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def locked(store: Store) -> Iterator[None]:
-    """Hold the corpus against a second writer, and sweep what a killed one left.
-
-    The kernel lets the lock go with the process, however it ends. Object stores have no such lock; there
-    two runs write the same bytes to the same names, so the second one wastes work and harms nothing.
-
-    Raises:
-        CorpusBusy: if another process holds it.
-    """
-    if not store.is_local:
-        yield
-        return
-    path = Path(store.path(layout.LOCK))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CorpusBusy(f"{store.root} is being written by another run") from error
-        store.sweep()
-        yield
 
 
 def existing(store: Store) -> CorpusInfo | None:

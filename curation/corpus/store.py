@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -57,9 +58,12 @@ class Store:
 
     Args:
         root: a local path, ``file://``, ``s3://`` or ``gs://`` URI (those that pyarrow's filesystems reach).
+        guard: called before every write and deletion of this process, to refuse it by raising; it
+            does not travel to other processes.
     """
 
     root: str
+    guard: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     _fs: pafs.FileSystem = field(init=False, repr=False, compare=False)
     _base: str = field(init=False, repr=False, compare=False)
 
@@ -73,6 +77,10 @@ class Store:
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return Store, (self.root,)
+
+    def _allow_change(self) -> None:
+        if self.guard is not None:
+            self.guard()
 
     @property
     def is_local(self) -> bool:
@@ -129,6 +137,7 @@ class Store:
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Put one file, whole or not at all, over whatever was there."""
+        self._allow_change()
         for attempt in _attempts():
             with attempt:
                 if self.is_local:
@@ -153,6 +162,7 @@ class Store:
 
     def put_file(self, name: str, local: Path) -> None:
         """Put a large local file in pieces, whole or not at all; the local one stays."""
+        self._allow_change()
         for attempt in _attempts():
             with attempt:
                 self._put_file_once(name, local)
@@ -206,6 +216,7 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Remove one file; no error where there is none."""
+        self._allow_change()
         if self.exists(name):
             self._fs.delete_file(self.path(name))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
@@ -35,8 +33,8 @@ from curation.select import (
 )
 from curation.sources.uris import SCHEMES
 from pipelines import curate
-from pipelines.corpus import locked
 from pipelines.curation_config import CurationConfig
+from pipelines.locking import command_line, locked
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
 
@@ -46,10 +44,6 @@ EXIT_PASSING = 3
 
 def _console() -> Console:
     return Console(stderr=False)
-
-
-def _command_line() -> str:
-    return shlex.join(["lavie", *sys.argv[1:]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +85,14 @@ class Curate:
         if last >= 1:
             _check_rules(planned, self.selection, rules, "--selection")
         console, store = _console(), _store(self.out, "--out")
-        with locked(store):
+        with locked(store) as store:
             info, rejects = curate.measure(
                 self.sources,
                 store,
                 self.config.river,
                 console=console,
                 how=curate.HowToRun(
-                    command=_command_line(),
+                    command=command_line(),
                     ray_address=self.ray_address,
                     retry_failed=self.retry_failed,
                 ),
@@ -160,7 +154,7 @@ class Select:
     def run(self) -> int:
         """Select and print the funnel."""
         store = _store(self.corpus, "CORPUS")
-        with locked(store):
+        with locked(store) as store:
             info, config = read_corpus(store), self.config
             _check_rules(info, self.name, config, "--name")
             _select(store, info, self.name, config, _console(), resources=self.resources)
@@ -186,7 +180,7 @@ class Export:
         """Export what is not exported yet."""
         store = _store(self.corpus, "CORPUS")
         _check_name(self.selection, "--selection")
-        with locked(store):
+        with locked(store) as store:
             info = read_corpus(store)
             _export(store, info, self.selection, self.config, _console(), self.ray_address)
         return 0
@@ -209,7 +203,7 @@ class Report:
         """Write index.html and statistics.json."""
         store = _store(self.corpus, "CORPUS")
         _check_name(self.selection, "--selection")
-        with locked(store):
+        with locked(store) as store:
             _report(store, read_corpus(store), self.selection, self.config, _console())
         return 0
 

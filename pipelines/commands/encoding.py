@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 from curation.corpus.store import Store
 from curation.errors import LavieError
 from curation.stations.station import Resources
-from pipelines.corpus import locked
+from pipelines.locking import locked
 from training.data.encode_config import EncodeConfig
 
 
@@ -40,7 +40,7 @@ class Encode:
         from pipelines import encode
 
         console, store = Console(), Store(self.corpus)
-        with locked(store):
+        with locked(store) as store:
             digest, manifest = encode.encode(
                 store,
                 self.selection,

@@ -1,10 +1,7 @@
-"""Dealing sources into parts, the lock, corpus.json."""
+"""Dealing sources into parts, corpus.json."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +11,9 @@ from curation.corpus import layout
 from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SOURCES, schema
-from curation.corpus.store import TEMPORARY_PREFIX, Store
-from curation.errors import CorpusBusy, CorpusError, SourceChanged
-from pipelines.corpus import deal_sources, locked, record
+from curation.corpus.store import Store
+from curation.errors import CorpusError, SourceChanged
+from pipelines.corpus import deal_sources, record
 
 LAYERS = {"probe": "probe@1-a", "scenes": "scenes@1-a", "keyframes": "keyframes@1-a"}
 
@@ -75,29 +72,3 @@ def test_layers_of_other_scenes_are_no_longer_current(store: Store) -> None:
 def test_a_folder_without_a_corpus_says_what_makes_one(store: Store) -> None:
     with pytest.raises(CorpusError, match="lavie curate"):
         read_corpus(store)
-
-
-HOLDER = """
-import sys, time
-from curation.corpus.store import Store
-from pipelines.corpus import locked
-with locked(Store(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_second_run_is_refused_until_the_first_is_gone_even_by_kill(store: Store) -> None:
-    store.write("x", b"")
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, store.root], stdout=subprocess.PIPE)
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    with pytest.raises(CorpusBusy), locked(store):
-        pass
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    holder.stdout.close()
-    left = Path(store.path(f"{TEMPORARY_PREFIX}1234"))
-    left.write_bytes(b"half")
-    with locked(store):
-        assert not left.exists()
