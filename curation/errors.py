@@ -10,6 +10,7 @@
     +-- ModelUnavailable     a model cannot be asked (no pictures, no key, server gone); stops a run
     +-- CorpusError          the corpus on disk is not what the command needs
     |   +-- MissingColumn    a station or rule needs a column that no layer of this corpus holds
+    |   +-- MissingPart      a file that should have been committed is not there
     |   +-- TornPart         a committed file is unreadable or its rows do not line up
     |   +-- SourceChanged    the bytes behind a source are not those that were curated
     |   +-- CorpusBusy       another run is writing this corpus
@@ -78,6 +79,10 @@ class CorpusError(LavieError):
 
 class MissingColumn(CorpusError):
     """A station or rule needs a column that no layer of this corpus holds."""
+
+
+class MissingPart(CorpusError):
+    """A file that should have been committed is not there."""
 
 
 class TornPart(CorpusError):

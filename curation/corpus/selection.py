@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from curation.corpus import layout
 from curation.corpus.parts import read_table
+from curation.corpus.schema import SELECTION
 from curation.corpus.store import Store
-from curation.errors import CorpusError
+from curation.errors import CorpusError, TornPart
 
 RULES = "rules.json"
 """Written last: its presence says that the selection is whole."""
@@ -45,7 +46,34 @@ def read_funnel(store: Store, name: str) -> dict[str, Any]:
 
 
 def read_verdicts(
-    store: Store, name: str, part: int, columns: Iterable[str] | None = None
+    store: Store,
+    name: str,
+    part: int,
+    columns: Iterable[str] | None = None,
+    *,
+    clip_ids: pa.ChunkedArray | None = None,
 ) -> pa.Table:
-    """Verdicts on one part's clips, in the order of the scenes layer; check `read_rules` first."""
-    return read_table(store, f"{layout.selection(name)}/{layout.part_file(part)}", columns)
+    """Verdicts on one part's clips, in the order of the scenes layer; check `read_rules` first.
+
+    Args:
+        store: the corpus.
+        name: of the selection.
+        part: number of the part.
+        columns: names of `SELECTION`; all if not given.
+        clip_ids: of the part's clips, to compare row by row, for whoever lays verdicts beside clips.
+
+    Raises:
+        MissingPart: if the selection lacks this part.
+        TornPart: if the file is damaged, or its rows are not those of the clips.
+    """
+    place = f"{layout.selection(name)}/{layout.part_file(part)}"
+    wanted = [column.name for column in SELECTION] if columns is None else list(columns)
+    if clip_ids is None:
+        return read_table(store, place, wanted)
+    verdicts = read_table(store, place, dict.fromkeys(("clip_id", *wanted)))
+    if not verdicts["clip_id"].equals(clip_ids):
+        raise TornPart(
+            f"{store.root}/{place}: its rows are not those of the scenes layer; "
+            "run `lavie select` again"
+        )
+    return verdicts.select(wanted)

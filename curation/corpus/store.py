@@ -135,6 +135,20 @@ class Store:
                 return data
         raise AssertionError("tenacity re-raises")
 
+    def size_bytes(self, name: str) -> int:
+        """Length of one file.
+
+        Raises:
+            FileNotFoundError: if there is none of this name.
+        """
+        for attempt in _attempts():
+            with attempt:
+                info = self._fs.get_file_info(self.path(name))
+                if info.type != pafs.FileType.File:
+                    raise FileNotFoundError(f"{self.root}/{name}")
+                return int(info.size)
+        raise AssertionError("tenacity re-raises")
+
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Put one file, whole or not at all, over whatever was there."""
         self._allow_change()

@@ -22,7 +22,7 @@ from curation.corpus.schema import SELECTION, SHARD_INDEX, schema
 from curation.corpus.selection import read_verdicts
 from curation.corpus.shards import KEY_GRAMMAR
 from curation.corpus.store import Store
-from curation.errors import BadSource, CorpusError
+from curation.errors import BadSource
 from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
 from curation.export.facts import clip_columns, sample_facts
 from curation.export.shard_plan import ShardPlan, read_plan
@@ -102,12 +102,7 @@ class ShardWriter:
         for part, pairs in groupby(plan.clips.to_pylist(), key=lambda pair: pair["part"]):
             wanted = pa.array([pair["row"] for pair in pairs], pa.int32())
             clips = read_clips(self.store, self.info.layers, part, columns)
-            verdicts = read_verdicts(self.store, self.selection, part)
-            if not verdicts["clip_id"].equals(clips["clip_id"]):
-                raise CorpusError(
-                    f"selection {self.selection!r} was made from other scenes than those of part "
-                    f"{part}; run `lavie select` again"
-                )
+            verdicts = read_verdicts(self.store, self.selection, part, clip_ids=clips["clip_id"])
             for column in SELECTION[1:]:
                 clips = clips.append_column(column.name, verdicts[column.name])
             found += [row | {"part": part} for row in clips.take(wanted).to_pylist()]

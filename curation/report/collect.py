@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
-from curation.corpus.parts import read_clips, read_table
+from curation.corpus.parts import in_order, read_clips, read_sources
 from curation.corpus.schema import LAYER_OF
 from curation.corpus.selection import read_verdicts
 from curation.corpus.store import Store
-from curation.errors import TornPart
 from curation.report.gallery import Choice
 from curation.report.measures import ALWAYS_READ, FIGURES, MEASURES, WORDS, Measure, Word, numbers
 from curation.report.statistics import Distribution, Tally
@@ -29,6 +27,10 @@ Figure = TypeVar("Figure", bound=Measure | Word)
 POPULATIONS = ("all", "kept")
 """All clips of the corpus; those that the selection keeps."""
 MS_PER_S = 1000
+SOURCE_COLUMNS_READ = ("size_bytes", "source_reject", "source_duration_s")
+VERDICTS_READ = ("keep", "failed_rules", "bucket")
+READING_THREADS = 2
+"""One reads ahead while the other's part is counted; more would only help a distant store."""
 
 
 @dataclass(slots=True)
@@ -84,13 +86,13 @@ class SourceStatistics:
     duration_ms: int = 0
     rejects: Tally = field(default_factory=Tally)
 
-    def add(self, sources: pa.Table, probe: pa.Table) -> None:
+    def add(self, sources: pa.Table) -> None:
         """Count the sources of one part."""
         self.sources += len(sources)
         self.size_bytes += pc.sum(sources["size_bytes"]).as_py() or 0
-        duration_s = np.nan_to_num(numbers(probe, "source_duration_s"))
+        duration_s = np.nan_to_num(numbers(sources, "source_duration_s"))
         self.duration_ms += int(np.rint(duration_s * MS_PER_S).sum())
-        self.rejects.add(probe["source_reject"])
+        self.rejects.add(sources["source_reject"])
 
     def merge(self, other: SourceStatistics) -> None:
         """Add up with counters over other sources."""
@@ -136,7 +138,8 @@ def collect(
         rejected: how many rejected ones.
 
     Raises:
-        TornPart: if a part's verdicts do not line up with its clips.
+        MissingPart: if a file is not there.
+        TornPart: if a file is damaged, or a part's verdicts do not line up with its clips.
     """
     columns = columns_of(info)
     found = Collected(
@@ -146,25 +149,20 @@ def collect(
         rejected_shown=Choice(rejected),
         columns=columns,
     )
-    for part in range(info.num_parts):
-        sources = read_table(store, layout.sources(part), ["size_bytes"])
-        probe_path = layout.layer(info.layers["probe"], part)
-        probe = read_table(store, probe_path, ["source_reject", "source_duration_s"])
-        found.sources.add(sources, probe)
+
+    def read(part: int) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """Columns of the part's sources, of its clips, and the verdicts on them."""
+        sources = read_sources(store, info.layers, part, SOURCE_COLUMNS_READ)
         clips = read_clips(store, info.layers, part, sorted(columns))
-        _add_clips(found, part, clips, _verdicts(store, selection, part, clips))
+        ids = clips["clip_id"]
+        return sources, clips, read_verdicts(store, selection, part, VERDICTS_READ, clip_ids=ids)
+
+    for part, (sources, clips, verdicts) in in_order(
+        read, range(info.num_parts), threads=READING_THREADS
+    ):
+        found.sources.add(sources)
+        _add_clips(found, part, clips, verdicts)
     return found
-
-
-def _verdicts(store: Store, selection: str, part: int, clips: pa.Table) -> pa.Table:
-    columns = ["clip_id", "keep", "failed_rules", "bucket"]
-    verdicts = read_verdicts(store, selection, part, columns)
-    if not verdicts["clip_id"].equals(clips["clip_id"]):
-        raise TornPart(
-            f"{store.root}/{layout.selection(selection)}/{layout.part_file(part)}: its rows are "
-            "not those of the scenes layer; run `lavie select` again"
-        )
-    return verdicts
 
 
 def _add_clips(found: Collected, part: int, clips: pa.Table, verdicts: pa.Table) -> None:
@@ -173,7 +171,7 @@ def _add_clips(found: Collected, part: int, clips: pa.Table, verdicts: pa.Table)
     keep: NDArray[np.bool_] = verdicts["keep"].combine_chunks().to_numpy(zero_copy_only=False)
     # A scene that the scenes layer rejected has no keyframe to show.
     has_picture = pc.is_null(clips["scene_reject"]).combine_chunks().to_numpy(zero_copy_only=False)
-    ids, none = verdicts["clip_id"], pa.scalar(None, pa.string())
+    ids, none = clips["clip_id"], pa.scalar(None, pa.string())
     bucket = pc.fill_null(verdicts["bucket"], "")
     kept = pc.if_else(pa.array(keep & has_picture), bucket, none)
     found.kept_shown.add(part, ids, kept)

@@ -9,23 +9,19 @@ from __future__ import annotations
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_clips
 from curation.corpus.schema import CLIP_COLUMNS, LAYER_OF
 from curation.corpus.selection import read_verdicts
 from curation.corpus.store import Store
-from curation.errors import TornPart
 from curation.report.settings import ReportConfig
 from curation.report.text import cut_text, safe_uri
 
@@ -52,7 +48,6 @@ MAX_NAME_CHARS = 80
 MAX_URI_CHARS = 300
 MAX_PIXELS = 1 << 24
 """A keyframe's short side is at most 384 px; more pixels than this are no keyframe."""
-ROWS_AT_ONCE = 64
 
 
 class Shown(NamedTuple):
@@ -142,31 +137,25 @@ def cards(
     found: dict[tuple[int, int], dict[str, Any]] = {}
     for part in sorted(by_part):
         rows = sorted(by_part[part])
-        frames = _middle_keyframes(store, info, part, rows)
-        made = _part_cards(store, info, selection, part, rows, rules)
-        for row, card in zip(rows, made, strict=True):
-            found[part, row] = card | _picture(frames.get(row), card, config)
+        shown = _clips(store, info, part, rows, rules)
+        verdicts = read_verdicts(store, selection, part, ["failed_rules", "bucket", "tier"])
+        verdicts = verdicts.take(pa.array(rows, pa.int64()))
+        for row, columns, verdict in zip(rows, shown, verdicts.to_pylist(), strict=True):
+            frames = columns.pop("keyframes", None) or []
+            card = _card(columns, verdict, rules)
+            middle = frames[len(frames) // 2] if frames else None
+            found[part, row] = card | _picture(middle, card, config)
     return [{"place": clip.place} | found[clip.part, clip.row] for clip in chosen]
 
 
-def _part_cards(
-    store: Store,
-    info: CorpusInfo,
-    selection: str,
-    part: int,
-    rows: Sequence[int],
-    rules: Mapping[str, str],
+def _clips(
+    store: Store, info: CorpusInfo, part: int, rows: Sequence[int], rules: Mapping[str, str]
 ) -> list[dict[str, Any]]:
+    """What the corpus has of some clips, as far as a card shows it."""
     present = {"sources", *info.layers}
-    asked = [*CARD_COLUMNS, *(c for c in rules.values() if c in CLIP_COLUMNS)]
+    asked = [*CARD_COLUMNS, "keyframes", *(c for c in rules.values() if c in CLIP_COLUMNS)]
     columns = [c for c in dict.fromkeys(asked) if LAYER_OF[c] in present]
-    wanted = pa.array(rows, pa.int64())
-    verdicts = read_verdicts(store, selection, part, ["failed_rules", "bucket", "tier"])
-    clips = read_clips(store, info.layers, part, columns).take(wanted).to_pylist()
-    return [
-        _card(clip, verdict, rules)
-        for clip, verdict in zip(clips, verdicts.take(wanted).to_pylist(), strict=True)
-    ]
+    return read_clips(store, info.layers, part, columns, rows=rows).to_pylist()
 
 
 def _card(
@@ -204,45 +193,6 @@ def _short(value: Any) -> Any:
 def _number(value: Any) -> float | None:
     """A value that can be shown beside a rule: numbers only."""
     return float(value) if isinstance(value, int | float) else None
-
-
-def _middle_keyframes(
-    store: Store, info: CorpusInfo, part: int, rows: Sequence[int]
-) -> dict[int, bytes]:
-    """Row -> the keyframe in the middle of its clip, if it has some; few are in memory at a time."""
-    if "keyframes" not in info.layers:
-        return {}
-    path = layout.layer(info.layers["keyframes"], part)
-    try:
-        with store.filesystem.open_input_file(store.path(path)) as file:
-            return _read_keyframes(pq.ParquetFile(file, page_checksum_verification=True), rows)
-    except pa.ArrowInvalid as error:
-        raise TornPart(f"{store.root}/{path}: not a whole Parquet file ({error})") from error
-
-
-def _read_keyframes(parquet: pq.ParquetFile, wanted: Sequence[int]) -> dict[int, bytes]:
-    rows = np.asarray(wanted, dtype=np.int64)
-    found: dict[int, bytes] = {}
-    for first, batch in _batches(parquet, rows):
-        for row in rows[(rows >= first) & (rows < first + len(batch))].tolist():
-            frames = batch["keyframes"][row - first]
-            if frames.is_valid and len(frames):
-                found[row] = frames[len(frames) // 2].as_py()
-    return found
-
-
-def _batches(
-    parquet: pq.ParquetFile, rows: NDArray[np.integer]
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """A few rows at a time, and the number of the first; only row groups that hold ``rows``."""
-    end = 0
-    for group in range(parquet.num_row_groups):
-        first, end = end, end + parquet.metadata.row_group(group).num_rows
-        if not np.any((rows >= first) & (rows < end)):
-            continue
-        for batch in parquet.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=["keyframes"]):
-            yield first, batch
-            first += len(batch)
 
 
 def _picture(

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
-from curation.corpus.parts import read_table
+from curation.corpus.parts import read_sources
 from curation.corpus.store import Store
 from curation.report.text import cut_text, safe_command, safe_uri
 
@@ -57,16 +56,9 @@ def write_rejects(store: Store, info: CorpusInfo, path: str) -> dict[str, list[R
 
 def _rejects(store: Store, info: CorpusInfo) -> Iterator[Reject]:
     for part in range(info.num_parts):
-        probe = read_table(
-            store,
-            layout.layer(info.layers["probe"], part),
-            ["source_reject", "source_reject_detail"],
-        )
-        if probe["source_reject"].null_count == probe.num_rows:
-            continue
-        uris = read_table(store, layout.sources(part), ["uri"])["uri"]
-        rejected = pc.is_valid(probe["source_reject"])
-        for row in probe.append_column("uri", uris).filter(rejected).to_pylist():
+        columns = ["uri", "source_reject", "source_reject_detail"]
+        sources = read_sources(store, info.layers, part, columns)
+        for row in sources.filter(pc.is_valid(sources["source_reject"])).to_pylist():
             yield {
                 "uri": cut_text(safe_uri(row["uri"]), MAX_URI_CHARS),
                 "reason": row["source_reject"],

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, canonical_json
-from curation.corpus.parts import LAYER_METADATA
+from curation.corpus.parts import LAYER_METADATA, open_parquet
 from curation.corpus.schema import LAYERS
 from curation.corpus.selection import read_funnel, read_rules
 from curation.corpus.store import Store
@@ -134,8 +132,8 @@ def _lineage(store: Store, info: CorpusInfo, name: str) -> dict[str, Any]:
     layer = info.layers[name]
     made: dict[str, Any] = {}
     if info.num_parts:
-        path = store.path(layout.layer(layer, 0))
-        metadata = pq.read_schema(path, filesystem=store.filesystem).metadata or {}
+        with open_parquet(store, layout.layer(layer, 0), few_rows=True) as file:
+            metadata = file.schema_arrow.metadata or {}
         made = json.loads(metadata.get(LAYER_METADATA, b"{}"))
     return {
         "name": name,

@@ -143,7 +143,7 @@ class _Run:
         balance = self.plan.config.balance
 
         def read(part: int) -> pa.RecordBatch:
-            table = self.corpus.read_clips(part, self.plan.columns)
+            table = self.corpus.read_columns(part, self.plan.columns)
             source = table["source_row"].to_numpy() + np.int64(first_source[part])
             added = {"position": np.arange(first_clip[part], first_clip[part + 1])}
             added["source"] = source
@@ -192,7 +192,7 @@ class _Run:
 
         def read(part: int) -> None:
             here = slice(edges[part], edges[part + 1])
-            lists = self.corpus.read_clips(part, ["perceptual_hashes"])["perceptual_hashes"]
+            lists = self.corpus.read_columns(part, ["perceptual_hashes"])["perceptual_hashes"]
             lists = lists.take(pa.array(positions[here] - first[part]))
             hashes[here], lengths[here] = lists_as_rows(lists, width=HASHES_PER_CLIP)
 
@@ -207,7 +207,7 @@ class _Run:
 
         def read(part: int) -> pa.ChunkedArray:
             rows = positions[edges[part] : edges[part + 1]] - first[part]
-            return self.corpus.read_clips(part, ["clip_id"])["clip_id"].take(pa.array(rows))
+            return self.corpus.read_columns(part, ["clip_id"])["clip_id"].take(pa.array(rows))
 
         wanted = np.flatnonzero(np.diff(edges)).tolist()
         ids = [chunk for _, ids in self.corpus.in_order(read, wanted) for chunk in ids.chunks]

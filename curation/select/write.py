@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 
 from curation.corpus import layout
 from curation.corpus.manifest import canonical_json
+from curation.corpus.parts import PARTS_AHEAD
 from curation.corpus.schema import SELECTION, schema
 from curation.corpus.selection import FUNNEL, RULES
 from curation.corpus.store import Store
 from curation.select.funnel import Funnel
-from curation.select.scan import PARTS_AHEAD, Corpus, Extent
+from curation.select.scan import Corpus, Extent
 
 _SCHEMA = schema(SELECTION)
 _REPETITIVE = [
@@ -122,7 +123,7 @@ class Verdicts:
         """Write every part, a few at a time."""
 
         def put(part: int, table: pa.Table) -> None:
-            clip_ids = corpus.read_clips(part, ["clip_id"])["clip_id"]
+            clip_ids = corpus.read_columns(part, ["clip_id"])["clip_id"]
             path = f"{layout.selection(name)}/{layout.part_file(part)}"
             corpus.store.write(path, _file_bytes(self.table(table, clip_ids)))
 

@@ -9,12 +9,11 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from curation.report import ReportConfig, write_report
-from curation.report.gallery import Choice, _read_keyframes, small_jpeg
+from curation.report.gallery import Choice, small_jpeg
 from curation.select import Dedup, Rule, SelectConfig
 
 
@@ -115,20 +114,6 @@ def test_formats_that_keyframes_never_have_are_left_out():
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "GIF")
     assert small_jpeg(out.getvalue(), side_px=128, quality=70) is None
-
-
-def test_pictures_are_found_in_any_row_group_of_a_large_part():
-    table = pa.table(
-        {
-            "clip_id": [f"{number:04d}" for number in range(500)],
-            "keyframes": [[b"a", str(number).encode()] for number in range(500)],
-        }
-    )
-    out = io.BytesIO()
-    pq.write_table(table, out, row_group_size=130)
-    wanted = [0, 129, 130, 263, 499]
-    found = _read_keyframes(pq.ParquetFile(out), wanted)
-    assert found == {row: str(row).encode() for row in wanted}
 
 
 def test_the_same_bytes_under_two_names_are_two_cards_with_their_own_pictures(corpus, build):
