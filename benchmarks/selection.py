@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
-from curation.corpus.parts import to_parquet
+from curation.corpus.parts import to_parquet, with_rows_digest
 from curation.corpus.schema import SOURCES, layer_schema, schema
 from curation.corpus.store import Store
 from curation.select import Balance, Rule, SelectConfig, SelectResources, Tier, select
@@ -160,7 +160,7 @@ def write_part(task: tuple[str, int, int, int]) -> None:
             noise(rng, f.type, rows) if c is None else c
             for f, c in zip(fields, columns, strict=True)
         ]
-        store.write(path, to_parquet(pa.table(columns, schema=fields)))
+        store.write(path, to_parquet(with_rows_digest(pa.table(columns, schema=fields))))
 
 
 def make_corpus(root: Path, *, num_clips: int, num_parts: int) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from curation.corpus import layout
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
-from curation.corpus.parts import read_table
+from curation.corpus.parts import read_sources
 from curation.errors import PASSING, NothingToDo
 
 EXAMPLES = 10
@@ -80,14 +80,12 @@ def read_rejects(ledger: Ledger, info: CorpusInfo) -> Rejects:
 
 def _examples(ledger: Ledger, info: CorpusInfo, reason: str) -> list[str]:
     """The first sources that were rejected for a reason."""
-    store, probe_id = ledger.store, info.layers["probe"]
+    probe_id = info.layers["probe"]
     found: list[str] = []
     for part, record in sorted(ledger.records(layout.layer_folder(probe_id)).items()):
         if len(found) < EXAMPLES and record.counts.get(f"source_reject={reason}"):
-            probe = read_table(
-                store, layout.layer(probe_id, part), ["source_reject", "source_reject_detail"]
-            )
-            uris = read_table(store, layout.sources(part), ["uri"])["uri"]
-            rows = probe.append_column("uri", uris).filter(pc.equal(probe["source_reject"], reason))
+            columns = ["uri", "source_reject", "source_reject_detail"]
+            sources = read_sources(ledger.store, info.layers, part, columns)
+            rows = sources.filter(pc.equal(sources["source_reject"], reason))
             found += [f"{row['uri']}: {row['source_reject_detail']}" for row in rows.to_pylist()]
     return found[:EXAMPLES]

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from curation.corpus import layout
 from curation.corpus.manifest import sealed, unsealed
-from curation.corpus.parts import to_parquet
+from curation.corpus.parts import to_parquet, with_rows_digest
 from curation.corpus.store import FileFacts, Store
 from curation.errors import TornPart
 
@@ -108,7 +108,7 @@ def commit_part(
         made_by: see `to_parquet`.
         rows_per_group: see `to_parquet`.
     """
-    data = to_parquet(table, made_by=made_by, rows_per_group=rows_per_group)
+    data = to_parquet(with_rows_digest(table), made_by=made_by, rows_per_group=rows_per_group)
     store.write(f"{folder}/{layout.part_file(part)}", data)
     return Commit(folder=folder, part=part, record=record_of(folder, data, table))
 

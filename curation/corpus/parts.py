@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike
 
 from curation.corpus import layout
-from curation.corpus.schema import CLIP_COLUMNS, LAYER_OF, SOURCE_COLUMNS, layer_schema
+from curation.corpus.schema import CLIP_COLUMNS, LAYER_OF, SOURCE_COLUMNS
 from curation.corpus.store import Store
 from curation.errors import MissingColumn, MissingPart, TornPart
 
@@ -32,9 +32,6 @@ ROWS_METADATA = b"lavie.rows"
 """Digest of the clip ids of a layer's file: layers are compared by it, without reading six layers' ids,
 which would be most of a query's bytes. Not by Parquet's own range of ids: asking pyarrow for it ends the
 process where the footer has a flipped bit."""
-
-ROWS_PER_GROUP = {"keyframes": 64}
-"""About 10 MB of pictures: who wants a few clips of a part reads no more."""
 
 PARTS_AHEAD = 2
 """Parts that each reading thread may be ahead of whoever takes them: enough to never wait, little
@@ -83,20 +80,14 @@ def to_parquet(
     return buffer.getvalue()
 
 
-def layer_file(name: str, table: pa.Table, *, made_by: Mapping[str, Any]) -> bytes:
-    """The bytes of one part of a layer.
-
-    Args:
-        name: of the layer.
-        table: its columns, `clip_id` among them where it has a row a scene.
-        made_by: what determines its values, kept in the file.
-    """
-    table = table.cast(layer_schema(name))
-    if "clip_id" in table.column_names:
-        ids = "\n".join(table["clip_id"].to_pylist())
-        digest = hashlib.sha256(ids.encode()).hexdigest()
-        table = table.replace_schema_metadata({ROWS_METADATA: digest.encode()})
-    return to_parquet(table, made_by=made_by, rows_per_group=ROWS_PER_GROUP.get(name))
+def with_rows_digest(table: pa.Table) -> pa.Table:
+    """The table of a layer, such that its file will say of which clips its rows are."""
+    if "clip_id" not in table.column_names:
+        return table
+    ids = "\n".join(clip_id or "" for clip_id in table["clip_id"].to_pylist())
+    digest = hashlib.sha256(ids.encode()).hexdigest().encode()
+    metadata = dict(table.schema.metadata or {}) | {ROWS_METADATA: digest}
+    return table.replace_schema_metadata(metadata)
 
 
 class _Ranges(io.RawIOBase):

@@ -12,12 +12,12 @@ import pytest
 from curation.corpus import layout
 from curation.corpus.parts import (
     in_order,
-    layer_file,
     read_clips,
     read_columns,
     read_sources,
     read_table,
     to_parquet,
+    with_rows_digest,
 )
 from curation.corpus.schema import SOURCES, layer_schema, schema
 from curation.corpus.store import Store
@@ -31,7 +31,7 @@ def rows(name: str, values: list[dict[str, object]]) -> bytes:
     table = pa.Table.from_pylist(
         [{n: row.get(n) for n in schema.names} for row in values], schema=schema
     )
-    return layer_file(name, table, made_by={"name": name})
+    return to_parquet(with_rows_digest(table), rows_per_group=64)
 
 
 @pytest.fixture
