@@ -18,6 +18,9 @@ from curation.errors import SourceChanged
 
 logger = logging.getLogger(__name__)
 
+MAX_NAMED = 10
+"""Sources that a message names."""
+
 
 def existing(store: Store) -> CorpusInfo | None:
     """What corpus.json says, or None where there is none yet."""
@@ -62,11 +65,17 @@ def _check_unchanged(known: pa.Table, listed: pa.Table) -> None:
     differs = pc.not_equal(both["size_bytes"], both["size_bytes_now"])
     changed = both.filter(pc.fill_null(differs, False))
     if changed.num_rows:
-        first = changed.slice(0, 1).to_pylist()[0]
+        named = [
+            f"  {row['uri']}: {row['size_bytes']} bytes then, {row['size_bytes_now']} now"
+            for row in changed.sort_by("uri").slice(0, MAX_NAMED).to_pylist()
+        ]
+        if changed.num_rows > MAX_NAMED:
+            named.append(f"  and {changed.num_rows - MAX_NAMED} more")
         raise SourceChanged(
-            f"{changed.num_rows} sources are not the files that were curated, first {first['uri']}: "
-            f"{first['size_bytes']} bytes then, {first['size_bytes_now']} now. Give the new file another "
-            "name, or curate into a new corpus"
+            f"{changed.num_rows} sources are not the files that were curated:\n"
+            + "\n".join(named)
+            + "\nGive each new file another name, so that it becomes a source of its own, or put the "
+            "old one back; or curate into a new corpus"
         )
 
 

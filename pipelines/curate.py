@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,11 +13,12 @@ from rich.table import Table
 from curation.corpus import layout
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
 from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
-from curation.sources import list_sources
+from curation.sources import SeenFolders, list_sources
 from curation.stations.captions import cost_line
 from curation.stations.station import Maker, Resources, Station
 from curation.weights.catalog import Weight, find, missing
@@ -40,6 +41,8 @@ class River:
     decoding: DecodingPass
     stations: Sequence[Station[Any]]
     layers: dict[str, str]
+    seen: SeenFolders = SeenFolders()
+    """Folders of the sources that the listing machine sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +106,9 @@ def measure(
     """
     configured = configure(config)
     ids = configured.layers
-    num_parts = corpus.deal_sources(
-        store, list_sources(specs), sources_per_part=config.sources_per_part
-    )
+    listed = list_sources(specs)
+    configured = replace(configured, seen=SeenFolders.of(listed["uri"].to_pylist()))
+    num_parts = corpus.deal_sources(store, listed, sources_per_part=config.sources_per_part)
     info = corpus.record(
         store,
         num_parts=num_parts,
@@ -169,7 +172,7 @@ def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
     stages = [
         Stage(
             name="decode",
-            job=DecodeJob(store, decoding, ids),
+            job=DecodeJob(store, decoding, ids, configured.seen),
             resources=decoding.resources,
             units=units,
             done=frozenset.intersection(*(done[name] for name in river.DECODED_LAYERS)),
@@ -203,6 +206,11 @@ def export(
     if not plans:
         raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
     writer = ShardWriter(store, info, selection, config)
+    writer.seen = SeenFolders.of(
+        uri
+        for part in range(info.num_parts)
+        for uri in read_table(store, layout.sources(part), ["uri"])["uri"].to_pylist()
+    )
     done = frozenset(number for number, plan in enumerate(plans) if writer.is_done(plan))
     stage = Stage(
         name="export",

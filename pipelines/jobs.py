@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.export import ShardPlan, ShardWriter
+from curation.sources import SeenFolders
 from curation.stations.station import Station, check_output, made_by
 from pipelines.run import UnitResult
 
@@ -34,6 +35,8 @@ class DecodeJob:
     store: Store
     decoding: DecodingPass
     layers: Mapping[str, str]
+    seen: SeenFolders = field(default_factory=SeenFolders)
+    """Folders of the sources where they were listed."""
 
     def setup(self) -> None:
         """Start the decoder's child process."""
@@ -42,6 +45,8 @@ class DecodeJob:
     def run(self, unit: int, plan: Any = None) -> UnitResult:
         """Commit one part; `scenes` last, since it is the file that says the unit is done."""
         sources = read_table(self.store, layout.sources(unit))
+        for uri in sources["uri"].to_pylist():
+            self.seen.check(uri)
         tables = self.decoding(sources)
         probe, scenes = tables["probe"], tables["scenes"]
         assert probe.num_rows == sources.num_rows, "every source has one probe row"

@@ -29,7 +29,7 @@ from curation.export.shard_plan import ShardPlan, read_plan
 from curation.export.tar import ShardTar
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.guard import Guard
-from curation.sources import fetched
+from curation.sources import SeenFolders, fetched
 
 INDEX_SCHEMA = schema(SHARD_INDEX)
 _OF_THE_CORPUS = ("part", "source_row", "key")
@@ -45,6 +45,9 @@ class ShardWriter:
         selection: name of the selection that was planned.
         config: as it was planned with.
     """
+
+    seen = SeenFolders()
+    """Folders of the sources where the export was planned; whoever plans on a cluster sets it."""
 
     def __init__(
         self, store: Store, info: CorpusInfo, selection: str, config: ExportConfig
@@ -117,6 +120,7 @@ class ShardWriter:
             try:
                 yield from self._pack_source(tar, plan, clips, scratch)
             except BadSource as error:  # before the first of its clips
+                self.seen.check(clips[0]["uri"])
                 for row in clips:
                     yield _failed(plan, row, error)
 

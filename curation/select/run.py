@@ -268,9 +268,9 @@ def _count_words(words: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _later_copies(sources: pa.Table) -> np.ndarray:
-    """For each source, whether one before it has the same digest."""
-    codes = sources["source_sha256"].combine_chunks().dictionary_encode().indices
-    codes = codes.fill_null(-1).to_numpy()
+    """For each source, whether one before it has the same digest; rejected ones have no clips."""
+    digests = pc.if_else(pc.is_null(sources["source_reject"]), sources["source_sha256"], None)
+    codes = digests.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
     first = np.zeros(len(codes), dtype=bool)
     first[np.unique(codes, return_index=True)[1]] = True
     return ~first & (codes >= 0)

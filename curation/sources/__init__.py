@@ -17,6 +17,16 @@ carries some is refused, so that none can get into a corpus or a log.
 from curation.sources.fetched import Fetched, fetched
 from curation.sources.folders import LeftOut
 from curation.sources.listing import list_sources
+from curation.sources.seen import SeenFolders
 from curation.sources.uris import local_path, redacted, uri_of
 
-__all__ = ["Fetched", "LeftOut", "fetched", "list_sources", "local_path", "redacted", "uri_of"]
+__all__ = [
+    "Fetched",
+    "LeftOut",
+    "SeenFolders",
+    "fetched",
+    "list_sources",
+    "local_path",
+    "redacted",
+    "uri_of",
+]

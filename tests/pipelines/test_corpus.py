@@ -55,8 +55,18 @@ def test_new_sources_go_into_new_parts_and_old_ones_stay(store: Store) -> None:
 
 def test_a_source_with_another_size_than_was_curated_stops_the_run(store: Store) -> None:
     deal(store, listing("a", "b"))
-    with pytest.raises(SourceChanged, match="5 bytes then, 6 now"):
+    with pytest.raises(
+        SourceChanged, match=r"a: 5 bytes then, 6 now\n  b: 5 bytes(?s:.)*another name"
+    ):
         deal(store, listing("a", "b", size_bytes=6))
+
+
+def test_many_changed_sources_are_counted_and_ten_of_them_named(store: Store) -> None:
+    many = [f"{i:02d}" for i in range(12)]
+    deal(store, listing(*many))
+    with pytest.raises(SourceChanged, match=r"12 sources(?s:.)*  09: (?s:.)*and 2 more") as caught:
+        deal(store, listing(*many, size_bytes=6))
+    assert str(caught.value).count("bytes then") == 10
 
 
 def test_layers_of_other_scenes_are_no_longer_current(store: Store) -> None:

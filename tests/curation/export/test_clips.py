@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.errors import BadSource
+from curation.errors import BadSource, MachineFault
 from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
 from curation.export.clips.settings import fitted_size
 from curation.media.guard import Guard
@@ -441,6 +441,16 @@ def test_ffmpeg_is_ended_at_the_deadline(
     hurried = replace(FAST, timeout_s=1e-3, timeout_per_s=1e-6)
     with pytest.raises(BadSource, match="too_slow"):
         cut_to_file(source, clip_of(source, "mov", 0, 60), hurried)
+
+
+def test_a_full_scratch_disk_is_no_fault_of_the_clip(
+    film: Callable[..., Path], small_disk: Path, guard: Guard
+) -> None:
+    source = film("closed.mp4", FILMS["closed.mp4"][1])
+    clip = clip_of(source, "mov", 0, 200)
+    (small_disk / "other").write_bytes(bytes(60 * 1024))
+    with source.open("rb") as file, pytest.raises(MachineFault, match="No space left on device"):
+        cut(file, clip, FAST, guard, small_disk)
 
 
 def test_a_playlist_named_as_a_film_opens_no_other_file(

@@ -442,6 +442,14 @@ def test_clips_of_a_copied_source_fail_whatever_it_is_called(tmp_path):
     assert [v["failed_rules"] for v in verdicts(store, info)] == [[], ["duplicate_source"]]
 
 
+def test_a_copy_of_a_rejected_source_is_the_first_that_counts(tmp_path):
+    rejected = {"uri": "a", "source_sha256": "x", "source_reject": "too_slow"}
+    copies = [({"uri": name, "source_sha256": "x"}, [clip(1)]) for name in "bc"]
+    store, info = write_corpus(tmp_path, [[(rejected, []), *copies]])
+    select(store, info, "s", SelectConfig())
+    assert [v["failed_rules"] for v in verdicts(store, info)] == [[], ["duplicate_source"]]
+
+
 def test_sampling_weights_are_one_over_root_of_the_category_and_one_on_average(tmp_path):
     names = ["Music"] * 9 + ["Ads"] * 4 + [None]
     clips = [clip(i, category=name) for i, name in enumerate(names)]

@@ -1,0 +1,67 @@
+"""A machine that cannot do the work is not asked again while another can: two real Ray nodes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from curation.stations.station import Resources
+from pipelines.run import Stage, run_stages
+
+
+@pytest.fixture
+def nodes() -> Iterator[list[str]]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, log_to_driver=False)
+    yield [node["NodeID"] for node in ray.nodes()]
+    ray.shutdown()
+    cluster.shutdown()
+
+
+class Silent:
+    def start(self, stage: str, *, total: int, done: int) -> None:
+        pass
+
+    def advance(self, stage: str, counts: Mapping[str, int]) -> None:
+        pass
+
+
+@dataclass
+class FullOn:
+    """Finds the disk full on one node; notes on which node a unit was done."""
+
+    node: str
+    folder: Path
+
+    def setup(self) -> None:
+        pass
+
+    def run(self, unit: int, plan: object) -> dict[str, int]:
+        here = ray.get_runtime_context().get_node_id()
+        with (self.folder / f"{unit}").open("a") as file:
+            file.write(f"{here}\n")
+        if here == self.node:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_units_of_a_node_with_a_full_disk_are_done_on_the_other(
+    nodes: list[str], tmp_path: Path
+) -> None:
+    full, well = nodes
+    job = Stage(name="a", job=FullOn(full, tmp_path), resources=Resources(cpus=1.0), units=range(6))
+    costs = run_stages([job], Silent())
+    assert costs["a"].units == 6
+    tried = [(tmp_path / f"{unit}").read_text().split() for unit in range(6)]
+    assert all(nodes_of_unit[-1] == well for nodes_of_unit in tried)
+    assert sum(nodes_of_unit.count(full) for nodes_of_unit in tried) <= 1
