@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -41,7 +41,7 @@ class River:
     decoding: DecodingPass
     stations: Sequence[Station[Any]]
     layers: dict[str, str]
-    seen: SeenFolders = SeenFolders()
+    seen: SeenFolders = field(default_factory=SeenFolders)
     """Folders of the sources that the listing machine sees."""
 
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-import socket
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +27,10 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from curation.corpus.ledger import Commit
-from curation.errors import LavieError, MachineFault, machine_fault
+from curation.errors import LavieError, MachineFault
 from curation.stations.station import Resources
 from pipelines.tries import MAX_ATTEMPTS, Tries, UnitsFailed, describe
+from pipelines.worker import Job, UnitResult, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +39,7 @@ __all__ = [
     "Job",
     "Stage",
     "StageCost",
+    "UnitResult",
     "UnitsFailed",
     "Watcher",
     "driver_memory_bytes",
@@ -50,37 +50,10 @@ __all__ = [
 SWITCH_BACKLOG = (
     8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
 )
+LOOK_ROUND_S = 60.0  # after so long without any unit done, look whether the cluster has changed
 OBJECT_STORE_BYTES = (
     128 * 1024**2
 )  # only unit numbers and counters travel; Ray's least is about 75 MB
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitResult:
-    """What a worker tells of a unit that it has committed."""
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Counters such as {"clips": 12}."""
-    commits: Sequence[Commit] = ()
-    """Parts that were put, for the record."""
-
-
-class Job(Protocol):
-    """What one worker does: set up once, then one unit after another. Travels to the worker by pickle."""
-
-    def setup(self) -> None:
-        """Load models, start children."""
-
-    def run(self, unit: int, plan: Any) -> UnitResult:
-        """Commit one unit.
-
-        Args:
-            unit: its number.
-            plan: its entry of `Stage.plans`; None where the number says it all.
-        """
-
-    def close(self) -> None:
-        """Let go of what `setup` took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,76 +106,6 @@ class Watcher(Protocol):
         """A stage has committed one more unit."""
 
 
-@ray.remote
-class Worker:
-    """One process that holds one job."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._ready = False
-
-    def run(self, unit: int, plan: Any) -> tuple[UnitResult, float, float, int]:
-        """Run one unit; returns its result, wall and CPU seconds, and resident bytes.
-
-        Raises:
-            MachineFault: this machine cannot do it; another may.
-        """
-        try:
-            return self._run(unit, plan)
-        except (OSError, MemoryError, MachineFault) as error:
-            fault = machine_fault(error)
-            if fault is None:
-                raise
-            told = MachineFault(f"{fault} (on {socket.gethostname()})")
-            told.node = ray.get_runtime_context().get_node_id()
-            raise told from error
-
-    def _run(self, unit: int, plan: Any) -> tuple[UnitResult, float, float, int]:
-        begin, cpu_begin = time.monotonic(), _family_cpu_s()
-        if not self._ready:
-            self._job.setup()
-            self._ready = True
-        result = self._job.run(unit, plan)
-        return (
-            result,
-            time.monotonic() - begin,
-            _family_cpu_s() - cpu_begin,
-            _family_memory_bytes(),
-        )
-
-    def close(self) -> None:
-        """Let the job go before the process does."""
-        if self._ready:
-            self._job.close()
-
-
-def _family() -> list[psutil.Process]:
-    me = psutil.Process()
-    return [me, *me.children(recursive=True)]
-
-
-def _family_cpu_s() -> float:
-    """CPU seconds of this process, its live children and those it has waited for."""
-    total = 0.0
-    for process in _family():
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
-
-
-def _family_memory_bytes() -> int:
-    total = 0
-    for process in _family():
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
-    return total
-
-
 def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
     """Connect to a cluster, or start a private one on this machine.
 
@@ -228,11 +131,12 @@ def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
 
 @dataclass(slots=True)
 class _LiveWorker:
-    """One live worker: its actor, its stage, and the unit that it runs now."""
+    """One live worker: its actor, its stage, the unit that it runs now, and nodes it may not be on."""
 
     actor: Any
     stage: Stage
     unit: int | None = None
+    kept_off: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +148,13 @@ class _Cluster:
     cpus_of_largest_node: float
 
     @classmethod
-    def now(cls) -> _Cluster:
-        total = ray.cluster_resources()
-        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-        return cls(total.get("CPU", 0.0), total.get("GPU", 0.0), max(nodes, default=0.0))
+    def now(cls, *, without: frozenset[str] = frozenset()) -> _Cluster:
+        """The cluster as it is, some nodes left out."""
+        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        nodes = [resources for node, resources in alive.items() if node not in without]
+        cpus = [resources.get("CPU", 0.0) for resources in nodes]
+        gpus = sum(resources.get("GPU", 0.0) for resources in nodes)
+        return cls(sum(cpus), gpus, max(cpus, default=0.0))
 
     def cpus_of(self, stage: Stage) -> float:
         """Cores that one worker asks for: never more than a node has, or it would wait for ever."""
@@ -259,14 +166,10 @@ class _Cluster:
 
 
 def _elsewhere(avoided: frozenset[str]) -> dict[str, Any]:
-    """Ray's options that keep an actor off some nodes, as long as there are others."""
-    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    if not avoided & nodes or nodes <= avoided:
-        return {}
-    return {
-        "label_selector": {"ray.io/node-id": f"!in({','.join(sorted(avoided & nodes))})"},
-        "fallback_strategy": [{"label_selector": {}}],
-    }
+    """Ray's options that keep an actor off some nodes."""
+    # No fallback_strategy: Ray takes it as soon as the better node is merely busy.
+    names = ",".join(sorted(avoided))
+    return {"label_selector": {"ray.io/node-id": f"!in({names})"}} if avoided else {}
 
 
 class _Scheduler:
@@ -344,7 +247,8 @@ class _Scheduler:
 
     def _hire(self, stage: Stage) -> _LiveWorker | None:
         """Start one more worker, dismissing idle ones that may make room; None where there is none."""
-        cluster = _Cluster.now()
+        avoided = self._avoided(stage)
+        cluster = _Cluster.now(without=avoided)
         while not self._has_room(stage, cluster):
             spare = self._spare(stage)
             if spare is None:
@@ -355,11 +259,17 @@ class _Scheduler:
             num_gpus=cluster.gpus_of(stage),
             max_restarts=0,
             max_task_retries=0,
-            **_elsewhere(self._tries.avoided(stage.name)),
+            **_elsewhere(avoided),
         ).remote(stage.job)
-        worker = _LiveWorker(actor=actor, stage=stage)
+        worker = _LiveWorker(actor=actor, stage=stage, kept_off=avoided)
         self._workers[stage.name].append(worker)
         return worker
+
+    def _avoided(self, stage: Stage) -> frozenset[str]:
+        """Nodes that the stage is kept off; none where there would be no other left."""
+        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        avoided = self._tries.avoided(stage.name) & nodes
+        return frozenset() if avoided == nodes else avoided
 
     def _spare(self, stage: Stage) -> _LiveWorker | None:
         """An idle worker of a stage that has nothing to do, or so much less than ``stage``."""
@@ -387,7 +297,9 @@ class _Scheduler:
         """Wait for at least one unit and take in what ended."""
         if not self._pending:
             return
-        ended, _ = ray.wait(list(self._pending), num_returns=1)
+        ended, _ = ray.wait(list(self._pending), num_returns=1, timeout=LOOK_ROUND_S)
+        if not ended:
+            self._free_the_stranded()
         for reference in ended:
             worker = self._pending.pop(reference)
             stage, unit = worker.stage, worker.unit
@@ -400,6 +312,15 @@ class _Scheduler:
                 continue
             worker.unit = None
             self._commit(stage, unit, result)
+
+    def _free_the_stranded(self) -> None:
+        """Take units from workers that wait for a node where none is left but those they are kept off."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for reference, worker in list(self._pending.items()):
+            if worker.kept_off and alive <= worker.kept_off and worker.unit is not None:
+                del self._pending[reference]
+                self._dismiss(worker)
+                self._queue(worker.stage, worker.unit)
 
     def _take_back(self, stage: Stage, unit: int, error: RayError) -> None:
         """Count a failed try; the unit is queued again unless it was the last one.

@@ -156,7 +156,7 @@ class Broken:
     def setup(self) -> None:
         pass
 
-    def run(self, unit: int, plan: object) -> dict[str, int]:
+    def run(self, unit: int, plan: object) -> UnitResult:
         (self.folder / f"{unit}").touch()
         raise OSError(errno.EMFILE, "Too many open files")
 

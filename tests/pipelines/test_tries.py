@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from curation.stations.station import Resources
 from pipelines.run import Stage, run_stages
+from pipelines.worker import UnitResult
 
 
 @pytest.fixture
@@ -43,13 +44,13 @@ class FullOn:
     def setup(self) -> None:
         pass
 
-    def run(self, unit: int, plan: object) -> dict[str, int]:
+    def run(self, unit: int, plan: object) -> UnitResult:
         here = ray.get_runtime_context().get_node_id()
         with (self.folder / f"{unit}").open("a") as file:
             file.write(f"{here}\n")
         if here == self.node:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return {}
+        return UnitResult()
 
     def close(self) -> None:
         pass
