@@ -126,6 +126,8 @@ def typed(what: str) -> Iterator[None]:
 
 
 LASTING: dict[str, str] = {
+    "bad_row": "the row of a source list cannot be read",
+    "bad_address": "the row of a source list names no file or object that may be fetched",
     "not_regular": "a link out of the source folder, a FIFO, a device or a folder",
     "empty": "the file holds no byte",
     "too_large": "more bytes than the limit",

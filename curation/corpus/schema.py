@@ -67,6 +67,20 @@ SOURCES = (
     Column("author", STR, "author given in the source list; null where none was"),
     Column("licence", STR, "licence given in the source list; null where none was"),
     Column("given_caption", STR, "caption given in the source list; null where none was"),
+    Column(
+        "given_captions",
+        STRINGS,
+        "all captions given in source lists, in the order of their rows, `given_caption` first; empty "
+        "where none was",
+    ),
+    Column(
+        "listing_reject",
+        STR,
+        "why a row of a source list cannot be fetched ('bad_address', 'bad_row'); else null",
+    ),
+    Column(
+        "listing_reject_detail", STR, "what was seen, for a person; null where it can be fetched"
+    ),
 )
 
 PROBE = (
@@ -258,8 +272,8 @@ CAPTIONS = (
     Column(
         "captions",
         STRINGS,
-        "up to three texts to train with: `caption`, `caption_long`, the source's own; empty where "
-        "there is no caption",
+        "texts to train with: `caption`, `caption_long`, the source's own; all that were given, where "
+        "no model wrote the caption; empty where there is none",
     ),
     Column(
         "caption_weights",

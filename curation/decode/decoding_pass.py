@@ -280,20 +280,24 @@ class DecodingPass:
         """
         found: dict[str, list[pa.Table]] = {name: [] for name in LAYERS}
         with tempfile.TemporaryDirectory(prefix="lavie-") as scratch:
-            for source_row, uri in enumerate(sources["uri"].to_pylist()):
-                tables = self._tables_of(uri, Path(scratch))
+            listed = sources.select(["uri", "listing_reject", "listing_reject_detail"]).to_pylist()
+            for source_row, source in enumerate(listed):
+                tables = self._tables_of(source, Path(scratch))
                 tables["scenes"] = _with_source_row(tables["scenes"], source_row)
                 for name in LAYERS:
                     found[name].append(tables[name])
         empty = {name: layer_schema(name).empty_table() for name in LAYERS}
         return {name: pa.concat_tables([empty[name], *found[name]]) for name in LAYERS}
 
-    def _tables_of(self, uri: str, scratch: Path) -> dict[str, pa.Table]:
+    def _tables_of(self, listed: dict[str, Any], scratch: Path) -> dict[str, pa.Table]:
         """Tables of one source; one that cannot be used has a probe row with the reason."""
         assert self._guard is not None, "setup() comes first"
         sha256: str | None = None
         try:
-            with fetched(uri, max_bytes=self._config.limits.max_bytes, scratch=scratch) as source:
+            if listed["listing_reject"] is not None:
+                raise BadSource(listed["listing_reject"], listed["listing_reject_detail"])
+            uri, max_bytes = listed["uri"], self._config.limits.max_bytes
+            with fetched(uri, max_bytes=max_bytes, scratch=scratch) as source:
                 sha256 = source.sha256
                 tables = self._guard.call(
                     decode_tables, sha256, self._config, self._transnet, file=source.file

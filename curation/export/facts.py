@@ -47,6 +47,9 @@ LEFT_OUT = frozenset(
         "scene_reject",
         "source_row",  # a position in a file of the corpus
         "num_scenes",  # of the source, not of the clip
+        "listing_reject",  # null as source_reject
+        "listing_reject_detail",
+        "given_captions",  # those that are trained with are in `captions`
         "has_audio",  # of the source; no sample has sound
         "keep",
         "failed_rules",

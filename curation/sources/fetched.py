@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow.fs as pafs
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from curation.corpus.store import is_remote
 from curation.errors import BadSource, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
-from curation.sources.uris import SCHEMES, local_path, redacted
+from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
 
 _BLOCK_BYTES = 4 * 1024**2
 _FETCH_PREFIX = ".fetching-"
@@ -140,7 +139,7 @@ def _download_once(uri: str, target: BinaryIO, max_bytes: int) -> str:
     target.seek(0)
     target.truncate()
     digest = hashlib.sha256()
-    filesystem, path = pafs.FileSystem.from_uri(uri)
+    filesystem, path = opened_store(uri)
     with filesystem.open_input_file(path) as source:
         expected = _check_size(source.size(), max_bytes)
         while block := source.read(_BLOCK_BYTES):

@@ -12,11 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from curation.corpus import layout
-from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import is_remote
 from curation.errors import BadSource, NothingToDo, UsageError, typed
 from curation.sources.folders import (
@@ -28,12 +26,14 @@ from curation.sources.folders import (
     media_by_content,
 )
 from curation.sources.lists import LIST_SUFFIXES, read_list
+from curation.sources.merging import once_each
 from curation.sources.uris import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     check_uri,
     local_path,
     media_of,
+    opened_store,
     redacted,
     source_rows,
     uri_of,
@@ -51,7 +51,8 @@ def list_sources(
 ) -> pa.Table:
     """All sources that ``specs`` name, sorted by URI, each once.
 
-    Where a list and a folder name the same source, the list's row stays, for it says more.
+    Several rows that name the same source become one (`curation.sources.merging`): a list's before what
+    a folder says.
 
     Args:
         specs: files, folders, globs, object or prefix URIs, and lists.
@@ -66,7 +67,7 @@ def list_sources(
     Raises:
         NothingToDo: a spec matches nothing.
         UsageError: a path that does not exist, a folder that cannot be listed or is a corpus, a
-            list without the column 'uri', a URI with credentials, an unknown scheme.
+            file that is no list, a URI with credentials, an unknown scheme.
     """
     if not specs:
         raise NothingToDo("no sources were given")
@@ -77,16 +78,7 @@ def list_sources(
         left_out=LeftOut() if left_out is None else left_out,
     )
     found = [_listed(spec, folders) for spec in dict.fromkeys(specs)]
-    rows = pa.concat_tables(
-        table.append_column("rank", pa.repeat(pa.scalar(rank, pa.int8()), table.num_rows))
-        for table, rank in found
-    )
-    rows = rows.sort_by([("uri", "ascending"), ("rank", "ascending")]).combine_chunks()
-    uris = rows["uri"].combine_chunks()
-    if len(uris) > 1:
-        is_new = pc.not_equal(uris[1:], uris[:-1])
-        rows = rows.filter(pa.concat_arrays([pa.array([True]), is_new]))
-    return rows.drop_columns("rank").cast(schema(SOURCES)).combine_chunks()
+    return once_each([table for table, _ in sorted(found, key=lambda entry: entry[1])])
 
 
 def _is_glob(spec: str) -> bool:
@@ -162,12 +154,11 @@ def _rows(entries: Iterable[Entry]) -> pa.Table:
 
 
 def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
-    is_glob = _is_glob(spec.partition("?")[0]) or ("?" in spec and "=" not in spec)
-    place, mark, query = spec.partition("?") if not is_glob else (spec, "", "")
-    scheme = place.split("://")[0]
-    fixed = re.split(r"[*?\[]", place)[0].rsplit("/", 1)[0] if is_glob else place
+    is_glob = _is_glob(spec)
+    scheme = spec.split("://")[0]
+    fixed = re.split(r"[*?\[]", spec)[0].rsplit("/", 1)[0] if is_glob else spec
     try:
-        filesystem, path = pafs.FileSystem.from_uri(fixed + mark + query)
+        filesystem, path = opened_store(fixed)
         info = filesystem.get_file_info(path)
         selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
         is_file = info.type == pafs.FileType.File
@@ -176,47 +167,7 @@ def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
         raise NothingToDo(f"cannot list {redacted(spec)!r}: {redacted(str(error))}") from error
     files = [i for i in infos if i.type == pafs.FileType.File]
     if is_glob:
-        files = [i for i in files if fnmatch.fnmatchcase(f"{scheme}://{i.path}", place)]
-    if not is_file:
-        files = [i for i in files if _is_candidate(i.path, left_out)]
-    media = _media_in_store(filesystem, [i.path for i in files], left_out, trusted=is_file)
-    uris = [f"{scheme}://{i.path}{mark}{query}" for i in files]
-    table = source_rows(
-        pa.array(uris, pa.string()),
-        sizes=pa.array([i.size for i in files], pa.int64()),
-        given={"media": pa.array(media, pa.string())},
-    )
-    return table.filter(pc.is_valid(table["media"]))
-
-
-def _is_candidate(path: str, left_out: LeftOut) -> bool:
-    kind = None if media_of(path) else kind_by_name(path)
-    if kind is not None:
-        left_out.add(kind, path)
-    return kind is None
-
-
-def _media_in_store(
-    filesystem: pafs.FileSystem, paths: Sequence[str], left_out: LeftOut, *, trusted: bool
-) -> list[str | None]:
-    """'video' or 'image' of each object, None for what is neither; read where the name says nothing."""
-
-    def look(path: str) -> str | BadSource | None:
-        named = media_of(path)
-        if named is not None or trusted:
-            return named or "video"
-        try:
-            with filesystem.open_input_file(path) as file:
-                return media_by_content(file)
-        except BadSource as error:
-            return error
-        except OSError:  # the row will say so
-            return "video"
-
-    found: list[str | None] = []
-    with ThreadPoolExecutor(SNIFF_THREADS) as threads:
-        for path, media in zip(paths, threads.map(look, paths), strict=True):
-            if isinstance(media, BadSource):
-                left_out.add(kind_of_refusal(media) or media.reason, path)
-            found.append(None if isinstance(media, BadSource) else media)
-    return found
+def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
+    is_glob = _is_glob(spec)
+    scheme = spec.split("://")[0]
+    fixed = re.split(r"[*?\[]", spec)[0].rsplit("/", 1)[0] if is_glob else spec

@@ -1,21 +1,32 @@
-"""Lists of sources: CSV, JSON lines or Parquet with a column 'uri' and optional texts."""
+"""Lists of sources: CSV, JSON lines or Parquet with a column 'uri' and optional texts.
+
+Lists come out of spreadsheets, scrapers and other people's scripts. One odd row never costs the
+others: what is odd in a text stays as it stands, as text; a row whose address cannot be used is a
+rejected source with the reason. Only a file that is no list at all is refused.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.fs as pafs
-import pyarrow.json
 import pyarrow.parquet as pq
 
 from curation.corpus.store import is_remote
-from curation.errors import NothingToDo
-from curation.sources.uris import WITH_CREDENTIALS, local_path, redacted, source_rows
+from curation.errors import NothingToDo, UsageError
+from curation.sources.addresses import address_columns
+from curation.sources.cells import as_list, captions_of, texts
+from curation.sources.json_lines import read_objects
+from curation.sources.uris import local_path, redacted, source_rows
 
 logger = logging.getLogger(__name__)
 
@@ -28,84 +39,300 @@ LIST_COLUMNS = {
     "author": "author",
     "licence": "licence",
     "license": "licence",
-    "caption": "given_caption",
+    "caption": "given_captions",
 }
 """Column of a list -> column of the sources layer; 'uri' is the one that a list must have."""
 
+_DELIMITERS = (",", ";", "\t", "|")
+_HEADER_BYTES = 1024**2
+_BLOCK_BYTES = 16 * 1024**2
+_ROWS = 65_536
+
+
+class _NotAList(Exception):
+    """Why a file is no list."""
+
 
 def read_list(spec: str) -> pa.Table:
-    """Rows of one list; columns that are not known are left out, with one line in the log."""
+    """Rows of one list in the sources layer's columns, one for each row of the list, in its order.
+
+    Columns that are not known are left out, with one line in the log. Names of columns are read in any
+    case. Bytes that are not UTF-8 are read as Windows-1252, with one line in the log.
+
+    Raises:
+        NothingToDo: there is no such list, or it has no row.
+        UsageError: the file is no list: without a column 'uri', or of another format.
+    """
     path = spec if is_remote(spec) else os.fspath(local_path(spec).resolve())
+    counts: dict[str, int] = {}
     try:
-        table = _open_list(path)
+        tables = list(_tables(path, spec, counts))
     except FileNotFoundError as error:
         raise NothingToDo(f"there is no list {redacted(spec)!r}") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"list {redacted(spec)!r} cannot be read: {error}") from error
-    names = table.column_names
-    if len(set(names)) < len(names):
-        raise ValueError(f"list {redacted(spec)!r} has two columns of one name: {', '.join(names)}")
-    if "uri" not in names:
-        raise ValueError(f"list {redacted(spec)!r} has no column 'uri', only {', '.join(names)}")
-    unknown = [n for n in names if n not in LIST_COLUMNS and n != "uri"]
-    if unknown:
-        logger.warning("%s: columns not used: %s", redacted(spec), ", ".join(unknown))
-    uris = _absolute(_texts(table["uri"]), folder=path.rsplit("/", 1)[0])
-    _check_listed(uris, spec)
-    given = {to: _texts(table[name]) for name, to in LIST_COLUMNS.items() if name in names}
-    return source_rows(uris, given=given)
+    except (_NotAList, pa.ArrowInvalid, UnicodeError) as error:
+        raise UsageError(f"list {redacted(spec)!r} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(
+            f"list {redacted(spec)!r} cannot be read: {redacted(str(error))}"
+        ) from error
+    for what, count in counts.items():
+        logger.warning("%s: %d %s", redacted(spec), count, what)
+    table = pa.concat_tables(tables) if tables else None
+    if table is None or not table.num_rows:
+        raise NothingToDo(f"list {redacted(spec)!r} has no rows")
+    return table.combine_chunks()
 
 
-def _open_list(path: str) -> pa.Table:
+def _tables(path: str, spec: str, counts: dict[str, int]) -> Iterator[pa.Table]:
+    """The list in pieces, each as rows of the sources layer."""
     if is_remote(path):
         filesystem, place = pafs.FileSystem.from_uri(path)
     else:
         filesystem, place = pafs.LocalFileSystem(), path
     suffix = Path(place).suffix.lower()
+    read = {".csv": _csv, ".parquet": _parquet}.get(suffix, _json_lines)
+    folder = path.rsplit("/", 1)[0]
+    warned = False
     with filesystem.open_input_file(place) as file:
-        if suffix == ".parquet":
-            names = pq.read_schema(file).names
-            wanted = [n for n in names if n == "uri" or n in LIST_COLUMNS]
-            table = pq.read_table(file, columns=wanted)
-            for name in names:  # kept by name only, so that the log can tell what is not used
-                if name not in wanted:
-                    table = table.append_column(name, pa.nulls(table.num_rows))
-            return table
-        if suffix == ".csv":
-            types = dict.fromkeys(("uri", *LIST_COLUMNS), pa.string())
-            convert = pyarrow.csv.ConvertOptions(
-                column_types=types,
-                strings_can_be_null=True,
-                null_values=[""],  # a film may be called "null" or "NA"
-            )
-            parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
-            return pyarrow.csv.read_csv(file, parse_options=parse, convert_options=convert)
-        return pyarrow.json.read_json(file)
+        for names, columns in read(file):
+            if not warned:
+                _name_unused(names, spec)
+                warned = True
+            yield _rows(columns, folder=folder, spec=spec, counts=counts)
 
 
-def _texts(column: pa.ChunkedArray) -> pa.Array:
-    """A column as text without surrounding blanks; empty texts are null."""
-    texts = pc.utf8_trim_whitespace(column.cast(pa.string())).combine_chunks()
-    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+def _name_unused(names: list[str], spec: str) -> None:
+    unused = [name for name in names if name.strip().lower() not in (*LIST_COLUMNS, "uri")]
+    if unused:
+        logger.warning("%s: columns not used: %s", redacted(spec), ", ".join(unused))
 
 
-def _absolute(uris: pa.Array, *, folder: str) -> pa.Array:
-    """URIs with relative ones taken from the folder of the list."""
-    is_relative = pc.invert(pc.match_substring_regex(uris, r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)"))
-    return pc.if_else(is_relative, pc.binary_join_element_wise(folder, uris, "/"), uris)
+Piece = tuple[list[str], dict[str, Any]]
+"""All names of the list as it spells them; and by lower-case name the cells of those that are known,
+'row' (numbers from 1) and 'fault' (why a row cannot be read, or null)."""
 
 
-def _check_listed(uris: pa.Array, spec: str) -> None:
-    if not len(uris):
-        raise NothingToDo(f"list {redacted(spec)!r} has no rows")
-    if uris.null_count:
-        row = pc.index(pc.is_null(uris), True).as_py()
-        raise ValueError(
-            f"list {redacted(spec)!r}: {uris.null_count} rows have no uri, the first is row {row}"
-        )
-    secret = pc.index(pc.match_substring_regex(uris, WITH_CREDENTIALS), True).as_py()
-    if secret >= 0:
-        raise ValueError(
-            f"list {redacted(spec)!r}: row {secret} carries credentials in its uri; set them in "
-            "the environment instead"
-        )
+def _wanted(names: list[str]) -> dict[str, str]:
+    """Name as the list spells it -> the known name, for the columns that are read."""
+    known = {name: name.strip().lower() for name in names}
+    wanted = {name: low for name, low in known.items() if low == "uri" or low in LIST_COLUMNS}
+    if len(set(wanted.values())) < len(wanted) or len(set(names)) < len(names):
+        raise _NotAList(f"it has two columns of one name: {', '.join(names)}")
+    if "uri" not in wanted.values():
+        raise _NotAList(f"it has no column 'uri', only {', '.join(names)}")
+    return wanted
+
+
+def _csv(file: pa.NativeFile) -> Iterator[Piece]:
+    """A table with a header; separated by commas, semicolons, tabs or bars."""
+    start = file.read(_HEADER_BYTES)
+    encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    names, delimiter = _header(start.decode(encoding, errors="replace"))
+    wanted = _wanted(names)
+    file.seek(0)
+    try:
+        yield from _csv_at_once(file, wanted, names, delimiter, encoding)
+    except (_OpenQuote, pa.ArrowInvalid):
+        file.seek(0)
+        yield from _csv_by_lines(file, wanted, names, delimiter, encoding)
+
+
+class _OpenQuote(Exception):
+    """A quotation mark that nothing closes took the rest of the file into one cell."""
+
+
+def _header(start: str) -> tuple[list[str], str]:
+    """Names of the columns, and what separates them: whatever makes 'uri' one of them."""
+    read = {}
+    for delimiter in _DELIMITERS:
+        read[delimiter] = next(csv.reader(io.StringIO(start), delimiter=delimiter), [])
+        if "uri" in [name.strip().lower() for name in read[delimiter]]:
+            return read[delimiter], delimiter
+    if not any(read.values()):
+        raise _NotAList("it is empty")
+    shown = ", ".join(name[:40] for name in read[","][:20])
+    raise _NotAList(f"it has no column 'uri', only {shown}")
+
+
+def _csv_at_once(
+    file: pa.NativeFile, wanted: dict[str, str], names: list[str], delimiter: str, encoding: str
+) -> Iterator[Piece]:
+    """The fast way; rows with too many or too few cells are handed out beside the others."""
+    faults: list[tuple[int, str]] = []
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        fault = f"{row.actual_columns} cells, the header has {row.expected_columns}"
+        faults.append((int(row.number) - 1, fault))
+        return "skip"
+
+    reader = pa.csv.read_csv(
+        file,
+        read_options=pa.csv.ReadOptions(
+            use_threads=False,  # for the number of a faulty row
+            block_size=_BLOCK_BYTES,
+            encoding="utf8" if encoding == "utf-8-sig" else encoding,
+        ),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
+        ),
+        convert_options=pa.csv.ConvertOptions(
+            include_columns=list(wanted),
+            column_types=dict.fromkeys(wanted, pa.binary()),  # a film may be called "null" or "1"
+            strings_can_be_null=True,
+            null_values=[""],
+        ),
+    )
+    if reader.num_rows:
+        last = [column[-1].as_py() for column in reader.columns]
+        if any(cell and b"\n" in cell for cell in last):
+            raise _OpenQuote  # or a text of two lines, which the slow way reads as well
+    yield names, _with_faults(reader.rename_columns(list(wanted.values())), faults)
+
+
+def _with_faults(table: pa.Table, faults: list[tuple[int, str]]) -> dict[str, Any]:
+    """Columns with the faulty rows at their places."""
+    total = table.num_rows + len(faults)
+    if not faults:
+        numbers = pa.array(range(1, total + 1), pa.int64())
+        return dict(zip(table.column_names, table.columns, strict=True)) | {
+            "row": numbers,
+            "fault": pa.nulls(total, pa.string()),
+        }
+    fault_of = dict(faults)
+    order, place = [], 0
+    for number in range(1, total + 1):
+        order.append(None if number in fault_of else place)
+        place += number not in fault_of
+    taken = table.take(pa.array(order, pa.int64()))
+    texts_of = [fault_of.get(number) for number in range(1, total + 1)]
+    return dict(zip(taken.column_names, taken.columns, strict=True)) | {
+        "row": pa.array(range(1, total + 1), pa.int64()),
+        "fault": pa.array(texts_of, pa.string()),
+    }
+
+
+def _csv_by_lines(
+    file: pa.NativeFile, wanted: dict[str, str], names: list[str], delimiter: str, encoding: str
+) -> Iterator[Piece]:
+    """The slow way, for files with a quotation mark that nothing closes.
+
+    A row may run over several lines as long as its quotes are closed within `_ROW_LINES` of them; a
+    line that opens a quote which none of those closes is one faulty row, and the next line begins anew.
+    """
+    text = io.TextIOWrapper(
+        io.BufferedReader(file, _BLOCK_BYTES), encoding, "surrogateescape", newline=""
+    )
+    places = {name: names.index(name) for name in wanted}
+    rows: list[dict[str, Any]] = []
+    for number, cells in enumerate(_records(text, delimiter)):
+        if number == 0:
+            continue
+        row: dict[str, Any] = {"row": number, "fault": None}
+        if cells is None:
+            row["fault"] = "a quotation mark that nothing closes"
+        elif len(cells) != len(names):
+            row["fault"] = f"{len(cells)} cells, the header has {len(names)}"
+        else:
+            row |= {
+                low: cells[places[name]].encode("utf-8", "surrogateescape") or None
+                for name, low in wanted.items()
+            }
+        rows.append(row)
+    for begin in range(0, len(rows), _ROWS):
+        yield names, _columns(rows[begin : begin + _ROWS], ["row", "fault", *wanted.values()])
+
+
+_ROW_LINES = 200
+"""A caption of more lines than this is a quote that was never closed."""
+
+
+def _records(text: io.TextIOWrapper, delimiter: str) -> Iterator[list[str] | None]:
+    """The rows of a table; None for a line that opens a quote which nothing closes."""
+    csv.field_size_limit(_BLOCK_BYTES)  # the module's own limit is 128 KB
+    lines = text.readlines()
+    place = 0
+    while place < len(lines):
+        if not lines[place].strip("\r\n"):
+            place += 1
+            continue
+        end = _end_of_record(lines, place)
+        if end is None:
+            yield None
+            place += 1
+        else:
+            yield next(csv.reader(iter(lines[place:end]), delimiter=delimiter))
+            place = end
+
+
+def _end_of_record(lines: list[str], begin: int) -> int | None:
+    """Index behind a record's last line: where its quotation marks are even in number."""
+    is_open = False
+    for place in range(begin, min(begin + _ROW_LINES, len(lines))):
+        is_open ^= lines[place].count('"') % 2 == 1
+        if not is_open:
+            return place + 1
+    return None
+
+
+def _json_lines(file: pa.NativeFile) -> Iterator[Piece]:
+    """One JSON object a line; any other line is a faulty row."""
+    names: dict[str, None] = {}
+    rows: list[dict[str, Any]] = []
+    found = False
+    for number, content, fault in read_objects(file):
+        row: dict[str, Any] = {"row": number, "fault": fault}
+        for name, value in content.items():
+            names.setdefault(name)
+            low = name.strip().lower()
+            if (low == "uri" or low in LIST_COLUMNS) and row.get(low) is None:
+                row[low] = value
+        found = found or "uri" in row
+        rows.append(row)
+        if len(rows) == _ROWS:
+            yield list(names), _columns(rows, ["row", "fault", "uri", *LIST_COLUMNS])
+            rows = []
+    if not found:
+        shown = f", only {', '.join(names)}" if names else ": no line is a JSON object"
+        raise _NotAList(f"it has no 'uri'{shown}")
+    yield list(names), _columns(rows, ["row", "fault", "uri", *LIST_COLUMNS])
+
+
+def _parquet(file: pa.NativeFile) -> Iterator[Piece]:
+    parquet = pq.ParquetFile(file)
+    names = parquet.schema_arrow.names
+    wanted = _wanted(names)
+    number = 1
+    for batch in parquet.iter_batches(_ROWS, columns=list(wanted)):
+        numbers = pa.array(range(number, number + batch.num_rows), pa.int64())
+        number += batch.num_rows
+        cells = {low: pa.chunked_array([batch[name]]) for name, low in wanted.items()}
+        yield names, cells | {"row": numbers, "fault": pa.nulls(batch.num_rows, pa.string())}
+
+
+def _columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Rows as columns: plain lists, whose cells may be anything."""
+    found = {name: [row.get(name) for row in rows] for name in names}
+    return {
+        n: cells for n, cells in found.items() if n == "fault" or any(c is not None for c in cells)
+    }
+
+
+def _rows(columns: dict[str, Any], *, folder: str, spec: str, counts: dict[str, int]) -> pa.Table:
+    """Rows of the sources layer out of the cells of a list."""
+    num_rows = len(columns["row"])
+    absent: list[None] = [None] * num_rows
+    uris, rejects, details = address_columns(
+        as_list(columns.get("uri", absent)),
+        numbers=as_list(columns["row"]),
+        faults=as_list(columns["fault"]),
+        folder=folder,
+        name=redacted(spec),
+    )
+    given: dict[str, pa.Array] = {"listing_reject": rejects, "listing_reject_detail": details}
+    for name, to in LIST_COLUMNS.items():
+        if name not in columns:
+            continue
+        make: Callable[..., pa.Array] = captions_of if to == "given_captions" else texts
+        array = make(columns[name], counts)
+        given[to] = pc.coalesce(given[to], array) if to in given else array
+    return source_rows(uris, given=given)

@@ -9,6 +9,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from curation.corpus.schema import SOURCES, schema
 
@@ -41,6 +42,26 @@ def check_uri(uri: str) -> None:
             f"a URI must not carry credentials, got {redacted(uri)!r}; set them in the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)"
         )
+    if scheme != "file" and re.search(r"\?[A-Za-z_]+=", uri):
+        raise ValueError(
+            f"a URI must not say how its store is reached, got {redacted(uri)!r} and a query; set it in "
+            "the environment (AWS_ENDPOINT_URL, AWS_DEFAULT_REGION)"
+        )
+
+
+def opened_store(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The store of an s3:// or gs:// address, and the place in it.
+
+    Only scheme and bucket are given to pyarrow: it would take what stands behind a '?' as settings of
+    the connection (which server, which key), and an address may be a stranger's text. How a store is
+    reached is for the run's own environment to say.
+    """
+    scheme, rest = uri.split("://", 1)
+    bucket, _, key = rest.partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
+        raise ValueError(f"{redacted(uri)!r} names no bucket")
+    filesystem, root = pafs.FileSystem.from_uri(f"{scheme}://{bucket}")
+    return filesystem, f"{root.rstrip('/')}/{key}".rstrip("/")
 
 
 def redacted(text: str) -> str:
@@ -85,5 +106,6 @@ def source_rows(
         **(given or {}),
     }
     absent = {field.name: pa.nulls(len(uris), field.type) for field in schema(SOURCES)}
+    absent["given_captions"] = pa.array([[]] * len(uris), absent["given_captions"].type)
     filled = {name: array for name, array in columns.items() if array is not None}
     return pa.table(absent | filled, schema=schema(SOURCES))

@@ -45,11 +45,15 @@ def _plain(text: str, engine: str, origin: str) -> Caption:
 
 
 def given_caption(row: Mapping[str, Any], columns: Sequence[str]) -> Caption:
-    """The first of ``columns`` that holds a word."""
+    """The first of ``columns`` that holds a word; of captions all, drawn equally often."""
     for column in columns:
-        text = cleaned(row[column])
-        if any(c.isalnum() for c in text):
-            return _plain(text, "given", column)
+        several = row["given_captions"] if column == "given_caption" else None
+        cleaned_texts = (cleaned(text) for text in several or [row[column]])
+        texts = list(dict.fromkeys(text for text in cleaned_texts if any(map(str.isalnum, text))))
+        if texts:
+            return _plain(texts[0], "given", column)._replace(
+                captions=tuple(texts), caption_weights=(1 / len(texts),) * len(texts)
+            )
     return Caption(caption_status="nothing_given")
 
 

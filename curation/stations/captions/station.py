@@ -89,6 +89,8 @@ class Captions(Station[CaptionsConfig]):
     def needs(self) -> Sequence[str]:
         """Columns of the chosen engines."""
         needs: list[str] = list(self.config.taken_columns)
+        if "given_caption" in needs:
+            needs.append("given_captions")
         if "tags" in self.config.engines:
             needs += ["media", "tags", "tag_scores"]
         if self.config.model_engine:
