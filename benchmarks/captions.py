@@ -64,6 +64,7 @@ def table(clips: list[list[bytes]]) -> pa.Table:
         {
             "clip_id": [f"clip-{i}" for i in range(len(clips))],
             "given_caption": nothing,
+            "given_captions": pa.nulls(len(clips), pa.list_(pa.string())),
             "description": nothing,
             "title": nothing,
             "keyframes": pa.array(clips, pa.list_(pa.binary())),

@@ -122,7 +122,7 @@ def _download(uri: str, target: BinaryIO, max_bytes: int, outage_s: float) -> st
 def _answers(uri: str) -> bool:
     """Whether the store says anything of the bucket, be it a refusal: then it is not down."""
     try:
-        filesystem, path = pafs.FileSystem.from_uri(uri)
+        filesystem, path = opened_store(uri)
         filesystem.get_file_info(path.split("/")[0])
     except OSError as error:
         return not _DOWN.search(str(error))

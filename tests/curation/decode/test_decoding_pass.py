@@ -17,6 +17,7 @@ from curation.decode.keyframes import KeyframeConfig
 from curation.decode.scenes import SceneConfig
 from curation.errors import BadSource
 from curation.media.probe import Limits
+from curation.sources.uris import source_rows
 
 NO_TRIM = DecodeConfig(scenes=SceneConfig(trim_frames=0))
 THREE = (("red", 60), ("teal", 75), ("white", 61))
@@ -314,7 +315,7 @@ def test_a_part_has_a_probe_row_for_every_source_and_scenes_only_for_good_ones(
     decoding = DecodingPass(DecodeConfig())
     decoding.setup()
     try:
-        tables = decoding(pa.table({"uri": [str(uri) for uri in uris]}))
+        tables = decoding(source_rows(pa.array([str(uri) for uri in uris])))
     finally:
         decoding.close()
     for name, table in tables.items():

@@ -11,6 +11,7 @@ from curation.stations.station import check_order, check_output
 
 COLUMNS = {
     "given_caption": pa.string(),
+    "given_captions": pa.list_(pa.string()),
     "description": pa.string(),
     "title": pa.string(),
     "media": pa.string(),
@@ -56,6 +57,14 @@ def test_a_written_caption_goes_before_a_description_and_that_before_a_title():
     ]
     assert {row["caption_engine"] for row in rows} == {"given"}
     assert {row["caption_status"] for row in rows} == {"ok"}
+
+
+def test_all_captions_that_lists_give_are_trained_with_equally_often():
+    given = ["A fox runs.", "  A fox runs. ", "--", "Ein Fuchs.", "Fox!"]
+    (row,) = captioned(clips({"given_caption": given[0], "given_captions": given, "title": "T"}))
+    assert row["caption"] == "A fox runs."
+    assert row["captions"] == ["A fox runs.", "Ein Fuchs.", "Fox!"]
+    assert row["caption_weights"] == pytest.approx([1 / 3] * 3)
 
 
 def test_where_nothing_was_given_there_is_no_caption_and_a_reason():

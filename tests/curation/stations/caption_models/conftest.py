@@ -195,6 +195,7 @@ def clips_table(keyframes: list[list[bytes] | None], **columns: list[Any]) -> pa
     given: dict[str, Any] = {
         "clip_id": pa.array([f"clip-{i:05d}" for i in range(count)], pa.string()),
         "given_caption": pa.nulls(count, pa.string()),
+        "given_captions": pa.nulls(count, pa.list_(pa.string())),
         "description": pa.nulls(count, pa.string()),
         "title": pa.nulls(count, pa.string()),
         "keyframes": pa.array(keyframes, pa.list_(pa.binary())),
