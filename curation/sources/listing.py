@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from curation.corpus import layout
@@ -167,7 +168,47 @@ def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
         raise NothingToDo(f"cannot list {redacted(spec)!r}: {redacted(str(error))}") from error
     files = [i for i in infos if i.type == pafs.FileType.File]
     if is_glob:
-def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
-    is_glob = _is_glob(spec)
-    scheme = spec.split("://")[0]
-    fixed = re.split(r"[*?\[]", spec)[0].rsplit("/", 1)[0] if is_glob else spec
+        files = [i for i in files if fnmatch.fnmatchcase(f"{scheme}://{i.path}", spec)]
+    if not is_file:
+        files = [i for i in files if _is_candidate(i.path, left_out)]
+    media = _media_in_store(filesystem, [i.path for i in files], left_out, trusted=is_file)
+    uris = [f"{scheme}://{i.path}" for i in files]
+    table = source_rows(
+        pa.array(uris, pa.string()),
+        sizes=pa.array([i.size for i in files], pa.int64()),
+        given={"media": pa.array(media, pa.string())},
+    )
+    return table.filter(pc.is_valid(table["media"]))
+
+
+def _is_candidate(path: str, left_out: LeftOut) -> bool:
+    kind = None if media_of(path) else kind_by_name(path)
+    if kind is not None:
+        left_out.add(kind, path)
+    return kind is None
+
+
+def _media_in_store(
+    filesystem: pafs.FileSystem, paths: Sequence[str], left_out: LeftOut, *, trusted: bool
+) -> list[str | None]:
+    """'video' or 'image' of each object, None for what is neither; read where the name says nothing."""
+
+    def look(path: str) -> str | BadSource | None:
+        named = media_of(path)
+        if named is not None or trusted:
+            return named or "video"
+        try:
+            with filesystem.open_input_file(path) as file:
+                return media_by_content(file)
+        except BadSource as error:
+            return error
+        except OSError:  # the row will say so
+            return "video"
+
+    found: list[str | None] = []
+    with ThreadPoolExecutor(SNIFF_THREADS) as threads:
+        for path, media in zip(paths, threads.map(look, paths), strict=True):
+            if isinstance(media, BadSource):
+                left_out.add(kind_of_refusal(media) or media.reason, path)
+            found.append(None if isinstance(media, BadSource) else media)
+    return found

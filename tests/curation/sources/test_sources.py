@@ -286,33 +286,11 @@ def test_columns_that_are_not_known_are_left_out_and_named_once(films, caplog, s
     ]
 
 
-<<<<<<< HEAD
-def test_a_list_without_uris_is_an_error_that_says_what_it_has(films):
-    path = write_list(films / "list.csv", [{"path": "b.mp4"}])
-    with pytest.raises(UsageError, match=r"no column 'uri', only path"):
-        list_sources([str(path)])
-    path = write_list(films / "rows.jsonl", [{"uri": "b.mp4"}, {"uri": None}])
-    with pytest.raises(UsageError, match="1 rows have no uri, the first is row 1"):
-        list_sources([str(path)])
-    (films / "torn.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(UsageError, match="cannot be read"):
-        list_sources([str(films / "torn.parquet")])
-
-
-=======
->>>>>>> 8cd86f6 (Lists as the world sends them: one odd row costs itself at most; rows merge; no address says how its store is reached)
 def test_credentials_in_a_uri_are_refused_without_being_repeated(films):
     for uri in ("s3://KEY:hunter2@bucket/x", "s3://bucket/x?secret_key=hunter2"):
         with pytest.raises(UsageError, match="credentials") as caught:
             list_sources([uri])
         assert "hunter2" not in str(caught.value)
-<<<<<<< HEAD
-        path = write_list(films / "list.jsonl", [{"uri": "b.mp4"}, {"uri": uri}])
-        with pytest.raises(UsageError, match="row 1 carries credentials") as caught:
-            list_sources([str(path)])
-        assert "hunter2" not in str(caught.value)
-=======
->>>>>>> 8cd86f6 (Lists as the world sends them: one odd row costs itself at most; rows merge; no address says how its store is reached)
     assert redacted("GET s3://K:S@b/x?sig=1 failed") == "GET s3://b/x failed"
 
 
