@@ -338,7 +338,7 @@ CAPTION_TEXT = (
     Column(
         "caption_words",
         I32,
-        "words in the caption, a Chinese, Japanese or Korean character counting as one; 0 where "
+        "words in the caption, a Chinese character or kana counting as one; 0 where "
         "there is no caption",
     ),
     Column(

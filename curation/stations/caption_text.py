@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import regex
 
 from curation.corpus.schema import layer_schema
 from curation.stations.caption_models.prompts import check_name, load_prompt
@@ -22,7 +23,11 @@ from curation.stations.station import Resources, Station
 from curation.weights.catalog import Weight
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])\w)+(?:['\u2019-](?:(?![{_CJK}])\w)+)*")
+_LETTER = rf"(?:(?![{_CJK}])[\w\p{{M}}\u200c\u200d])"
+"""A letter, digit or underscore, a mark on one (Hindi vowels, Arabic points), or what joins two."""
+_WORD = regex.compile(
+    rf"[{_CJK}]|(?![\p{{M}}\u200c\u200d]){_LETTER}+(?:['\u2019\u05f3\u05f4-]{_LETTER}+)*"
+)
 
 _MEDIUM = r"(?:video|clip|footage|image|picture|photo(?:graph)?|scene|shot|frames?|film|sequence)s?"
 _SHOWS = (
@@ -39,15 +44,29 @@ _BOILERPLATE = re.compile(
     r"|\b(?:here is|here's) (?:a|the) (?:description|caption)\b",
     re.IGNORECASE,
 )
+_DOES = (
+    rf"(?:assist|comply|help (?:you )?with|see (?:any|the|an?) {_MEDIUM}|view|identify|describe|determine|"
+    r"provide|process|analy[sz]e|generate|answer|recogni[sz]e|say|tell|discuss|continue|fulfil+|"
+    r"do that|access)"
+)
+"""What models say that they cannot do with a clip; people in clips do other things."""
 _REFUSAL = re.compile(
-    r"\bI(?:'m| am) (?:sorry|unable|not able)\b"
-    r"|\bI (?:can't|cannot|can not|won't|am not able to)\b"
-    r"|\bas an? (?:AI|language model|artificial)\b"
-    r"|\bno (?:image|video|picture|frame)s? (?:was|were|is|are|has been|have been) "
-    r"(?:provided|given|attached|shown|uploaded)\b"
-    r"|\b(?:unable|not possible) to (?:determine|describe|identify|view|see|provide|assist)\b"
-    r"|\b(?:can't|cannot) (?:assist|help|comply|be determined|be described)\b"
-    r"|\bplease provide (?:an?|the|more)\b|\bagainst my (?:guidelines|policy)\b",
+    # where a sentence begins: a caption may tell of people who are sorry, unable, or cannot
+    r"(?:^|[.!?:;]\s+|\n\s*)(?:(?:sorry|unfortunately|apologies|however|but|as an? [^,.]{1,40}),? )*(?:"
+    r"I(?:'m| am) (?:(?:very|so|really) )?sorry\b"
+    r"|I (?:must |have to |do )?apologi[sz]e\b"
+    rf"|I(?:'m| am) (?:currently )?(?:unable|not able) to {_DOES}\b"
+    rf"|I (?:can't|cannot|can not|could not|couldn't|won't|will not|must decline to) (?:directly )?{_DOES}\b"
+    r"|I (?:do not|don't|can't|cannot) (?:have|see|view|watch) (?:access|any|the|an?|enough|images|videos)\b"
+    rf"|(?:it is |it's )?(?:unable|not possible|impossible) to {_DOES}\b"
+    r"|(?:the |this )?[\w ]{1,40} (?:can't|cannot) be (?:determined|described|identified)\b"
+    r"|no (?:image|video|picture|frame|clip)s? (?:was|were|has been|have been) "
+    r"(?:provided|given|attached|shown|uploaded|supplied)\b"
+    r"|please (?:provide|upload|share|attach) (?:me )?(?:with )?(?:an?|the|more|your)\b"
+    r")"
+    r"|\bas an? (?:AI(?: (?:language )?(?:model|assistant))?,|AI (?:language )?(?:model|assistant)\b|"
+    r"(?:large )?language model\b|artificial intelligence,)"
+    r"|\bagainst my (?:guidelines|policy|policies|programming)\b",
     re.IGNORECASE,
 )
 _URL = re.compile(
@@ -62,8 +81,8 @@ LEAK_WORDS = 5
 def words(text: str) -> list[str]:
     """The words of a caption, lower case.
 
-    A word is a run of letters, digits and underscores, with apostrophes and hyphens inside it, so
-    that punctuation on its own counts for nothing: for English the same as splitting at white
+    A word is a run of letters with their marks, digits and underscores, with apostrophes and hyphens
+    inside it, so that punctuation on its own counts for nothing: for English the same as splitting at white
     space, save for lone dashes. Chinese characters and kana count one each, since they are written
     without spaces: three of them are less than three English words, so the bar is lower there.
     Thai, Lao and Khmer have no spaces either and are not segmented: a phrase counts as one word.
@@ -84,7 +103,11 @@ def boilerplate(text: str) -> int:
 
 
 def refusals(text: str) -> int:
-    """Phrases in which a model speaks of itself, or says that it cannot."""
+    """Sentences in which a model speaks of itself, or says that it cannot; English.
+
+    People in a clip may be sorry, unable and unwilling: what counts is a sentence that begins with the
+    speaker's own refusal, of a thing that models are asked for.
+    """
     return sum(1 for _ in _REFUSAL.finditer(_plain_quotes(text)))
 
 
@@ -163,7 +186,7 @@ class CaptionText(Station[CaptionTextConfig]):
     """
 
     name = "caption_text"
-    version = 1
+    version = 2
     config_class = CaptionTextConfig
     needs = ("caption", "captions", "caption_screen_text")
     resources = Resources(memory_bytes=1024**3)

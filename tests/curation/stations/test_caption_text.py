@@ -22,6 +22,16 @@ from curation.stations.caption_text import (
 )
 from curation.stations.station import check_output
 
+HINDI = (
+    "\u090f\u0915 \u0915\u0941\u0924\u094d\u0924\u093e \u0926\u094c\u0921\u093c "
+    "\u0930\u0939\u093e \u0939\u0948"
+)
+THAI = (
+    "\u0e2a\u0e38\u0e19\u0e31\u0e02\u0e01\u0e33\u0e25\u0e31\u0e07\u0e27\u0e34\u0e48\u0e07 "
+    "\u0e1a\u0e19\u0e2b\u0e32\u0e14"
+)
+"""A dog is running - on the beach: two phrases."""
+
 
 @pytest.mark.parametrize(
     ("text", "number"),
@@ -37,6 +47,22 @@ from curation.stations.station import check_output
         ("\u72d7 and cat", 3),
         ("\ud55c\uad6d\uc5b4 \ubb38\uc7a5", 2),  # Korean is written with spaces
         ("caf\u00e9 \u00fcber na\u00efve", 3),
+        ("cafe\u0301 nai\u0308ve", 2),  # the same with marks of their own
+        (
+            HINDI,
+            5,
+        ),  # Hindi
+        (
+            "\u0643\u064e\u0644\u0652\u0628\u064c \u064a\u064e\u0631\u0652\u0643\u064f\u0636\u064f",
+            2,
+        ),  # Arabic with its vowels
+        ("\u0645\u06cc\u200c\u062f\u0648\u062f", 1),  # Persian, joined by a mark without width
+        (
+            THAI,
+            2,
+        ),
+        ("\u05e6\u05d4\u05f4\u05dc", 1),  # Hebrew, an abbreviation
+        ("\u0301 \u200d", 0),  # marks on nothing
     ],
 )
 def test_words_are_counted(text, number):
@@ -160,6 +186,16 @@ def test_films_about_pictures_are_no_boilerplate(text):
         "No image was provided.",
         "The action cannot be determined",
         "It is not possible to identify the person",
+        "Sorry, I can't help with that.",
+        "I won\u2019t describe people in this clip.",
+        "A dark picture. Unfortunately, I am not able to identify what it shows.",
+        "I do not have access to the video.",
+        "I apologize, but I can only discuss other topics.",
+        "Please provide the frames again.",
+        "Unable to determine what happens.",
+        "As a large language model I only read text.",
+        "This request is against my guidelines.",
+        "I cannot assist with identifying real people.",
     ],
 )
 def test_refusals_are_found(text):
@@ -168,7 +204,22 @@ def test_refusals_are_found(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["A dog cannot reach the ball", "An AI conference stage", "A sorry-looking cat sits in rain"],
+    [
+        "A dog cannot reach the ball",
+        "An AI conference stage",
+        "A sorry-looking cat sits in rain",
+        "A child who can't help laughing at a clown",
+        "A singer performs 'I Can't Help Falling in Love'",
+        "A man says that I cannot wait for summer",
+        "A woman unable to see through thick fog walks slowly",
+        "A sign reads: no pictures are shown to the public",
+        "A robot dressed as an AI waves",
+        "A man who is sorry hugs his friend",
+        "A boy begs his mother: please provide shade",
+        "I am on a boat and I can't stop smiling",
+        "It is not possible to cross the flooded road",
+        "Two firefighters assist a woman who cannot walk",
+    ],
 )
 def test_things_that_cannot_do_something_are_no_refusals(text):
     assert refusals(text) == 0
