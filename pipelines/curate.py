@@ -33,6 +33,9 @@ from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, sta
 
 logger = logging.getLogger(__name__)
 
+QUIET = Console(quiet=True)
+"""Shows nothing: for whoever calls the steps from Python and wants no progress."""
+
 
 @dataclass(frozen=True, slots=True)
 class River:
@@ -49,8 +52,8 @@ class River:
 class HowToRun:
     """What a run is besides its sources and settings."""
 
-    command: str
-    """The command line, kept in corpus.json."""
+    command: str = ""
+    """The command line, or what stands for it; kept in corpus.json."""
     ray_address: str = "local"
     """'local' for a private Ray, 'auto' or an address for a cluster."""
     retry_failed: bool = False
@@ -89,8 +92,8 @@ def measure(
     store: Store,
     config: RiverConfig,
     *,
-    console: Console,
-    how: HowToRun,
+    console: Console = QUIET,
+    how: HowToRun | None = None,
 ) -> tuple[CorpusInfo, Rejects]:
     """List the sources, decode them once, and run every keyframe station: all layers of the corpus.
 
@@ -104,6 +107,7 @@ def measure(
         MissingWeights: before any work, if a station's model files are not there.
         NothingToDo: if not one source could be read.
     """
+    how = how or HowToRun()
     configured = configure(config)
     ids = configured.layers
     listed = list_sources(specs)
@@ -198,7 +202,7 @@ def export(
     selection: str,
     config: ExportConfig,
     *,
-    console: Console,
+    console: Console = QUIET,
     ray_address: str = "local",
 ) -> dict[str, Any]:
     """Cut the selected clips and pack them into shards; returns the manifest."""

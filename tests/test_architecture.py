@@ -1,8 +1,10 @@
-"""ARCHITECTURE.md names every module once, with a phrase, and none that is not there."""
+"""ARCHITECTURE.md names every module but stations once, with a phrase, and none that is not there."""
 
 import re
 from collections import Counter
 from pathlib import Path
+
+from curation.corpus.schema import LAYERS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("curation", "pipelines", "training", "inference")
@@ -21,12 +23,17 @@ def named_modules() -> Counter[str]:
     return named
 
 
+def is_station(path: Path) -> bool:
+    """Whether docs/corpus.md says what the file is for: stations are named as their layers."""
+    return path.parent == ROOT / "curation/stations" and path.stem in LAYERS
+
+
 def test_the_tree_names_every_module_once_and_none_that_is_not_there() -> None:
     there = {
         str(path.relative_to(ROOT))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
-        if path.name != "__init__.py"
+        if path.name != "__init__.py" and not is_station(path)
     }
     named = named_modules()
     advice = (
