@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.corpus import layout
+from curation.corpus.generations import read_plans
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
@@ -205,9 +206,9 @@ def export(
     console: Console = QUIET,
     ray_address: str = "local",
 ) -> dict[str, Any]:
-    """Cut the selected clips and pack them into shards; returns the manifest."""
+    """Cut the selected clips that no shard holds yet, into new shards; returns the manifest."""
     plans = list(plan_shards(store, info, selection, config))
-    if not plans:
+    if not plans and not read_plans(store, selection):
         raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
     writer = ShardWriter(store, info, selection, config)
     writer.seen = SeenFolders.of(
@@ -229,7 +230,29 @@ def export(
         with ProgressBars(console, unit="shards") as bars:
             costs = run_stages([stage], bars)
         console.print(costs_table(costs))
-    return finish_shards(store, selection)
+    manifest = finish_shards(store, selection)
+    for line in growth_lines(manifest, has_new=bool(plans)):
+        console.print(line, highlight=False, soft_wrap=True)
+    return manifest
+
+
+def growth_lines(manifest: Mapping[str, Any], *, has_new: bool) -> list[str]:
+    """What an export added to shards that there were, and what the selection no longer keeps."""
+    lines = []
+    newest, fallen = manifest["generations"][-1], manifest["num_no_longer_selected"]
+    if not has_new:
+        lines.append("all clips that the selection keeps were exported before: no new shards")
+    elif newest["generation"] > 1:
+        lines.append(
+            f"generation {newest['generation']} of the shards: {newest['num_clips']:,} new clips in "
+            f"{newest['num_shards']:,} new tars; the tars before it stay as they were"
+        )
+    if fallen:
+        lines.append(
+            f"{fallen:,} exported clips are no longer selected: they stay in their tars, and the index "
+            f"says so (still_selected), so that training leaves them out"
+        )
+    return lines
 
 
 def costs_table(costs: dict[str, StageCost]) -> Table:

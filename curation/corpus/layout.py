@@ -6,7 +6,7 @@
     sources/part-00000.parquet  committed/all.json       so beside the parts of layers and selections
     layers/scenes@1-1f0c.../part-00000.parquet
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
-    shards/<selection>/plan.json  <bucket>/000000.tar  <bucket>/000000.parquet
+    shards/<selection>/plan.json  plan-00002.json  <bucket>/000000.tar  <bucket>/000000.parquet
     shards/<selection>/index.parquet  manifest.json
     encoded/<selection>/latents@1-9d2e.../plan.json  dropped.parquet  index.parquet  manifest.json
     encoded/<selection>/latents@1-9d2e.../<bucket>/000000.parquet  000000.index.parquet
@@ -90,18 +90,19 @@ def shard(bucket: str, number: int) -> str:
     return f"{bucket}/{number:06d}"
 
 
-def shard_plan(name: str) -> str:
-    """What a selection's shards are made from, written before the first of them."""
-    return f"{shards(name)}/plan.json"
+def shard_plan(name: str, generation: int = 1) -> str:
+    """What one generation of a selection's shards is made from, written before its first shard."""
+    number = "" if generation == 1 else f"-{generation:05d}"
+    return f"{shards(name)}/plan{number}.json"
 
 
 def shard_index(name: str) -> str:
-    """Where every clip of a selection lies in its shards; a row a selected clip."""
+    """Where every clip of a selection lies in its shards; a row a clip that was selected once."""
     return f"{shards(name)}/index.parquet"
 
 
 def shard_manifest(name: str) -> str:
-    """Digest and length of every shard and of the index; written last."""
+    """Digest and length of every plan, every shard and the index, of all generations; written last."""
     return f"{shards(name)}/manifest.json"
 
 

@@ -433,7 +433,7 @@ SELECTION = (
     ),
 )
 
-SHARD_INDEX = (
+SHARD_ROWS = (
     Column("clip_id", STR, "as in the scenes layer"),
     Column("bucket", STR, "folder of the shard under the selection's shards"),
     Column(
@@ -466,6 +466,19 @@ SHARD_INDEX = (
     Column("sampling_weight", F32, "as in the selection, also where cutting failed"),
     Column("source_sha256", STR, "digest of the source's bytes, also where cutting failed"),
 )
+"""One row a clip of one shard, as it was when the shard was made."""
+
+SHARD_INDEX = (
+    *SHARD_ROWS,
+    Column("generation", I32, "the export that made the shard, from 1, also where cutting failed"),
+    Column(
+        "still_selected",
+        BOOL,
+        "whether the selection keeps the clip today: false where a later delivery moved a bound or "
+        "brought a better one of its kind; tier and sampling_weight are then those of its shard",
+    ),
+)
+"""One row a clip of all shards."""
 
 ENCODED = (
     Column("clip_id", STR, "as in the scenes layer"),
@@ -490,7 +503,7 @@ ENCODED = (
 )
 """One row, and one row group, for each start of each clip."""
 
-ENCODED_INDEX = (
+ENCODED_ROWS = (
     Column("clip_id", STR, "as in the scenes layer"),
     Column("media", STR, "'video' or 'image'"),
     Column("shard", STR, "file of its latents under the layer's folder; null where there are none"),
@@ -508,6 +521,13 @@ ENCODED_INDEX = (
     Column("sampling_weight", F32, "as in the selection"),
     Column("source_sha256", STR, "digest of the source's bytes"),
 )
+"""One row a clip of one shard, as it was encoded."""
+
+ENCODED_INDEX = (
+    *ENCODED_ROWS,
+    Column("still_selected", BOOL, "as in the index of the shards"),
+)
+"""One row a clip of all shards."""
 
 LAYERS: dict[str, Layer] = {
     "probe": Layer("One row a source: what the file is, or why it was rejected.", PROBE),

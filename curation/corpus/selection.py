@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -77,3 +78,24 @@ def read_verdicts(
             "run `lavie select` again"
         )
     return verdicts.select(wanted)
+
+
+def verdicts_digest(store: Store, name: str) -> str:
+    """The sha256 over a selection's parts, one behind the other: what shards say they were made from.
+
+    Raises:
+        CorpusError: if there is no finished selection of this name.
+    """
+    on_record = read_rules(store, name).get("verdicts_sha256")
+    if on_record is not None:
+        return str(on_record)
+    digest = hashlib.sha256()
+    for path in verdict_parts(store, name):
+        digest.update(store.read(path))
+    return digest.hexdigest()
+
+
+def verdict_parts(store: Store, name: str) -> list[str]:
+    """Paths of a selection's parts, in the order of their numbers."""
+    paths = (path for path in store.files(layout.selection(name)) if path.endswith(".parquet"))
+    return sorted(paths, key=lambda path: (len(path), path))

@@ -19,13 +19,16 @@ import pyarrow.parquet as pq
 
 from curation.corpus import layout
 from curation.corpus.manifest import canonical_json, seal_of
+from curation.corpus.schema import SHARD_INDEX
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
 
-FORMAT_VERSION = 1
-"""Of the tars, the index and the manifest."""
+FORMAT_VERSION = 2
+"""Of the tars, the index and the manifest; 1 knew a single generation."""
 KEY_GRAMMAR = r"[A-Za-z0-9_-]+"
 """What a sample's key may be: no dot (it would begin the extension), no slash, no space."""
+GENERATION, STILL_SELECTED = SHARD_INDEX[-2:]
+SHARD_COLUMNS = tuple(column.name for column in SHARD_INDEX)
 _PIECE_BYTES = 16 * 1024**2
 
 
@@ -53,6 +56,8 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
 def read_manifest(store: Store, selection: str) -> dict[str, Any]:
     """manifest.json of a selection's shards, checked against its own digest.
 
+    One of format 1 is given with a list of its one generation.
+
     Raises:
         CorpusError: if the export was not finished, or is of a later format.
         TornPart: if its bytes are not those that were written.
@@ -70,16 +75,32 @@ def read_manifest(store: Store, selection: str) -> dict[str, Any]:
         raise TornPart(f"{store.root}/{name}: not JSON ({error})") from error
     if canonical_json(content) != data or content.get("digest") != manifest_digest(content):
         raise TornPart(f"{store.root}/{name}: its bytes are not those that were written")
-    if content["format_version"] != FORMAT_VERSION:
+    if content["format_version"] not in (1, FORMAT_VERSION):
         raise CorpusError(
             f"{store.root}/{name} has format version {content['format_version']}, "
-            f"this program reads {FORMAT_VERSION}"
+            f"this program reads up to {FORMAT_VERSION}"
         )
-    return content
+    return content if content["format_version"] == FORMAT_VERSION else _with_generation(content)
+
+
+def _with_generation(content: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of format 1 as a later one: what it says of itself is its only generation."""
+    of_one = ("export", "selection_sha256", "num_clips", "num_failed", "num_shards")
+    generation = {"generation": 1} | {name: content.get(name) for name in of_one}
+    return content | {
+        "contents": content["digest"],
+        "generations": [generation],
+        "num_no_longer_selected": 0,
+    }
 
 
 def read_index(
-    store: Store, selection: str, columns: Iterable[str] | None = None, *, failed: bool = False
+    store: Store,
+    selection: str,
+    columns: Iterable[str] | None = None,
+    *,
+    failed: bool = False,
+    dropped: bool = False,
 ) -> pa.Table:
     """Rows of index.parquet in the order of the shards.
 
@@ -88,20 +109,21 @@ def read_index(
         selection: name of the selection.
         columns: names of `SHARD_INDEX`; None for all.
         failed: also the clips that could not be cut, whose `shard` is null.
+        dropped: also the clips that the selection no longer keeps; they stay in their tars.
 
     Raises:
         CorpusError: if the export was not finished.
         TornPart: if the file is damaged.
     """
     name = layout.shard_index(selection)
+    wanted = list(SHARD_COLUMNS if columns is None else columns)
     try:
-        return pq.read_table(
-            store.path(name),
-            filesystem=store.filesystem,
-            columns=None if columns is None else list(columns),
-            filters=None if failed else pc.field("shard").is_valid(),
-            page_checksum_verification=True,
-        )
+        with pq.ParquetFile(
+            store.path(name), filesystem=store.filesystem, page_checksum_verification=True
+        ) as file:
+            there = set(file.schema_arrow.names)
+            read = dict.fromkeys([*wanted, "shard", "still_selected"])
+            table = with_growth(file.read(columns=[name for name in read if name in there]))
     except FileNotFoundError as error:
         raise CorpusError(
             f"{store.root} holds no finished shards of selection {selection!r}; "
@@ -109,6 +131,25 @@ def read_index(
         ) from error
     except (pa.ArrowInvalid, pa.ArrowIOError) as error:
         raise TornPart(f"{store.root}/{name}: not a whole Parquet file ({error})") from error
+    if not failed:
+        table = table.filter(pc.is_valid(table["shard"]))
+    if not dropped:
+        table = table.filter(table["still_selected"])
+    return table.select(wanted)
+
+
+def with_growth(index: pa.Table) -> pa.Table:
+    """Rows of an index with `generation` and `still_selected`, which one of format 1 lacks.
+
+    There all clips are of the first generation and selected.
+    """
+    for column, value in ((GENERATION, 1), (STILL_SELECTED, True)):
+        if column.name not in index.column_names:
+            values = pa.repeat(pa.scalar(value, column.type), index.num_rows)
+            index = index.append_column(column.field, values)
+    place = index.column_names.index(STILL_SELECTED.name)
+    known = pc.fill_null(index[STILL_SELECTED.name], True)
+    return index.set_column(place, STILL_SELECTED.field, known)
 
 
 def read_sample(store: Store, selection: str, row: Mapping[str, Any]) -> Sample:

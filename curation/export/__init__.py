@@ -9,6 +9,7 @@
     write        one shard: cut its clips, pack them, commit: `ShardWriter`
     finish       index.parquet and manifest.json over all shards: `finish_shards`
 
+An export adds a generation: the kept clips that no shard holds yet (`curation.corpus.generations`).
 A shard is the unit of work. It is committed by its Parquet file, written after its tar; a killed
 run leaves at most a tar without one, which the next run writes over with the same bytes.
 """

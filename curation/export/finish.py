@@ -3,112 +3,259 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.corpus import layout
+from curation.corpus.clip_ids import ClipIds, id_keys
+from curation.corpus.generations import (
+    CommittedShard,
+    Plan,
+    by_export,
+    committed_names,
+    read_plans,
+    read_shard,
+)
 from curation.corpus.manifest import canonical_json
-from curation.corpus.parts import LAYER_METADATA
-from curation.corpus.schema import SHARD_INDEX, schema
-from curation.corpus.shards import manifest_digest
+from curation.corpus.parts import read_table
+from curation.corpus.schema import SELECTION, SHARD_INDEX, schema
+from curation.corpus.selection import verdict_parts, verdicts_digest
+from curation.corpus.shards import (
+    FORMAT_VERSION,
+    GENERATION,
+    STILL_SELECTED,
+    manifest_digest,
+    read_manifest,
+)
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
-from curation.export.shard_plan import read_plan
 
 ROWS_PER_GROUP = 65_536
 """Rows of the index in one row group: about 20 MB, the least that a reader must take at once."""
+OF_THE_SELECTION = ["tier", "sampling_weight"]
+"""Columns whose values are the selection's of today."""
 
 
 def finish_shards(store: Store, selection: str) -> dict[str, Any]:
-    """Write index.parquet, then manifest.json; returns the manifest.
+    """Bring index.parquet, then manifest.json up to all that is exported; returns the manifest.
 
-    The manifest is the last file of an export: a reader that finds it finds everything it names.
+    The manifest is the last file of an export: a reader that finds it finds everything it names. While
+    an index is put in the place of an earlier one there is none.
 
     Raises:
-        CorpusError: if shards of the plan are missing.
-        TornPart: if a shard's rows are damaged or not of this plan.
+        CorpusError: if shards of a plan are missing.
+        TornPart: if a shard's rows are damaged, not of a plan, or not those of an earlier manifest.
     """
-    plan = read_plan(store, selection)
-    folder = layout.shards(selection)
-    _check_complete(store, folder, plan)
-    files: dict[str, dict[str, Any]] = {}
-    reasons: Counter[str] = Counter()
+    plans = read_plans(store, selection)
+    if not plans:
+        raise CorpusError(
+            f"{store.root} holds no shards of selection {selection!r}; `lavie export` makes them"
+        )
+    earlier = None
+    if store.exists(layout.shard_manifest(selection)):
+        earlier = read_manifest(store, selection)
+        if _is_up_to_date(store, selection, earlier, plans):
+            return earlier
+    _check_complete(store, selection, plans)
     with tempfile.TemporaryDirectory(prefix="lavie-index-") as scratch:
         path = Path(scratch) / "index.parquet"
-        with _IndexWriter(path) as index:
-            for name in _planned(plan):
-                rows, entries = _committed(store, folder, name, plan["export"])
-                files |= entries
-                reasons.update(r for r in rows["export_reject"].to_pylist() if r is not None)
-                index.add(rows)
-        files["index.parquet"] = _entry(path, index.num_rows)
-        store.put_file(layout.shard_index(selection), path)
-    num_failed = reasons.total()
-    assert index.num_rows == plan["num_selected"], "every selected clip has one row"
-    num_clips = sum(e["num_clips"] for n, e in files.items() if n.endswith(".tar"))
-    assert num_clips + num_failed == plan["num_selected"], "selected = exported + failed"
-    manifest = plan | {
-        "num_clips": num_clips,
-        "num_failed": num_failed,
-        "failed": dict(sorted(reasons.items())),
-        "num_shards": sum(name.endswith(".tar") for name in files),
-        "files": files,
-    }
-    manifest["digest"] = manifest_digest(manifest)
+        manifest = _gather(store, selection, plans, path)
+        if earlier is not None:
+            _check_kept(store, selection, earlier["files"], manifest["files"])
+        if earlier is None or manifest["contents"] != earlier["contents"]:
+            store.delete(layout.shard_manifest(selection))
+            store.put_file(layout.shard_index(selection), path)
     store.write(layout.shard_manifest(selection), canonical_json(manifest))
     return manifest
 
 
-def _planned(plan: dict[str, Any]) -> Iterator[str]:
-    """Names of all shards of a plan, in its order."""
-    for bucket, counts in sorted(plan["buckets"].items()):
-        for number in range(counts["num_shards"]):
-            yield layout.shard(bucket, number)
+def _is_up_to_date(
+    store: Store, selection: str, manifest: Mapping[str, Any], plans: list[Plan]
+) -> bool:
+    """Whether neither shards nor verdicts have come since the manifest was written."""
+    finished = {entry["generation"] for entry in manifest["generations"]}
+    return all(plan["generation"] in finished for plan in plans) and manifest[
+        "selection_sha256"
+    ] == verdicts_digest(store, selection)
 
 
-def _check_complete(store: Store, folder: str, plan: dict[str, Any]) -> None:
-    there = set(store.files(folder, recursive=True))
-    missing = [name for name in _planned(plan) if f"{folder}/{name}.parquet" not in there]
+def _check_complete(store: Store, selection: str, plans: list[Plan]) -> None:
+    there = set(committed_names(store, selection))
+    planned = [
+        (bucket, counts.get("first_shard", 0) + number)
+        for plan in plans
+        if "closed_early" not in plan
+        for bucket, counts in sorted(plan["buckets"].items())
+        for number in range(counts["num_shards"])
+    ]
+    missing = [named for named in planned if named not in there]
     if missing:
         raise CorpusError(
-            f"{len(missing)} of {sum(1 for _ in _planned(plan))} shards are missing under "
-            f"{store.root}/{folder}, the first is {missing[0]}; run `lavie export` again"
+            f"{len(missing)} of {len(planned)} shards are missing under "
+            f"{store.root}/{layout.shards(selection)}, the first is {layout.shard(*missing[0])}; "
+            f"run `lavie export` again"
         )
 
 
-def _committed(
-    store: Store, folder: str, name: str, export: str
-) -> tuple[pa.Table, dict[str, dict[str, Any]]]:
-    """Index rows of one shard, and the manifest's entries for its files."""
-    data = store.read(f"{folder}/{name}.parquet")
-    try:
-        rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
-    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
-        raise TornPart(f"{store.root}/{folder}/{name}.parquet: damaged ({error})") from error
-    made = json.loads((rows.schema.metadata or {}).get(LAYER_METADATA, b"{}"))
-    if made.get("export") != export:
-        raise TornPart(f"{store.root}/{folder}/{name}.parquet: not made from this plan")
-    entries: dict[str, dict[str, Any]] = {
-        f"{name}.parquet": {
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "size_bytes": len(data),
-            "num_rows": rows.num_rows,
-        }
+def _check_kept(
+    store: Store, selection: str, earlier: Mapping[str, Any], files: Mapping[str, Any]
+) -> None:
+    """Check that growing left every finished shard as it was."""
+    for name, entry in earlier.items():
+        is_of_shard = "/" in name
+        if is_of_shard and files.get(name, {}).get("sha256") != entry["sha256"]:
+            raise TornPart(
+                f"{store.root}/{layout.shards(selection)}/{name}: not the file that the manifest "
+                f"names; `lavie verify` looks at all"
+            )
+
+
+def _gather(store: Store, selection: str, plans: list[Plan], path: Path) -> dict[str, Any]:
+    """Write the index of all shards to a local file; returns the manifest."""
+    verdicts = CurrentVerdicts(store, selection)
+    files: dict[str, dict[str, Any]] = {}
+    counts = {plan["generation"]: _Counts() for plan in plans}
+    buckets: dict[str, dict[str, int]] = {}
+    reasons: Counter[str] = Counter()
+    generations = by_export(plans)
+    num_selected = 0
+    with _IndexWriter(path) as index:
+        for named in committed_names(store, selection):
+            shard = read_shard(store, selection, named, generations)
+            entries = _entries(shard)
+            files |= entries
+            own = counts[shard.generation]
+            own.add(shard.rows, has_tar=f"{shard.name}.tar" in entries)
+            reasons.update(r for r in shard.rows["export_reject"].to_pylist() if r is not None)
+            of_bucket = buckets.setdefault(shard.bucket, {"num_shards": 0, "num_clips": 0})
+            of_bucket["num_shards"] += 1
+            of_bucket["num_clips"] += shard.rows.num_rows
+            rows = verdicts.of_today(shard)
+            num_selected += pc.sum(rows[STILL_SELECTED.name]).as_py() or 0
+            index.add(rows)
+    assert num_selected == verdicts.num_kept, "every selected clip has one row"
+    files["index.parquet"] = _entry(path, index.num_rows)
+    totals = _total(counts.values())
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "selection": selection,
+        "selection_sha256": verdicts.digest,
+        "made_by": plans[-1]["made_by"],
+        "rules": plans[-1].get("rules"),
+        "layers": plans[-1]["layers"],
+        "num_selected": num_selected,
+        "num_no_longer_selected": index.num_rows - num_selected,
+        **totals,
+        "failed": dict(sorted(reasons.items())),
+        "buckets": buckets,
+        "generations": [_generation(plan, counts[plan["generation"]]) for plan in plans],
+        "contents": hashlib.sha256(canonical_json(files)).hexdigest(),
+        "files": files
+        | {name: _plan_entry(store, selection, name) for name in map(_plan_name, plans)},
     }
-    if made["tar"] is not None:
-        num_clips = rows.num_rows - rows["shard"].null_count
-        entries[f"{name}.tar"] = made["tar"] | {
-            "num_clips": num_clips,
-            "encoder": made["encoder"],
+    return manifest | {"digest": manifest_digest(manifest)}
+
+
+def _generation(plan: Plan, counts: _Counts) -> dict[str, Any]:
+    """What the manifest says of one generation."""
+    return {
+        "generation": plan["generation"],
+        "export": plan["export"],
+        "plan": _plan_name(plan),
+        "selection_sha256": plan["selection_sha256"],
+        **asdict(counts),
+    }
+
+
+def _plan_name(plan: Plan) -> str:
+    return layout.shard_plan("", plan["generation"]).rpartition("/")[2]
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What came of some shards."""
+
+    num_clips: int = 0
+    num_failed: int = 0
+    num_shards: int = 0
+
+    def add(self, rows: pa.Table, *, has_tar: bool) -> None:
+        self.num_failed += rows["shard"].null_count
+        self.num_clips += rows.num_rows - rows["shard"].null_count
+        self.num_shards += has_tar
+
+
+def _total(counts: Iterable[_Counts]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for own in counts:
+        total.update(asdict(own))
+    return {field.name: total[field.name] for field in fields(_Counts)}
+
+
+class CurrentVerdicts:
+    """What a selection says today, to be laid beside what was exported.
+
+    Args:
+        store: the corpus.
+        selection: name of a finished selection.
+    """
+
+    def __init__(self, store: Store, selection: str) -> None:
+        digest = hashlib.sha256()
+        keys, columns = [np.empty(0, np.uint64)], [schema(SELECTION).empty_table()]
+        for path in verdict_parts(store, selection):
+            digest.update(store.read(path))
+            table = read_table(store, path)
+            kept = table.filter(table["keep"])
+            keys.append(id_keys(kept["clip_id"]))
+            columns.append(kept.cast(columns[0].schema))
+        self._ids = ClipIds(np.concatenate(keys))
+        self._columns = pa.concat_tables(columns).select(OF_THE_SELECTION).combine_chunks()
+        self.num_kept = len(self._ids)
+        self.digest = digest.hexdigest()
+
+    def of_today(self, shard: CommittedShard) -> pa.Table:
+        """Index rows of a shard, tier and weight as they are now; call it once a shard."""
+        places = self._ids.take(id_keys(shard.rows["clip_id"]))
+        is_kept = pa.array(places >= 0)
+        rows = shard.rows.replace_schema_metadata(None)
+        if self.num_kept:
+            now = self._columns.take(pa.array(np.maximum(places, 0)))
+            for name in OF_THE_SELECTION:
+                at = rows.column_names.index(name)
+                rows = rows.set_column(
+                    at, rows.schema.field(at), pc.if_else(is_kept, now[name], rows[name])
+                )
+        generation = pa.repeat(pa.scalar(shard.generation, GENERATION.type), rows.num_rows)
+        rows = rows.append_column(GENERATION.field, generation)
+        return rows.append_column(STILL_SELECTED.field, is_kept)
+
+
+def _plan_entry(store: Store, selection: str, name: str) -> dict[str, Any]:
+    data = store.read(f"{layout.shards(selection)}/{name}")
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+
+
+def _entries(shard: CommittedShard) -> dict[str, dict[str, Any]]:
+    """The manifest's entries for the files of one shard."""
+    of_rows = {"num_rows": shard.rows.num_rows, "generation": shard.generation}
+    entries: dict[str, dict[str, Any]] = {f"{shard.name}.parquet": shard.entry | of_rows}
+    if shard.made["tar"] is not None:
+        entries[f"{shard.name}.tar"] = shard.made["tar"] | {
+            "num_clips": shard.rows.num_rows - shard.rows["shard"].null_count,
+            "encoder": shard.made["encoder"],
+            "generation": shard.generation,
         }
-    return rows, entries
+    return entries
 
 
 def _entry(path: Path, num_rows: int) -> dict[str, Any]:

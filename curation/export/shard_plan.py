@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +13,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from curation.corpus import layout
-from curation.corpus.manifest import CorpusInfo, canonical_json
+from curation.corpus.clip_ids import ClipIds, id_keys
+from curation.corpus.generations import (
+    Plan,
+    check_finished,
+    check_grows,
+    close_plan,
+    committed_names,
+    exported_ids,
+    finished_generations,
+    read_plans,
+    rules_of,
+    write_plan,
+)
+from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
 from curation.corpus.selection import read_rules, read_verdicts
 from curation.corpus.shards import FORMAT_VERSION
@@ -35,6 +47,8 @@ class ShardPlan:
     """Folder under the selection's shards."""
     number: int
     """Position in the bucket, from 0."""
+    export: str
+    """Digest of all that the shard's generation is made from."""
     clips: pa.Table
     """`part` and `row` (of the part's scenes layer), int32, both rising."""
 
@@ -53,16 +67,19 @@ class _Kept:
     bucket: NDArray[np.int32]
     length_us: NDArray[np.int64]
     buckets: list[str]
+    keys: NDArray[np.uint64]
     digest: str
 
 
 def plan_shards(
     store: Store, info: CorpusInfo, selection: str, config: ExportConfig
 ) -> Iterator[ShardPlan]:
-    """Deal the kept clips into shards: bucket by bucket, each in the order of part and row.
+    """Deal the kept clips that no shard holds yet into shards: the next generation.
 
-    That order keeps the clips of one source together, so that it is fetched once a shard. What the
-    shards are made from is written to plan.json before the first is yielded.
+    Bucket by bucket, each in the order of part and row: that order keeps the clips of one source
+    together, so that it is fetched once a shard. What the shards are made from is written to the
+    generation's plan before the first is yielded. A generation that was begun and not finished is
+    yielded again, shards that are done included, as long as the verdicts are the same.
 
     Args:
         store: the corpus.
@@ -72,33 +89,134 @@ def plan_shards(
 
     Raises:
         CorpusError: if there is no such selection, or there are shards of this name that were made
-            from other settings, another selection or other layers.
+            with other settings, rules or layers.
     """
-    read_rules(store, selection)
+    rules = rules_of(read_rules(store, selection))
+    made = {"name": "shards", "version": VERSION, "settings": asdict(config)}
     kept = _read_kept(store, info, selection)
-    order = np.argsort(kept.bucket, kind="stable")
-    bounds = np.searchsorted(kept.bucket[order], np.arange(len(kept.buckets) + 1))
-    deal: list[tuple[str, int, NDArray[np.int64]]] = []
-    for code, bucket in enumerate(kept.buckets):
-        members = order[bounds[code] : bounds[code + 1]]
-        bounds_of = pieces(kept.length_us[members], config)
-        deal += [(bucket, n, members[begin:end]) for n, (begin, end) in enumerate(bounds_of)]
+    plans = read_plans(store, selection)
+    begun = _begun(store, selection, plans, kept.digest)
+    if plans:
+        check_grows(
+            store,
+            selection,
+            rules=None if begun is not None and "rules" not in begun else rules,
+            layers=info.layers,
+            export=made,
+        )
+    generation = begun["generation"] if begun else _next_generation(store, selection, plans)
+    new = _new(store, selection, kept, generation)
+    first = _first_numbers(store, selection, begun)
+    deal = list(_deal(kept, new, config, first))
     if not deal:
         return
-    _record(store, info, selection, config, kept, deal)
+    plan: Plan = {
+        "format_version": FORMAT_VERSION,
+        "generation": generation,
+        "export": settings_digest(made, [*info.layers.values(), kept.digest, *_after(generation)]),
+        "made_by": made,
+        "selection": selection,
+        "selection_sha256": kept.digest,
+        "rules": rules,
+        "layers": dict(info.layers),
+        "num_selected": len(new),
+        "buckets": _counts(deal),
+    }
+    _record(store, plan, begun)
     for bucket, number, members in deal:
-        clips = pa.table({"part": kept.part[members], "row": kept.row[members]})
-        yield ShardPlan(bucket=bucket, number=number, clips=clips)
+        yield ShardPlan(
+            bucket=bucket,
+            number=number,
+            export=plan["export"],
+            clips=pa.table({"part": kept.part[members], "row": kept.row[members]}),
+        )
+
+
+def _after(generation: int) -> list[str]:
+    """What the digest of a later generation is of besides: two may come from the same verdicts."""
+    return [] if generation == 1 else [f"generation {generation}"]
+
+
+def _begun(store: Store, selection: str, plans: list[Plan], verdicts: str) -> Plan | None:
+    """The plan of the generation that these verdicts began and that was not finished."""
+    if not plans or plans[-1]["generation"] in finished_generations(store, selection):
+        return None
+    is_same = plans[-1]["selection_sha256"] == verdicts and "closed_early" not in plans[-1]
+    return plans[-1] if is_same else None
+
+
+def _next_generation(store: Store, selection: str, plans: list[Plan]) -> int:
+    """The number of a new generation; one that was not finished is closed first."""
+    check_finished(store, selection)
+    finished = finished_generations(store, selection)
+    for plan in plans[-1:]:
+        if plan["generation"] not in finished and "closed_early" not in plan:
+            close_plan(store, plan)
+    return max((plan["generation"] for plan in read_plans(store, selection)), default=0) + 1
+
+
+def _new(store: Store, selection: str, kept: _Kept, generation: int) -> NDArray[np.int64]:
+    """Places of the kept clips that no earlier generation exported, or failed to."""
+    if generation == 1:
+        return np.arange(len(kept.part))
+    held = exported_ids(store, selection, before=generation, failed=True)
+    exported = ClipIds(np.concatenate([np.empty(0, np.uint64), *map(id_keys, held)]))
+    return np.flatnonzero(exported.take(kept.keys) < 0)
+
+
+def _first_numbers(store: Store, selection: str, begun: Plan | None) -> dict[str, int]:
+    """Bucket -> the number of its first new shard; 0 where the bucket is not named."""
+    if begun is not None:
+        return {name: counts.get("first_shard", 0) for name, counts in begun["buckets"].items()}
+    return {bucket: number + 1 for bucket, number in committed_names(store, selection)}
+
+
+def _deal(
+    kept: _Kept, new: NDArray[np.int64], config: ExportConfig, first: Mapping[str, int]
+) -> Iterator[tuple[str, int, NDArray[np.int64]]]:
+    """Bucket, number and clips (places among the kept ones) of each shard."""
+    order = new[np.argsort(kept.bucket[new], kind="stable")]
+    bounds = np.searchsorted(kept.bucket[order], np.arange(len(kept.buckets) + 1))
+    for code, bucket in enumerate(kept.buckets):
+        members = order[bounds[code] : bounds[code + 1]]
+        for number, (begin, end) in enumerate(pieces(kept.length_us[members], config)):
+            yield bucket, first.get(bucket, 0) + number, members[begin:end]
+
+
+def _counts(deal: list[tuple[str, int, NDArray[np.int64]]]) -> dict[str, dict[str, int]]:
+    """Bucket -> its first shard of this generation, and how many shards and clips it gets."""
+    counts: dict[str, dict[str, int]] = {}
+    for bucket, number, members in deal:
+        own = counts.setdefault(bucket, {"first_shard": number, "num_shards": 0, "num_clips": 0})
+        own["num_shards"] += 1
+        own["num_clips"] += len(members)
+    return counts
+
+
+def _record(store: Store, plan: Plan, begun: Plan | None) -> None:
+    """Write the plan; check before that the one that was begun deals the same clips."""
+    if begun is not None:
+        known = {name: counts["num_clips"] for name, counts in begun["buckets"].items()}
+        now = {name: counts["num_clips"] for name, counts in plan["buckets"].items()}
+        if (begun["export"], known) != (plan["export"], now):
+            raise CorpusError(
+                f"{store.root}/{layout.shard_plan(plan['selection'], plan['generation'])} was made "
+                f"from other settings, layers or verdicts: delete "
+                f"{layout.shards(plan['selection'])}, or select under another name"
+            )
+    if begun != plan:
+        write_plan(store, plan)
 
 
 def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
-    """Kept clips; 20 bytes each, so that 25 million fit on a laptop."""
+    """Kept clips; 28 bytes each, so that 25 million fit on a laptop."""
     columns: dict[str, list[NDArray[Any]]] = {"part": [], "row": [], "bucket": [], "length_us": []}
     codes: dict[str, int] = {}
+    keys = [np.empty(0, np.uint64)]
     digest = hashlib.sha256()
     for part in range(info.num_parts):
         digest.update(store.read(f"{layout.selection(selection)}/{layout.part_file(part)}"))
-        verdicts = read_verdicts(store, selection, part, ["keep", "bucket"])
+        verdicts = read_verdicts(store, selection, part, ["clip_id", "keep", "bucket"])
         row = np.flatnonzero(verdicts["keep"].to_numpy(zero_copy_only=False)).astype(np.int32)
         scenes = layout.layer(info.layers["scenes"], part)
         duration_s = read_table(store, scenes, ["duration_s"])["duration_s"]
@@ -111,6 +229,7 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
         own = [codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()]
         columns["part"].append(np.full(len(row), part, np.int32))
         columns["row"].append(row)
+        keys.append(id_keys(verdicts["clip_id"].take(pa.array(row))))
         columns["bucket"].append(np.array(own, np.int32)[names.indices.to_numpy()])
         seconds = duration_s.to_numpy()[row].astype(np.float64)
         columns["length_us"].append(np.rint(seconds * 1e6).astype(np.int64))
@@ -125,6 +244,7 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
         bucket=in_order[joined["bucket"]] if buckets else np.empty(0, np.int32),
         length_us=joined["length_us"],
         buckets=buckets,
+        keys=np.concatenate(keys),
         digest=digest.hexdigest(),
     )
 
@@ -140,55 +260,3 @@ def pieces(length_us: NDArray[np.int64], config: ExportConfig) -> Iterator[tuple
         end = max(begin + 1, min(begin + config.max_clips_per_shard, by_time))
         yield begin, min(end, len(length_us))
         begin = end
-
-
-def _record(
-    store: Store,
-    info: CorpusInfo,
-    selection: str,
-    config: ExportConfig,
-    kept: _Kept,
-    deal: list[tuple[str, int, NDArray[np.int64]]],
-) -> None:
-    """Write plan.json, or check that the one there says the same."""
-    made = {"name": "shards", "version": VERSION, "settings": asdict(config)}
-    counts = {bucket: {"num_shards": 0, "num_clips": 0} for bucket in kept.buckets}
-    for bucket, _, members in deal:
-        counts[bucket]["num_shards"] += 1
-        counts[bucket]["num_clips"] += len(members)
-    plan = {
-        "format_version": FORMAT_VERSION,
-        "export": settings_digest(made, [*info.layers.values(), kept.digest]),
-        "made_by": made,
-        "selection": selection,
-        "selection_sha256": kept.digest,
-        "layers": dict(info.layers),
-        "num_selected": len(kept.part),
-        "buckets": counts,
-    }
-    data = canonical_json(plan)
-    name = layout.shard_plan(selection)
-    if store.exists(name):
-        if store.read(name) != data:
-            raise CorpusError(
-                f"{store.root}/{layout.shards(selection)} holds shards that were made from other "
-                f"settings, layers or verdicts ({name} says which): delete that folder, or select "
-                f"under another name"
-            )
-        return
-    store.write(name, data)
-
-
-def read_plan(store: Store, selection: str) -> dict[str, Any]:
-    """plan.json of a selection's shards.
-
-    Raises:
-        CorpusError: if no export was begun.
-    """
-    try:
-        content: dict[str, Any] = json.loads(store.read(layout.shard_plan(selection)))
-    except FileNotFoundError as error:
-        raise CorpusError(
-            f"{store.root} holds no shards of selection {selection!r}; `lavie export` makes them"
-        ) from error
-    return content

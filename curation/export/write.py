@@ -18,20 +18,20 @@ import pyarrow as pa
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_clips, to_parquet
-from curation.corpus.schema import SELECTION, SHARD_INDEX, schema
+from curation.corpus.schema import SELECTION, SHARD_ROWS, schema
 from curation.corpus.selection import read_verdicts
 from curation.corpus.shards import KEY_GRAMMAR
 from curation.corpus.store import Store
 from curation.errors import BadSource
 from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
 from curation.export.facts import clip_columns, sample_facts
-from curation.export.shard_plan import ShardPlan, read_plan
+from curation.export.shard_plan import ShardPlan
 from curation.export.tar import ShardTar
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.guard import Guard
 from curation.sources import SeenFolders, fetched
 
-INDEX_SCHEMA = schema(SHARD_INDEX)
+INDEX_SCHEMA = schema(SHARD_ROWS)
 _OF_THE_CORPUS = ("part", "source_row", "key")
 """Entries of a row that say where it lies, not what it is."""
 
@@ -56,7 +56,7 @@ class ShardWriter:
         self.info = info
         self.selection = selection
         self.config = config
-        self._export = self._encoder = ""
+        self._encoder = ""
         self._guard: Guard | None = None
 
     def is_done(self, plan: ShardPlan) -> bool:
@@ -64,11 +64,10 @@ class ShardWriter:
         return self.store.exists(f"{layout.shards(self.selection)}/{plan.name}.parquet")
 
     def setup(self) -> None:
-        """Find the encoder and the plan; once, in the process and thread that will do the work."""
+        """Find the encoder; once, in the process and thread that will do the work."""
         import imageio_ffmpeg
 
         self._encoder = f"ffmpeg {imageio_ffmpeg.get_ffmpeg_version()}"
-        self._export = str(read_plan(self.store, self.selection)["export"])
         self._guard = Guard(ADMITTED)
 
     def close(self) -> None:
@@ -88,7 +87,7 @@ class ShardWriter:
             path = Path(scratch) / "shard.tar"
             with ShardTar(path) as tar:
                 index = list(self._pack(tar, plan, _keyed(rows), Path(scratch)))
-            made: dict[str, Any] = {"export": self._export, "encoder": self._encoder, "tar": None}
+            made: dict[str, Any] = {"export": plan.export, "encoder": self._encoder, "tar": None}
             if any(row["shard"] for row in index):
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -158,7 +157,7 @@ class ShardWriter:
             {name: value for name, value in row.items() if name not in _OF_THE_CORPUS},
             media,
             media_sha256=hashlib.sha256(media.data).hexdigest(),
-            export=self._export,
+            export=plan.export,
         )
         text = (row.get("caption") or "").encode()
         notes = json.dumps(facts, sort_keys=True, allow_nan=False).encode()

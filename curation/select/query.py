@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -117,14 +118,18 @@ class Plan:
             for name in self.names
         ]
 
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What must stay the same for the shards of a selection to grow: part of rules.json."""
+        return {"version": VERSION, "config": json.loads(json.dumps(asdict(self.config)))}
+
     def to_json(self, info: CorpusInfo, name: str, bounds: dict[Rule, Bounds]) -> dict[str, Any]:
         """Contents of rules.json: everything that the verdicts follow from."""
         read = {"scenes", "probe"} | {LAYER_OF[column] for column in self.columns}
         return {
             "selection": name,
-            "version": VERSION,
             "schema_version": SCHEMA_VERSION,
-            "config": asdict(self.config),
+            **self.rules,
             "rules": self.names,
             "quantiles": [
                 {"rule": rule.label, "column": rule.column, "min": low, "max": high}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
+from curation.corpus.generations import check_grows, exported_ids, record_rules
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.select.dedup import HASHES_PER_CLIP, find_groups
@@ -71,11 +72,14 @@ def select(
 
     Raises:
         MissingColumn: if a rule reads what the corpus does not hold; nothing was touched.
-        CorpusError: if a part is missing or damaged.
+        CorpusError: if a part is missing or damaged; or, with nothing touched, if the selection has
+            shards that were chosen by other rules.
     """
     check_selection(info, name, config)
     resources = resources or SelectResources()
     plan = Plan(config)
+    check_grows(store, name, rules=plan.rules)
+    record_rules(store, name)
     abandon(store, name)
     with open_table(plan, resources) as table:
         run = _Run(
@@ -84,9 +88,10 @@ def select(
             table=table,
             progress=on_progress or (lambda what, done, total: None),
         )
-        funnel, bounds = run.decide(name)
+        funnel, bounds, verdicts_sha256 = run.decide(name)
     check_accounts(funnel)
-    publish(store, name, rules=plan.to_json(info, name, bounds), funnel=funnel)
+    rules = plan.to_json(info, name, bounds) | {"verdicts_sha256": verdicts_sha256}
+    publish(store, name, rules=rules, funnel=funnel)
     logger.info("selection %s keeps %d of %d clips", name, funnel.kept.clips, funnel.clips.clips)
     return funnel
 
@@ -100,15 +105,15 @@ class _Run:
     table: ClipTable
     progress: Progress
 
-    def decide(self, name: str) -> tuple[Funnel, dict[Rule, Bounds]]:
-        """Write every part's verdicts; returns what is left to publish."""
+    def decide(self, name: str) -> tuple[Funnel, dict[Rule, Bounds], str]:
+        """Write every part's verdicts; returns what is left to publish, and the verdicts' sha256."""
         extent, sources = self._read_sources()
         is_copy = _later_copies(sources) if self.plan.config.dedup.copies else None
         categories = Codes()
         bounds = self.table.load(
             self._stream(extent, is_copy, categories), with_copies=is_copy is not None
         )
-        duplicates = self._drop_look_alikes(extent)
+        duplicates = self._drop_look_alikes(name, extent)
         self._drop_surplus()
         verdicts = Verdicts(
             rules=self.plan.names,
@@ -118,8 +123,9 @@ class _Run:
             weights=self._weights(categories),
         )
         funnel = self._count(sources, verdicts)
-        verdicts.write(self.corpus, name, self.table.verdicts(), extent, self.progress)
-        return funnel, bounds
+        written = self.table.verdicts()
+        digest = verdicts.write(self.corpus, name, written, extent, self.progress)
+        return funnel, bounds, digest
 
     def _read_sources(self) -> tuple[Extent, pa.Table]:
         """Size of every part, and digest and reject reason of every source."""
@@ -163,8 +169,11 @@ class _Run:
 
         return pa.RecordBatchReader.from_batches(read(0).schema, batches())
 
-    def _drop_look_alikes(self, extent: Extent) -> Duplicates:
-        """Among clips that pass all rules, keep the best of each group of look-alikes."""
+    def _drop_look_alikes(self, name: str, extent: Extent) -> Duplicates:
+        """Among clips that pass all rules, keep the best of each group of look-alikes.
+
+        One that the selection's shards hold is kept before all others: its tar stays as it is.
+        """
         if not self.plan.config.dedup.look_alikes:
             return Duplicates.none()
         positions = self.table.kept_positions()
@@ -176,7 +185,8 @@ class _Run:
         inside = groups >= 0
         if not inside.any():
             return Duplicates.none()
-        best = self.table.best_of(self._members(positions[inside], groups[inside], extent))
+        members = self._members(positions[inside], groups[inside], extent)
+        best = self.table.best_of(_marked_exported(members, self.corpus.store, name))
         self.table.fail(DUPLICATE_RULE, best.filter(pc.invert(best["is_kept"]))["position"])
         return Duplicates(
             positions=best["position"].to_numpy(),
@@ -259,6 +269,17 @@ class _Run:
             tiers={["", *verdicts.tiers][number]: amount for number, amount in tiers.items()},
             buckets={verdicts.buckets[number]: amount for number, amount in buckets.items()},
         )
+
+
+def _marked_exported(members: pa.Table, store: Store, name: str) -> pa.Table:
+    """The table with a column `is_exported`: whether the selection's shards hold the clip."""
+    is_exported = pa.array(np.zeros(members.num_rows, dtype=bool))
+    for ids in exported_ids(store, name):
+        # Of the few members the table to look up in is made, not of all that was ever exported.
+        found = ids.filter(pc.is_in(ids, value_set=members["clip_id"].combine_chunks()))
+        here = pc.is_in(members["clip_id"], value_set=found.combine_chunks())
+        is_exported = pc.or_(is_exported, here)
+    return members.append_column("is_exported", is_exported)
 
 
 def _count_words(words: pa.ChunkedArray) -> dict[str, int]:

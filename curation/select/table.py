@@ -189,11 +189,12 @@ class ClipTable:
         """For each clip that has look-alikes, which of them is kept.
 
         Args:
-            members: `position`, `group_number`, `clip_id`.
+            members: `position`, `group_number`, `clip_id`, `is_exported`.
 
         Returns:
-            `position` (rising), `kept_id`, `is_kept`. Kept is the one with most pixels, then the
-            highest quality column, then the first clip id.
+            `position` (rising), `kept_id`, `is_kept`. Kept is one that lies in the selection's
+            shards already, then the one with most pixels, then the highest quality column, then the
+            first clip id.
         """
         self._connection.register("members", members)
         best = self._arrow(
@@ -201,7 +202,7 @@ class ClipTable:
                 row_number() OVER best = 1 AS is_kept
             FROM members JOIN clips USING (position)
             WINDOW best AS (PARTITION BY group_number
-                ORDER BY pixels DESC, quality DESC NULLS LAST, clip_id, position)
+                ORDER BY is_exported DESC, pixels DESC, quality DESC NULLS LAST, clip_id, position)
             ORDER BY position"""
         )
         self._connection.unregister("members")

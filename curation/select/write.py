@@ -6,6 +6,7 @@ so.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,23 +120,27 @@ class Verdicts:
         rows: pa.RecordBatchReader,
         extent: Extent,
         progress: Callable[[str, int, int], None],
-    ) -> None:
-        """Write every part, a few at a time."""
+    ) -> str:
+        """Write every part, a few at a time; returns the sha256 over all, one behind the other."""
+        digest = hashlib.sha256()
 
-        def put(part: int, table: pa.Table) -> None:
+        def put(part: int, table: pa.Table) -> pa.Buffer:
             clip_ids = corpus.read_columns(part, ["clip_id"])["clip_id"]
             path = f"{layout.selection(name)}/{layout.part_file(part)}"
-            corpus.store.write(path, _file_bytes(self.table(table, clip_ids)))
+            data = _file_bytes(self.table(table, clip_ids))
+            corpus.store.write(path, data)
+            return data
 
-        pending: list[Future[None]] = []
+        pending: list[Future[pa.Buffer]] = []
         with ThreadPoolExecutor(corpus.threads) as pool:
             for part, table in _by_part(rows, extent):
                 pending.append(pool.submit(put, part, table))
                 if len(pending) >= corpus.threads * PARTS_AHEAD:
-                    pending.pop(0).result()
+                    digest.update(pending.pop(0).result())
                 progress("writing", part + 1, len(extent.num_clips))
             for future in pending:
-                future.result()
+                digest.update(future.result())
+        return digest.hexdigest()
 
 
 def _file_bytes(table: pa.Table) -> pa.Buffer:

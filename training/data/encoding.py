@@ -27,13 +27,23 @@ from torch import Tensor
 from curation.corpus import layout
 from curation.corpus.manifest import canonical_json
 from curation.corpus.parts import LAYER_METADATA, read_table, to_parquet
-from curation.corpus.schema import ENCODED, ENCODED_INDEX, schema
-from curation.corpus.shards import manifest_digest, read_manifest, read_sample
+from curation.corpus.schema import ENCODED, ENCODED_INDEX, ENCODED_ROWS, schema
+from curation.corpus.shards import manifest_digest, read_index, read_manifest, read_sample
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, TornPart
 from training.data.encode_config import EncodeConfig
 from training.data.filtering import INDEX_COLUMNS, READ_ROWS, ClipRequirements, IndexReader, Kind
-from training.data.latents import DROPPED, DTYPES, INDEX, MANIFEST, NAME, PLAN, VERSION, layer_id
+from training.data.latents import (
+    DROPPED,
+    DTYPES,
+    INDEX,
+    MANIFEST,
+    NAME,
+    PLAN,
+    VERSION,
+    layer_id,
+    shards_name,
+)
 from training.data.picture import view
 from training.data.reading import read_frames, read_image
 from training.data.samples import captions_of
@@ -140,7 +150,7 @@ def begin_layer(
         "made_by": {"name": NAME, "version": VERSION},
         "settings": json.loads(json.dumps(asdict(config))),
         "frames": "nearest timestamps; starts evenly spaced; covering, middle crop, bicubic",
-        "shards": manifest["digest"],
+        "shards": shards_name(manifest),
         "companions": digests,
         **models.plan(),
     }
@@ -221,7 +231,7 @@ class ShardEncoder:
                 entry = {"sha256": sha256, "size_bytes": path.stat().st_size}
                 made["files"] = {f"{shard}.parquet": entry}
                 self._store.put_file(f"{self.folder}/{shard}.parquet", path)
-        table = pa.Table.from_pylist(index, schema=schema(ENCODED_INDEX))
+        table = pa.Table.from_pylist(index, schema=schema(ENCODED_ROWS))
         self._store.write(f"{self.folder}/{shard}.index.parquet", to_parquet(table, made_by=made))
         left_out = Counter(row["encode_reject"] for row in index if row["encode_reject"])
         return {
@@ -324,9 +334,11 @@ def finish_layer(
             f"{len(missing)} of {len(shards)} shards are missing under {store.root}/{folder}, the "
             f"first is {missing[0]}; run `lavie encode` again"
         )
+    shards_manifest = read_manifest(store, selection)
     files: dict[str, Any] = {}
     reasons: Counter[str] = Counter()
     num_clips = 0
+    today = _Today(store, selection)
     with tempfile.TemporaryDirectory(prefix="lavie-index-") as scratch:
         path = Path(scratch) / INDEX
         with pq.ParquetWriter(
@@ -338,7 +350,7 @@ def finish_layer(
                 files |= entries
                 reasons.update(r for r in rows["encode_reject"].to_pylist() if r is not None)
                 num_clips += rows.num_rows
-                held.append(rows)
+                held.append(today.of(name, rows))
                 if sum(table.num_rows for table in held) >= READ_ROWS:
                     index.write_table(pa.concat_tables(held))
                     held = []
@@ -347,6 +359,7 @@ def finish_layer(
         store.put_file(f"{folder}/{INDEX}", path)
     manifest: dict[str, Any] = {
         "plan": json.loads(store.read(f"{folder}/{PLAN}")),
+        "shards": shards_manifest["contents"],
         "num_clips": num_clips - reasons.total(),
         "left_out": dict(sorted(reasons.items())),
         "files": files,
@@ -356,10 +369,47 @@ def finish_layer(
     return manifest
 
 
+class _Today:
+    """What the index of the shards says today of clips that were encoded earlier.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+    """
+
+    def __init__(self, store: Store, selection: str) -> None:
+        columns = ["clip_id", "shard", "still_selected", "sampling_weight"]
+        self._index = read_index(store, selection, columns, dropped=True)
+        shards = self._index["shard"].combine_chunks().dictionary_encode()
+        self._of_shard = {name: code for code, name in enumerate(shards.dictionary.to_pylist())}
+        # The rows of a shard follow each other, and the shards are numbered as they come.
+        self._bounds = np.searchsorted(
+            shards.indices.to_numpy(), np.arange(len(self._of_shard) + 1)
+        )
+
+    def of(self, shard: str, rows: pa.Table) -> pa.Table:
+        """Index rows of one shard's latents, as the selection is now.
+
+        Raises:
+            TornPart: if they are not of the clips that the shard holds.
+        """
+        code = self._of_shard.get(f"{shard}.tar")
+        begin, end = (0, 0) if code is None else self._bounds[code : code + 2]
+        now = self._index.slice(begin, end - begin)
+        if not now["clip_id"].equals(rows["clip_id"]):
+            raise TornPart(f"the latents of {shard} are not of the clips that the shard holds")
+        place = rows.column_names.index("sampling_weight")
+        field = rows.schema.field(place)
+        rows = rows.set_column(place, field, now["sampling_weight"])
+        return rows.append_column("still_selected", now["still_selected"]).cast(
+            schema(ENCODED_INDEX)
+        )
+
+
 def _rows_of(store: Store, folder: str, shard: str, digest: str) -> tuple[pa.Table, dict[str, Any]]:
     """Index rows of one shard, and the manifest's entries for its files."""
     rows = read_table(store, f"{folder}/{shard}.index.parquet")
     made = json.loads((rows.schema.metadata or {}).get(LAYER_METADATA, b"{}"))
     if made.get("layer") != digest:
         raise TornPart(f"{store.root}/{folder}/{shard}.index.parquet: not of this layer")
-    return rows.replace_schema_metadata(None).cast(schema(ENCODED_INDEX)), made["files"]
+    return rows.replace_schema_metadata(None).cast(schema(ENCODED_ROWS)), made["files"]

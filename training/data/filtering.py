@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from curation.corpus.shards import STILL_SELECTED, with_growth
 from curation.corpus.store import Store
 from training.data.random_numbers import key64
 
@@ -56,8 +57,8 @@ INDEX_COLUMNS = (
     "sampling_weight",
     "source_sha256",
 )
-"""What is read of the index of shards."""
-_NOT_KEPT = ("caption", "source_sha256", "encode_reject", "media")
+"""What is read of the rows of shards."""
+_NOT_KEPT = ("caption", "source_sha256", "encode_reject", "media", "generation", "still_selected")
 """Columns that a catalog needs no more."""
 
 
@@ -123,7 +124,7 @@ class IndexReader:
     """
 
     columns: tuple[str, ...] = INDEX_COLUMNS
-    """What is read of the index."""
+    """What is read of the index, and `still_selected`."""
 
     def __init__(
         self, store: Store, name: str, digest: str, requirements: ClipRequirements
@@ -164,8 +165,11 @@ class IndexReader:
     def _tables(self) -> Iterator[pa.Table]:
         with self._store.filesystem.open_input_file(self._store.path(self._name)) as file:
             index = pq.ParquetFile(file, page_checksum_verification=True)
-            for batch in index.iter_batches(READ_ROWS, columns=list(self.columns)):
-                table = self.known(pa.Table.from_batches([batch]))
+            there = set(index.schema_arrow.names)
+            columns = [name for name in (*self.columns, STILL_SELECTED.name) if name in there]
+            for batch in index.iter_batches(READ_ROWS, columns=columns):
+                table = with_growth(pa.Table.from_batches([batch]))
+                table = self.known(table.filter(table[STILL_SELECTED.name]))
                 if table.num_rows:
                     yield table
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,18 @@ def layer_id(digest: str) -> str:
     return layout.layer_id(NAME, version=VERSION, digest=digest)
 
 
+def shards_name(shards: Mapping[str, Any]) -> str:
+    """What the plan of a layer says of its shards: their first export, so that the layer can grow.
+
+    Shards of format 1 that have not grown are named by their manifest, as they were at that time.
+
+    Args:
+        shards: their manifest.
+    """
+    is_first = shards["format_version"] == 1
+    return str(shards["digest"] if is_first else shards["generations"][0]["export"])
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedLayer:
     """One finished layer of latents and text states."""
@@ -59,6 +72,8 @@ class EncodedLayer:
     """Digest of the plan, as `lavie encode` printed it."""
     manifest_digest: str
     """Digest of the manifest."""
+    shards: str
+    """Contents of the shards that were there when the layer was last brought up to them."""
 
     @property
     def folder(self) -> str:
@@ -71,16 +86,21 @@ class EncodedLayer:
             self.store, f"{self.folder}/{INDEX}", self.manifest_digest, requirements
         )
 
-    def check(self, config: TrainConfig, *, shards_digest: str) -> None:
+    def check(self, config: TrainConfig, *, shards: Mapping[str, Any]) -> None:
         """Raise where a run asks for something else than was encoded.
 
+        Args:
+            config: of the run.
+            shards: manifest of the shards.
+
         Raises:
-            TrainingDataError: names the setting, what was encoded and what is asked for.
+            TrainingDataError: names the setting, what was encoded and what is asked for; or says that
+                the shards have grown since.
         """
         sample, settings = config.sample, self.plan["settings"]
         sizes = sorted(tuple(size) for size in settings["sizes_px"])
         asked: list[tuple[str, Any, Any]] = [
-            ("the shards", self.plan["shards"], shards_digest),
+            ("the shards", self.plan["shards"], shards_name(shards)),
             ("num_frames", settings["num_frames"], sample.num_frames),
             ("fps", settings["fps"], sample.fps),
             ("fit", "cover", sample.fit),
@@ -98,6 +118,11 @@ class EncodedLayer:
                 f"{self.store.root}/{self.folder} was encoded with other settings than the run's: "
                 f"{'; '.join(wrong)}. Encode anew (`lavie encode`), or train on pixels "
                 "(no data.sources.*.encoded)"
+            )
+        if self.shards != shards["contents"]:
+            raise TrainingDataError(
+                f"{self.store.root}/{self.folder} does not hold all of the shards, which have grown or "
+                f"been selected anew since: run the same `lavie encode` again, it does only what is new"
             )
 
 
@@ -127,7 +152,8 @@ def open_layer(store: Store, selection: str, digest: str) -> EncodedLayer:
         raise TornPart(
             f"{store.root}/{folder}/{MANIFEST}: its bytes are not those that were written"
         )
-    return EncodedLayer(store, selection, content["plan"], digest, content["digest"])
+    shards = content.get("shards", content["plan"]["shards"])
+    return EncodedLayer(store, selection, content["plan"], digest, content["digest"], shards)
 
 
 class EncodedIndexReader(IndexReader):

@@ -86,11 +86,11 @@ def open_sources(config: TrainConfig) -> list[OpenSource]:
     for number, source in enumerate(config.data.sources):
         store = Store(source.corpus)
         manifest = read_manifest(store, source.selection)
-        digests = {f"corpus/{number}/manifest": str(manifest["digest"])}
+        digests = {f"corpus/{number}/manifest": str(manifest["contents"])}
         layer = None
         if source.encoded is not None:
             layer = open_layer(store, source.selection, source.encoded)
-            layer.check(config, shards_digest=str(manifest["digest"]))
+            layer.check(config, shards=manifest)
             digests[f"corpus/{number}/encoded"] = layer.manifest_digest
         opened.append(OpenSource(source, store, digests, layer))
     return opened

@@ -102,8 +102,8 @@ def test_unfinished_shards_are_not_read(store: Store) -> None:
 
 
 def test_a_manifest_of_a_later_format_is_refused(store: Store) -> None:
-    write_shards(store, format_version=2)
-    with pytest.raises(CorpusError, match="format version 2"):
+    write_shards(store, format_version=3)
+    with pytest.raises(CorpusError, match="format version 3"):
         read_manifest(store, "all")
 
 

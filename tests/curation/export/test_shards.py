@@ -19,10 +19,17 @@ import pytest
 from PIL import Image
 
 from curation.corpus import layout
-from curation.corpus.manifest import CorpusInfo
+from curation.corpus.generations import record_rules, shards_state
+from curation.corpus.manifest import CorpusInfo, canonical_json
 from curation.corpus.parts import read_table, to_parquet
 from curation.corpus.schema import SELECTION, SOURCES, layer_schema, schema
-from curation.corpus.shards import read_index, read_manifest, read_sample, verify_shards
+from curation.corpus.shards import (
+    manifest_digest,
+    read_index,
+    read_manifest,
+    read_sample,
+    verify_shards,
+)
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
 from curation.export import ExportConfig, ShardPlan, ShardWriter, finish_shards, plan_shards
@@ -419,18 +426,21 @@ writer(plans[2])
     assert files_of(store) == files_of(exported[0])
 
 
-def test_other_settings_or_verdicts_do_not_mix_with_shards_that_are_there(
+def test_shards_made_otherwise_are_named_with_what_differs_and_nothing_is_touched(
     corpus: tuple[Store, CorpusInfo],
 ) -> None:
     store, info = corpus
     list(plan_shards(store, info, "all", FAST))
-    with pytest.raises(CorpusError, match="other settings, layers or verdicts"):
+    before = files_of(store)
+    with pytest.raises(CorpusError, match=r"export\.settings\.crf: 18 then, 30 now"):
         list(plan_shards(store, info, "all", replace(FAST, crf=30)))
-    name = f"selections/all/{layout.part_file(0)}"
-    verdicts = [{"clip_id": "a", "keep": False, "failed_rules": []}] * 5
-    store.write(name, to_parquet(table(schema(SELECTION), verdicts)))
-    with pytest.raises(CorpusError, match="other settings, layers or verdicts"):
+    other = replace(info, layers=info.layers | {"safety": "safety@2-222222222222"})
+    with pytest.raises(CorpusError, match=r"layers\.safety: .*1111.* then, .*2222.* now"):
+        list(plan_shards(store, other, "all", FAST))
+    store.write("selections/all/rules.json", b'{"config": {"quality_column": "x"}}')
+    with pytest.raises(CorpusError, match=r"rules\.config: none then, .*quality_column"):
         list(plan_shards(store, info, "all", FAST))
+    assert files_of(store) == before
 
 
 def test_clips_that_cannot_be_cut_are_rows_with_a_reason(tmp_path: Path, media: list[Path]) -> None:
@@ -530,7 +540,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(
         store.write(name, data)
     assert list(verify_shards(store, "all")) == []
     names = [*read_manifest(store, "all")["files"], "manifest.json"]
-    assert len(names) == 8  # three tars, their rows, the index, the manifest
+    assert len(names) == 9  # three tars, their rows, the index, the plan, the manifest
     for name in names:
         place = f"shards/all/{name}"
         data = bytearray(store.read(place))
@@ -554,8 +564,266 @@ def test_rows_of_another_plan_are_not_taken_into_the_index(
     name = f"shards/all/{plans[0].name}.parquet"
     other = to_parquet(read_index(store, "all"), made_by={"export": "ffffffffffff", "tar": None})
     store.write(name, other)
-    with pytest.raises(TornPart, match="not made from this plan"):
+    store.delete("shards/all/manifest.json")
+    with pytest.raises(TornPart, match="not made from a plan of these shards"):
         finish_shards(store, "all")
+
+
+@pytest.fixture
+def deliveries(media: list[Path]) -> list[list[tuple[Path, str]]]:
+    """Two parts that come one after the other."""
+    return [
+        [(media[0], "video"), (media[2], "image")],
+        [(media[1], "video"), (media[3], "image")],
+    ]
+
+
+def change_verdicts(store: Store, part: int, change: Any) -> None:
+    """Put ``change(row, number)`` in the place of each verdict on one part."""
+    name = f"selections/all/{layout.part_file(part)}"
+    rows = read_table(store, name).to_pylist()
+    changed = [row | change(row, number) for number, row in enumerate(rows)]
+    store.write(name, to_parquet(table(schema(SELECTION), changed)))
+
+
+REJECTED = {"keep": False, "failed_rules": ["motion"], "bucket": None, "sampling_weight": None}
+
+
+def test_a_second_delivery_is_a_generation_of_its_own_and_finished_files_stay(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    first, _ = export(store, info)
+    before = files_of(store)
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    manifest, plans = export(store, info)
+    after = files_of(store)
+    assert [plan.name for plan in plans] == ["16x9-image/000001", "16x9-video/000001"]
+    kept = {name for name in before if name.count("/") == 3} | {"shards/all/plan.json"}
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    generations = [(g["generation"], g["num_clips"]) for g in manifest["generations"]]
+    assert generations == [(1, 4), (2, 4)]
+    assert manifest["generations"][0] == first["generations"][0]
+    assert (manifest["num_selected"], manifest["num_clips"]) == (8, 8)
+    index = read_index(store, "all")
+    assert dict(zip(index["shard"].to_pylist(), index["generation"].to_pylist(), strict=True)) == {
+        "16x9-image/000000.tar": 1,
+        "16x9-image/000001.tar": 2,
+        "16x9-video/000000.tar": 1,
+        "16x9-video/000001.tar": 2,
+    }
+    once, info = write_corpus(tmp_path / "once", deliveries)
+    export(once, info)
+    whole = read_index(once, "all")["clip_id"].to_pylist()
+    assert sorted(index["clip_id"].to_pylist()) == sorted(whole)
+    for row in index.to_pylist():
+        assert read_sample(store, "all", row).facts["clip_id"] == row["clip_id"]
+    assert list(verify_shards(store, "all")) == []
+
+
+def test_exporting_again_with_nothing_new_rewrites_nothing(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    for parts in (deliveries[:1], deliveries):
+        store, info = write_corpus(tmp_path / "corpus", parts)
+        export(store, info)
+    paths = [path for path in (tmp_path / "corpus/shards").rglob("*") if path.is_file()]
+    times = {path: path.stat().st_mtime_ns for path in paths}
+    manifest, plans = export(store, info)
+    assert (plans, len(manifest["generations"])) == ([], 2)
+    assert {path: path.stat().st_mtime_ns for path in paths} == times
+
+
+def test_a_delivery_without_a_kept_clip_changes_nothing_that_is_read(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    first, _ = export(store, info)
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    change_verdicts(store, 1, lambda row, number: REJECTED)
+    state = shards_state(store, "all")
+    assert state is not None
+    assert not state.is_own
+    manifest, plans = export(store, info)
+    assert plans == []
+    assert manifest["contents"] == first["contents"]
+    assert len(manifest["generations"]) == 1
+    state = shards_state(store, "all")
+    assert state is not None
+    assert (state.is_own, state.is_unfinished, state.num_generations) == (True, False, 1)
+
+
+def test_clips_that_fall_out_stay_in_their_tars_and_the_index_says_so(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    export(store, info)
+    before = files_of(store)
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    change_verdicts(store, 0, lambda row, number: REJECTED if number == 0 else {"tier": "high"})
+    manifest, _ = export(store, info)
+    assert (manifest["num_selected"], manifest["num_no_longer_selected"]) == (7, 1)
+    assert manifest["num_clips"] == 8
+    rows = read_index(store, "all", dropped=True).to_pylist()
+    (fallen,) = [row for row in rows if not row["still_selected"]]
+    assert (fallen["shard"], fallen["tier"]) == ("16x9-video/000000.tar", None)
+    assert {row["tier"] for row in rows if row["generation"] == 1} == {None, "high"}
+    assert fallen["clip_id"] not in read_index(store, "all")["clip_id"].to_pylist()
+    assert read_sample(store, "all", fallen).facts["clip_id"] == fallen["clip_id"]
+    name = "shards/all/16x9-video/000000.tar"
+    assert store.read(name) == before[name]
+    # A clip that comes back is there already.
+    change_verdicts(store, 0, lambda row, number: {"keep": True, "bucket": "16x9-video"})
+    change_verdicts(store, 0, lambda row, number: REJECTED if number == 2 else {})
+    manifest, plans = export(store, info)
+    assert (plans, manifest["num_no_longer_selected"], manifest["num_selected"]) == ([], 0, 8)
+
+
+def test_a_generation_killed_in_the_middle_ends_with_the_same_bytes(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    stores = []
+    for name in ("undisturbed", "killed"):
+        store, info = write_corpus(tmp_path / name, deliveries[:1])
+        export(store, info)
+        store, info = write_corpus(tmp_path / name, deliveries)
+        stores.append(store)
+    undisturbed, killed = stores
+    export(undisturbed, info)
+    manifest = read_manifest(killed, "all")
+    plans = list(plan_shards(killed, info, "all", FAST))
+    writer = ShardWriter(killed, info, "all", FAST)
+    writer.setup()
+    writer(plans[0])
+    killed.write(f"shards/all/{plans[1].name}.tar", b"a tar whose rows were never written")
+    assert read_manifest(killed, "all") == manifest  # readers still have the first generation
+    assert read_index(killed, "all").num_rows == 4
+    _, again = export(killed, info)
+    assert [plan.name for plan in again] == [plan.name for plan in plans]
+    assert files_of(killed) == files_of(undisturbed)
+
+
+def test_what_an_export_made_before_its_selection_changed_is_kept_and_not_cut_twice(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    plans = list(plan_shards(store, info, "all", FAST))
+    writer = ShardWriter(store, info, "all", FAST)
+    writer.setup()
+    writer(plans[0])
+    done = store.read(f"shards/all/{plans[0].name}.tar")
+    store.write(f"shards/all/{plans[1].name}.tar", b"a tar whose rows were never written")
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    manifest, _ = export(store, info)
+    assert store.read(f"shards/all/{plans[0].name}.tar") == done
+    assert [(g["generation"], g["num_clips"]) for g in manifest["generations"]] == [(1, 1), (2, 7)]
+    ids = read_index(store, "all")["clip_id"].to_pylist()
+    assert len(ids) == len(set(ids)) == 8
+    assert list(verify_shards(store, "all")) == []
+    tars = {name for name in files_of(store) if name.endswith(".tar")}
+    assert tars == {f"shards/all/{name}" for name in manifest["files"] if name.endswith(".tar")}
+
+
+def test_an_export_that_had_made_nothing_is_planned_anew(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    list(plan_shards(store, info, "all", FAST))
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    export(store, info)
+    once, info = write_corpus(tmp_path / "once", deliveries)
+    export(once, info)
+    assert files_of(store).keys() == files_of(once).keys()
+    assert len(read_manifest(store, "all")["generations"]) == 1
+
+
+def as_format_1(store: Store) -> None:
+    """Turn a finished export of one generation into what the format before was."""
+    manifest = read_manifest(store, "all")
+    plan = json.loads(store.read("shards/all/plan.json"))
+    plan = {k: v for k, v in plan.items() if k not in ("generation", "rules")} | {
+        "format_version": 1
+    }
+    for counts in plan["buckets"].values():
+        del counts["first_shard"]
+    index = read_table(store, "shards/all/index.parquet")
+    index = index.drop_columns(["generation", "still_selected"])
+    store.write("shards/all/plan.json", canonical_json(plan))
+    store.write("shards/all/index.parquet", to_parquet(index))
+    files = {}
+    for name, entry in manifest["files"].items():
+        if name != "plan.json":
+            data = store.read(f"shards/all/{name}")
+            files[name] = {k: v for k, v in entry.items() if k != "generation"}
+            files[name] |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    counted = {k: manifest[k] for k in ("num_clips", "num_failed", "failed", "num_shards")}
+    old = plan | counted | {"files": files}
+    store.write("shards/all/manifest.json", canonical_json(old | {"digest": manifest_digest(old)}))
+
+
+def test_shards_of_format_1_are_read_left_alone_and_grow(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    export(store, info)
+    whole = read_index(store, "all")
+    as_format_1(store)
+    before = files_of(store)
+    assert read_index(store, "all").equals(whole)
+    assert list(verify_shards(store, "all")) == []
+    assert (
+        export(store, info)[0]["contents"]
+        == json.loads(before["shards/all/manifest.json"])["digest"]
+    )
+    assert files_of(store) == before
+    record_rules(store, "all")  # as `select` does before it replaces the verdicts
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    manifest, _ = export(store, info)
+    assert (manifest["format_version"], len(manifest["generations"])) == (2, 2)
+    after = files_of(store)
+    shards = [name for name in before if name.count("/") == 3]
+    assert {name: after[name] for name in shards} == {name: before[name] for name in shards}
+    assert list(verify_shards(store, "all")) == []
+
+
+def test_shards_of_format_1_whose_selection_was_replaced_do_not_grow(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    export(store, info)
+    as_format_1(store)
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    with pytest.raises(CorpusError, match="their selection has been replaced"):
+        list(plan_shards(store, info, "all", FAST))
+
+
+def test_a_finished_shard_that_is_gone_stops_growth_and_no_number_is_given_twice(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    _, plans = export(store, info)
+    store.delete(f"shards/all/{plans[0].name}.parquet")
+    store, info = write_corpus(tmp_path / "corpus", deliveries)
+    before = files_of(store)
+    with pytest.raises(TornPart, match=r"1 finished shards .* the first is 16x9-image/000000"):
+        export(store, info)
+    assert files_of(store) == before
+
+
+def test_a_twin_of_an_exported_clip_is_exported_where_both_are_kept(
+    tmp_path: Path, media: list[Path]
+) -> None:
+    twin = tmp_path / media[0].name  # clip_ids of this file's helper go by the name
+    twin.write_bytes(media[0].read_bytes())
+    parts = [[(media[0], "video")], [(twin, "video")]]
+    store, info = write_corpus(tmp_path / "corpus", parts[:1])
+    export(store, info)
+    store, info = write_corpus(tmp_path / "corpus", parts)
+    manifest, _ = export(store, info)
+    assert (manifest["num_clips"], manifest["num_selected"]) == (6, 6)
+    change_verdicts(store, 1, lambda row, number: REJECTED)
+    manifest, _ = export(store, info)
+    assert (manifest["num_clips"], manifest["num_no_longer_selected"]) == (6, 3)
 
 
 def test_facts_leave_out_vectors_and_name_unknown_texts_as_empty() -> None:

@@ -108,8 +108,8 @@ def reindexed(small_corpus: Path, tmp_path: Path) -> Callable[..., Path]:
             "shards/default/index.parquet",
             to_parquet(pa.Table.from_pylist(rows, schema=schema(SHARD_INDEX))),
         )
-        # the catalog goes by the manifest's digest, which a real export would have changed
-        manifest = read_manifest(store, "default") | {"index": uuid.uuid4().hex}
+        # the catalog goes by the digest of the contents, which a real export would have changed
+        manifest = read_manifest(store, "default") | {"contents": uuid.uuid4().hex}
         manifest["digest"] = manifest_digest(manifest)
         store.write("shards/default/manifest.json", canonical_json(manifest))
         return corpus

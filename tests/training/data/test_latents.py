@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from curation.corpus.parts import read_table
-from curation.corpus.shards import read_index, read_sample
+from curation.corpus.shards import read_index, read_manifest, read_sample
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart, TrainingDataError
 from training.data.encode_config import EncodeConfig
@@ -208,9 +208,38 @@ def test_latents_that_are_not_there_are_refused_with_those_that_are(encoded, run
 
 def test_latents_of_shards_that_were_exported_anew_are_refused(of_latents, encoded):
     corpus, digest = encoded
-    layer = open_layer(Store(str(corpus)), "default", digest)
+    store = Store(str(corpus))
+    layer, manifest = open_layer(store, "default", digest), read_manifest(store, "default")
+    other = [manifest["generations"][0] | {"export": "another"}]
     with pytest.raises(TrainingDataError, match="the shards"):
-        layer.check(of_latents()._config, shards_digest="another")
+        layer.check(of_latents()._config, shards=manifest | {"generations": other})
+
+
+def test_latents_of_shards_that_have_changed_since_are_brought_up_to_them_without_encoding(
+    encoded, reindexed, companions, run_of, cache
+):
+    before, digest = encoded
+    fallen = read_index(Store(str(before)), "default").to_pylist()[0]["clip_id"]
+    corpus = reindexed(
+        lambda rows: [row | {"still_selected": row["clip_id"] != fallen} for row in rows]
+    )
+    shutil.copytree(before / "encoded", corpus / "encoded")
+    source = Source(corpus=str(corpus), encoded=digest)
+    config = run_of(corpus, sources=(source,), crop="center")
+    with pytest.raises(TrainingDataError, match="run the same `lavie encode` again"):
+        TrainingData(config, cache=cache)
+    store = Store(str(corpus))
+    again, shards = begin_layer(store, "default", CONFIG, companions)
+    layer = f"encoded/default/latents@1-{digest}"
+    assert again == digest
+    assert all(store.exists(f"{layer}/{shard}.index.parquet") for shard in shards)
+    finish_layer(store, "default", digest, shards)
+    index = read_table(store, f"{layer}/index.parquet").to_pylist()
+    assert [row["clip_id"] for row in index if not row["still_selected"]] == [fallen]
+    data = TrainingData(config, cache=cache)
+    drawn = {clip for step in range(12) for clip in data.clip_ids(step)}
+    assert drawn
+    assert fallen not in drawn
 
 
 def test_an_interrupted_layer_is_not_read_and_goes_on_where_it_stopped(

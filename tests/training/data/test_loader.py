@@ -301,6 +301,20 @@ def test_a_selection_without_captions_is_refused(reindexed, run_of, cache):
         TrainingData(run_of(corpus), cache=cache)
 
 
+def test_clips_that_the_selection_no_longer_keeps_are_not_trained_on(reindexed, run_of, cache):
+    from curation.corpus.shards import read_index
+    from curation.corpus.store import Store
+
+    corpus = reindexed(
+        lambda rows: [row | {"still_selected": number % 3 > 0} for number, row in enumerate(rows)]
+    )
+    data = TrainingData(run_of(corpus), cache=cache)
+    rows = read_index(Store(str(corpus)), "default").to_pylist()
+    videos = {row["clip_id"] for row in rows if row["media_name"].endswith("mp4")}
+    assert {clip for step in range(12) for clip in data.clip_ids(step)} <= videos
+    assert sum(pool.clips + pool.held_out for pool in data.summary()) == len(videos) == 25
+
+
 def test_a_selection_of_images_alone_cannot_train_on_clips(reindexed, run_of, cache):
     corpus = reindexed(lambda rows: [row for row in rows if row["media_name"].endswith("jpg")])
     with pytest.raises(TrainingDataError, match="holds no video"):

@@ -1,0 +1,315 @@
+"""How a selection's shards grow: each export adds a generation, one manifest names them all.
+
+A generation is what one plan says: the clips that the selection kept and no shard held yet. Its tars
+get the next numbers of their buckets, and finished ones are never written again. A plan that was not
+finished before the selection changed is closed: what it has made stays, the rest is planned anew.
+
+Growing keeps rules, settings and layers. Others would mix clips that were chosen or cut differently,
+so they are refused, before anything is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.corpus import layout
+from curation.corpus.manifest import canonical_json
+from curation.corpus.parts import LAYER_METADATA
+from curation.corpus.selection import read_rules, verdicts_digest
+from curation.corpus.shards import read_index, read_manifest
+from curation.corpus.store import Store
+from curation.errors import CorpusError, TornPart
+
+_PLAN = re.compile(r"plan(?:-(\d{5}))?\.json\Z")
+_SHARD = re.compile(r"(?P<bucket>[^/]+)/(?P<number>\d{6,})\.(?P<kind>tar|parquet)\Z")
+
+Plan = dict[str, Any]
+"""Contents of one plan.json."""
+
+
+def read_plans(store: Store, selection: str) -> list[Plan]:
+    """The plans of all generations, the first one first; empty where no export was begun."""
+    plans = []
+    for path in store.files(layout.shards(selection)):
+        if match := _PLAN.match(path.rpartition("/")[2]):
+            plan: Plan = json.loads(store.read(path))
+            plans.append({"generation": int(match[1] or 1)} | plan)
+    return sorted(plans, key=lambda plan: int(plan["generation"]))
+
+
+def write_plan(store: Store, plan: Plan) -> None:
+    """Put one plan in its place."""
+    store.write(layout.shard_plan(plan["selection"], plan["generation"]), canonical_json(plan))
+
+
+def finished_generations(store: Store, selection: str) -> frozenset[int]:
+    """Numbers of the generations that the manifest names."""
+    if not store.exists(layout.shard_manifest(selection)):
+        return frozenset()
+    manifest = read_manifest(store, selection)
+    return frozenset(entry["generation"] for entry in manifest["generations"])
+
+
+def check_finished(store: Store, selection: str) -> None:
+    """Raise if a shard that the manifest names is gone: its number would be given away again.
+
+    Raises:
+        TornPart: names the first.
+    """
+    if not store.exists(layout.shard_manifest(selection)):
+        return
+    done = {layout.shard(*named) for named in committed_names(store, selection)}
+    of_shards = (name for name in read_manifest(store, selection)["files"] if "/" in name)
+    lost = sorted({name.rpartition(".")[0] for name in of_shards} - done)
+    if lost:
+        raise TornPart(
+            f"{len(lost)} finished shards under {store.root}/{layout.shards(selection)} are missing, "
+            f"the first is {lost[0]}; `lavie verify` names all that is wrong. Shards do not grow "
+            f"until they are back"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedShard:
+    """One shard that is done."""
+
+    bucket: str
+    number: int
+    generation: int
+    made: dict[str, Any]
+    """What its Parquet file says of the export, the encoder and the tar."""
+    entry: dict[str, Any]
+    """sha256 and length of that file."""
+    rows: pa.Table
+
+    @property
+    def name(self) -> str:
+        """Path under the selection's shards, without extension."""
+        return layout.shard(self.bucket, self.number)
+
+
+def committed_names(store: Store, selection: str) -> list[tuple[str, int]]:
+    """Bucket and number of every shard that is done, in their order."""
+    return sorted(_named(store, selection, "parquet"))
+
+
+def _named(store: Store, selection: str, kind: str) -> set[tuple[str, int]]:
+    folder = layout.shards(selection)
+    names = (path[len(folder) + 1 :] for path in store.files(folder, recursive=True))
+    found = (match for name in names if (match := _SHARD.match(name)))
+    return {(match["bucket"], int(match["number"])) for match in found if match["kind"] == kind}
+
+
+def read_shard(
+    store: Store,
+    selection: str,
+    named: tuple[str, int],
+    generations: Mapping[str, int],
+) -> CommittedShard:
+    """The rows of one shard that is done.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        named: bucket and number.
+        generations: digest of an export -> number of its generation.
+
+    Raises:
+        TornPart: if it is damaged, or not of one of these exports.
+    """
+    path = f"{layout.shards(selection)}/{layout.shard(*named)}.parquet"
+    data = store.read(path)
+    try:
+        rows = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+        raise TornPart(f"{store.root}/{path}: damaged ({error})") from error
+    made = json.loads((rows.schema.metadata or {}).get(LAYER_METADATA, b"{}"))
+    if made.get("export") not in generations:
+        raise TornPart(f"{store.root}/{path}: not made from a plan of these shards")
+    entry = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    return CommittedShard(*named, generations[made["export"]], made, entry, rows)
+
+
+def by_export(plans: list[Plan]) -> dict[str, int]:
+    """Digest of an export -> number of its generation."""
+    return {plan["export"]: plan["generation"] for plan in plans}
+
+
+def exported_ids(
+    store: Store, selection: str, *, before: int | None = None, failed: bool = False
+) -> Iterator[pa.ChunkedArray]:
+    """Clip ids that the shards of a selection hold, of unfinished generations too.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        before: only of generations before this one; of all if not given.
+        failed: also those of clips that could not be cut.
+    """
+    plans = read_plans(store, selection)
+    listed: set[str] = set()
+    if store.exists(layout.shard_manifest(selection)):
+        listed = set(read_manifest(store, selection)["files"])
+        columns = ["clip_id", "generation"]
+        index = read_index(store, selection, columns, failed=failed, dropped=True)
+        if before is not None:
+            index = index.filter(pc.less(index["generation"], before))
+        yield index["clip_id"]
+    for named in committed_names(store, selection):
+        if f"{layout.shard(*named)}.parquet" in listed:
+            continue
+        shard = read_shard(store, selection, named, by_export(plans))
+        if before is None or shard.generation < before:
+            rows = shard.rows if failed else shard.rows.filter(pc.is_valid(shard.rows["shard"]))
+            yield rows["clip_id"]
+
+
+def close_plan(store: Store, plan: Plan) -> None:
+    """End a generation that was not finished, because its selection has changed since.
+
+    Shards that are done stay. Tars without rows, which a killed run left, go.
+    """
+    selection = plan["selection"]
+    done = set(committed_names(store, selection))
+    for named in _named(store, selection, "tar") - done:
+        store.delete(f"{layout.shards(selection)}/{layout.shard(*named)}.tar")
+    generations = by_export(read_plans(store, selection))
+    listed: set[str] = set()
+    if store.exists(layout.shard_manifest(selection)):
+        listed = set(read_manifest(store, selection)["files"])
+    new = [named for named in done if f"{layout.shard(*named)}.parquet" not in listed]
+    if any(
+        read_shard(store, selection, named, generations).generation == plan["generation"]
+        for named in new
+    ):
+        write_plan(store, plan | {"closed_early": True})
+    else:
+        store.delete(layout.shard_plan(selection, plan["generation"]))
+
+
+def rules_of(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a selection's rules.json must stay the same for its shards to grow."""
+    return {name: rules.get(name) for name in ("version", "config")}
+
+
+def check_grows(
+    store: Store,
+    selection: str,
+    *,
+    rules: Mapping[str, Any] | None = None,
+    layers: Mapping[str, str] | None = None,
+    export: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise if shards of this name were made otherwise, so that they could not grow.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        rules: from `rules_of`.
+        layers: layer name -> id of all that the clips' facts come from.
+        export: name, version and settings of the export.
+
+    Raises:
+        CorpusError: names what differs and the ways out.
+    """
+    plans = read_plans(store, selection)
+    if not plans:
+        return
+    last = plans[-1]
+    known = last.get("rules") or (_rules_on_record(store, last) if rules is not None else None)
+    differences: list[str] = []
+    if rules is not None and known is None:
+        differences.append("their selection has been replaced by one with other verdicts")
+    for what, now, then in (
+        ("rules", rules, known),
+        ("layers", layers, last["layers"]),
+        ("export", export, last["made_by"]),
+    ):
+        if now is not None and then is not None:
+            differences += _differences(what, then, json.loads(json.dumps(now)))
+    if differences:
+        raise _refusal(store, selection, differences)
+
+
+def _refusal(store: Store, selection: str, differences: list[str]) -> CorpusError:
+    shown = "; ".join(differences[:5]) + ("; ..." if len(differences) > 5 else "")
+    return CorpusError(
+        f"{store.root}/{layout.shards(selection)} holds shards that were made otherwise ({shown}). "
+        f"Shards grow by new sources under the same rules, settings and layers. Give these as they "
+        f"were, or take another name for the selection, or delete {layout.shards(selection)} to cut "
+        f"all anew; nothing was changed"
+    )
+
+
+def _rules_on_record(store: Store, plan: Plan) -> dict[str, Any] | None:
+    """Rules of shards whose plan has none yet (format 1), if the selection is still theirs."""
+    selection = plan["selection"]
+    if verdicts_digest(store, selection) != plan["selection_sha256"]:
+        return None
+    return rules_of(read_rules(store, selection))
+
+
+def record_rules(store: Store, selection: str) -> None:
+    """Write the rules into a plan of format 1, before a later selection takes their place."""
+    for plan in read_plans(store, selection)[-1:]:
+        if "rules" not in plan and (rules := _rules_on_record(store, plan)) is not None:
+            write_plan(store, plan | {"rules": rules})
+
+
+def _differences(what: str, then: Any, now: Any) -> Iterator[str]:
+    """A sentence for each value that differs, by its dotted name."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*then, *now}):
+            yield from _differences(f"{what}.{name}", then.get(name), now.get(name))
+    elif then != now:
+        yield f"{what}: {_short(then)} then, {_short(now)} now"
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardsState:
+    """What there is of a selection's shards."""
+
+    num_generations: int
+    """Finished ones."""
+    num_clips: int
+    """In their tars."""
+    num_shards: int
+    """Tars."""
+    is_unfinished: bool
+    """Whether an export was begun that has not ended."""
+    is_own: bool
+    """Whether they were last brought up to the verdicts that the selection has today."""
+
+
+def shards_state(store: Store, selection: str) -> ShardsState | None:
+    """What there is of a selection's shards; None where no export was begun."""
+    plans = read_plans(store, selection)
+    if not plans:
+        return None
+    finished = finished_generations(store, selection)
+    manifest = read_manifest(store, selection) if finished else {}
+    try:
+        verdicts = verdicts_digest(store, selection)
+    except CorpusError:  # there is no finished selection of this name
+        verdicts = ""
+    return ShardsState(
+        num_generations=len(finished),
+        num_clips=manifest.get("num_clips", 0),
+        num_shards=manifest.get("num_shards", 0),
+        is_unfinished=any(plan["generation"] not in finished for plan in plans),
+        is_own=manifest.get("selection_sha256", plans[-1]["selection_sha256"]) == verdicts,
+    )
