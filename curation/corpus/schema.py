@@ -97,6 +97,24 @@ PROBE = (
     ),
     Column("source_height", I32, "shown height; null as codec", "px"),
     Column("rotation_deg", I32, "clockwise turn that the container asks for: 0 90 180 270", "deg"),
+    Column(
+        "mirrored",
+        BOOL,
+        "whether the container asks for left and right exchanged, before the turn; null as codec",
+    ),
+    Column("bit_depth", I32, "bits of a sample of the stored picture; null as codec"),
+    Column(
+        "transfer",
+        STR,
+        "transfer characteristics of the stored picture in libav's words: 'smpte2084' is PQ, "
+        "'arib-std-b67' HLG, 'unspecified' taken for BT.709; null as codec",
+    ),
+    Column(
+        "primaries",
+        STR,
+        "its primaries in libav's words, such as 'bt2020'; 'unspecified' taken for BT.709; null as "
+        "codec",
+    ),
     Column("source_fps", F32, "mean frame rate; null for images", "1/s"),
     Column(
         "source_duration_s",
@@ -132,6 +150,12 @@ SCENES = (
     Column("fps", F32, "num_frames / duration; null for images", "1/s"),
     Column("width", I32, "shown width", "px"),
     Column("height", I32, "shown height", "px"),
+    Column(
+        "colour",
+        STR,
+        "how the stored frames are coded: matrix/range/transfer/primaries in libav's words, what "
+        "the file leaves out filled in (HD is BT.709, SD BT.601); keyframes and clips are SDR",
+    ),
     Column(
         "cut_in",
         STR,

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
+from curation.decode.geometry import Stretches
 from curation.decode.measuring import DecodeConfig, MeasuredScene, Shown, VideoPass
 from curation.decode.scenes import Finders, SceneConfig
 from curation.errors import BadSource
 from curation.media.guard import Guard
+from curation.media.image import upright_rgb
+from curation.media.orientation import UPRIGHT
 from curation.media.probe import Probe, check_size, facts, open_video, picture_stream
 from curation.sources import fetched
 from curation.stations.station import Resources
@@ -101,14 +104,19 @@ def decode_source(
         first = next(frames, None)
         if first is None:
             raise BadSource("undecodable", "no frame comes out")
-        probe = facts(container, stream, rotation_deg=-first.rotation % 360)
+        probe = facts(container, stream, first)
+        if probe.is_image:
+            first, probe = _image(file, probe)
         shown = _shown(probe, Fraction(stream.time_base or 1))
         video = VideoPass(config, shown, make_finder)
         if probe.is_image:
             scenes = [video.still(first)]
         else:
+            stretches = Stretches(first, shown, stream.codec_context)
             scenes = video.push(first)
             for frame in frames:
+                if (changed := stretches.changed(frame)) is not None:
+                    scenes += video.edge("discontinuity", changed)
                 scenes += video.push(frame)
             scenes += video.finish()
     return SourceRows(
@@ -118,6 +126,25 @@ def decode_source(
         ],
         keyframes=[_keyframe_row(scene, sha256) for scene in scenes],
     )
+
+
+def _image(file: BinaryIO, probe: Probe) -> tuple[VideoFrame, Probe]:
+    """The picture of a still image as export has it, upright, and what is known of it then."""
+    from av.video.frame import VideoFrame
+
+    file.seek(0)
+    picture_HWC, orientation = upright_rgb(file, probe.container)
+    height, width, _ = picture_HWC.shape
+    known = replace(
+        probe,
+        stored_width=width,
+        stored_height=height,
+        sample_aspect=Fraction(1),
+        orientation=orientation,
+        width=width,
+        height=height,
+    )
+    return VideoFrame.from_ndarray(picture_HWC, "rgb24"), known
 
 
 def _frames(
@@ -154,7 +181,8 @@ def _shown(probe: Probe, time_base: Fraction) -> Shown:
         width=probe.stored_width,
         height=probe.stored_height,
         sample_aspect=probe.sample_aspect,
-        rotation_deg=probe.rotation_deg,
+        # Images have been brought upright already.
+        orientation=UPRIGHT if probe.is_image else probe.orientation,
         fps=min(max(fps, LOWEST_FPS), HIGHEST_FPS),
         time_base=Fraction(1) if probe.is_image else time_base,
     )
@@ -169,7 +197,11 @@ def _probe_row(probe: Probe, video: VideoPass, num_scenes: int) -> dict[str, Any
         "pixel_format": probe.pixel_format,
         "source_width": probe.width,
         "source_height": probe.height,
-        "rotation_deg": probe.rotation_deg,
+        "rotation_deg": probe.orientation.turn_deg,
+        "mirrored": probe.orientation.mirrored,
+        "transfer": probe.transfer,
+        "primaries": probe.primaries,
+        "bit_depth": probe.bit_depth,
         "source_fps": probe.fps,
         "source_duration_s": 0.0 if probe.is_image else timeline.seconds(len(timeline)),
         "source_num_frames": len(timeline),
@@ -212,8 +244,9 @@ def _scene_row(
         "start_frame": scene.scene.start,
         "num_frames": num_frames,
         "fps": None if probe.is_image else num_frames / duration_s,
-        "width": probe.width,
-        "height": probe.height,
+        "width": scene.size[0],
+        "height": scene.size[1],
+        "colour": scene.colour,
         "cut_in": scene.scene.cut_in,
         "cut_out": scene.scene.cut_out,
         **scene.measures,
@@ -229,7 +262,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 1
+    version = 2
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:

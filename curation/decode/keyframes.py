@@ -47,7 +47,7 @@ class Candidate:
 
     Args:
         index: number of the frame.
-        frame: PyAV frame in the source's chroma layout, not yet turned upright.
+        frame: PyAV frame at keyframe size, not yet in RGB, not yet upright.
     """
 
     index: int
@@ -124,11 +124,6 @@ def keyframe_size(
     scale = min(1.0, short_side_px / min(shown_width, height))
     even = [max(2, round(side * scale / 2) * 2) for side in (shown_width, height)]
     return min(even[0], 16 * short_side_px), min(even[1], 16 * short_side_px)
-
-
-def upright(picture_HWC: NDArray[np.uint8], rotation_deg: int) -> NDArray[np.uint8]:
-    """Turn a picture clockwise by 0, 90, 180 or 270 degrees."""
-    return np.ascontiguousarray(np.rot90(picture_HWC, -rotation_deg // 90))
 
 
 def jpeg(picture_HWC: NDArray[np.uint8], *, quality: int) -> bytes:

@@ -18,19 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.decode.keyframes import (
-    Candidate,
-    Candidates,
-    KeyframeConfig,
-    jpeg,
-    keyframe_size,
-    perceptual_hash,
-    upright,
-)
+from curation.decode.conversion import Conversion
+from curation.decode.keyframes import Candidate, Candidates, KeyframeConfig, jpeg, perceptual_hash
 from curation.decode.motion import FlowMeter, Pair, scene_motion
 from curation.decode.picture import (
     PictureSample,
-    analysis_size,
     luma,
     picture_sample,
     scene_picture,
@@ -44,6 +36,7 @@ from curation.decode.scenes import (
     Timeline,
     Transition,
 )
+from curation.media.orientation import UPRIGHT, Orientation
 from curation.media.probe import Limits
 
 RECENT_S = 4.0
@@ -87,17 +80,23 @@ class Shown:
         width: coded width in pixels.
         height: coded height in pixels.
         sample_aspect: width of a pixel through its height.
-        rotation_deg: clockwise turn: 0, 90, 180 or 270.
         fps: mean frame rate.
         time_base: length of a tick in seconds.
+        orientation: mirrored or not, and the turn.
     """
 
     width: int
     height: int
     sample_aspect: Fraction
-    rotation_deg: int
     fps: Fraction
     time_base: Fraction
+    orientation: Orientation = UPRIGHT
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as shown: square pixels, upright."""
+        width = max(1, round(self.width * self.sample_aspect))
+        return (self.height, width) if self.orientation.swaps_sides else (width, self.height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +117,12 @@ class MeasuredScene:
     end_pts: int
     start_s: float
     end_s: float
+    size: tuple[int, int]
+    """Width and height as shown."""
+    colour: str
+    """How the frames are coded, as the column has it."""
     measures: Mapping[str, float | None]
     keyframes: tuple[Keyframe, ...]
-
-
-def _packed(frame: Any) -> NDArray[np.uint8]:
-    """The bytes of a packed 24-bit frame as ``[H, W, 3]``: a view where rows have no padding."""
-    plane = frame.planes[0]
-    rows_HN = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
-    rows_HN = np.ascontiguousarray(rows_HN[:, : 3 * frame.width])
-    return rows_HN.reshape(frame.height, frame.width, 3)
 
 
 class Ticker:
@@ -158,16 +153,11 @@ class VideoPass:
     """
 
     def __init__(self, config: DecodeConfig, shown: Shown, make_finder: Finders) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self._config = config
         self._make_finder = make_finder
         self.timeline = Timeline(shown.time_base)
         self._cutter = SceneCutter(config.scenes, self.timeline)
         self._begin(shown)
-        # One each: a reformatter keeps its tables only while sizes and formats stay the same.
-        self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
-        self._to_rgb = VideoReformatter()
         # A little closer than needed for the shortest scene, so that it has enough of them.
         candidate_s = 0.9 * max(config.scenes.min_s, 0.5) / config.keyframes.num
         self._sample_due = Ticker(round(1 / Fraction(config.sample_fps) / shown.time_base))
@@ -184,13 +174,7 @@ class VideoPass:
         self._first = len(self.timeline)
         self._finder = self._make_finder(shown.fps)
         self._flow = FlowMeter()
-        self._size = analysis_size(shown.width, shown.height, shown.sample_aspect)
-        self._keyframe_size = keyframe_size(
-            shown.width,
-            shown.height,
-            shown.sample_aspect,
-            short_side_px=self._config.keyframes.short_side_px,
-        )
+        self._conversion: Conversion | None = None
 
     def edge(self, kind: Boundary, shown: Shown | None = None) -> list[MeasuredScene]:
         """Declare a scene edge before the next frame; the scenes that are complete now.
@@ -210,8 +194,9 @@ class VideoPass:
     def still(self, frame: Any) -> MeasuredScene:
         """The only frame of a still image: one scene of one frame, no motion, never too short."""
         self.timeline.add(0, 1)
-        self._sample(0, self._analysis_picture(frame))
-        self._candidates.add(Candidate(0, self._candidate(frame)))
+        conversion = self._converted(frame)
+        self._sample(0, conversion.analysis_picture(frame))
+        self._candidates.add(Candidate(0, conversion.candidate(frame)))
         scene = Scene(0, 1, "start", "end", None)
         return replace(self._measured(scene), end_s=0.0)
 
@@ -219,11 +204,12 @@ class VideoPass:
         """Take the next frame of the decoder (PyAV); the scenes that are complete now."""
         index = len(self.timeline)
         pts = self.timeline.add(frame.pts, frame.duration)
-        picture_HWC = self._analysis_picture(frame)
+        conversion = self._converted(frame)
+        picture_HWC = conversion.analysis_picture(frame)
         if self._sample_due.due(pts):
             self._sample(index, picture_HWC)
         if self._candidate_due.due(pts):
-            self._candidates.add(Candidate(index, self._candidate(frame)))
+            self._candidates.add(Candidate(index, conversion.candidate(frame)))
         found = self._of_the_film(self._finder.push(picture_HWC))
         settled = self._first + self._finder.settled
         return self._measured_all(self._cutter.advance(found, settled=settled))
@@ -248,19 +234,16 @@ class VideoPass:
     def _measured_all(self, scenes: list[Scene]) -> list[MeasuredScene]:
         return [self._measured(scene) for scene in scenes]
 
-    def _analysis_picture(self, frame: Any) -> NDArray[np.uint8]:
-        """The frame in BGR at analysis size, square pixels, not turned: uint8 ``[H, W, 3]``."""
-        # One of swscale's threads: with more it may split the picture and wait for itself.
-        small = self._to_analysis.reformat(
-            frame, *self._size, format="bgr24", interpolation="FAST_BILINEAR", threads=1
-        )
-        return _packed(small)
-
-    def _candidate(self, frame: Any) -> Any:
-        """The frame at keyframe size, still in a YUV layout: half the memory of RGB."""
-        return self._to_candidate.reformat(
-            frame, *self._keyframe_size, format="yuv420p", interpolation="AREA", threads=1
-        )
+    def _converted(self, frame: Any) -> Conversion:
+        """What makes pictures of the frames of this stretch, whose first says how."""
+        if self._conversion is None:
+            self._conversion = Conversion(
+                frame,
+                sample_aspect=self._shown.sample_aspect,
+                orientation=self._shown.orientation,
+                short_side_px=self._config.keyframes.short_side_px,
+            )
+        return self._conversion
 
     def _sample(self, index: int, picture_HWC: NDArray[np.uint8]) -> None:
         """Measure motion and picture statistics on this frame."""
@@ -279,6 +262,7 @@ class VideoPass:
         while self._pairs and self._pairs[0].first < scene.end:
             self._pairs.popleft()
         num_wanted = 0 if scene.reject else self._config.keyframes.num
+        assert self._conversion is not None, "a scene has frames"
         candidates = self._candidates.take(scene.start, scene.end, num_wanted=num_wanted)
         return MeasuredScene(
             scene=scene,
@@ -286,14 +270,15 @@ class VideoPass:
             end_pts=self.timeline.at(scene.end),
             start_s=self.timeline.seconds(scene.start),
             end_s=self.timeline.seconds(scene.end),
-            measures=scene_motion(pairs) | scene_picture(samples, self._size),
-            keyframes=tuple(self._keyframe(each) for each in candidates),
+            size=self._shown.size,
+            colour=self._conversion.colour.text,
+            measures=scene_motion(pairs) | scene_picture(samples, self._conversion.size),
+            keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
         )
 
-    def _keyframe(self, candidate: Candidate) -> Keyframe:
+    def _keyframe(self, candidate: Candidate, conversion: Conversion) -> Keyframe:
         """Turn a candidate upright and encode it."""
-        rgb = self._to_rgb.reformat(candidate.frame, format="rgb24", threads=1)
-        shown_HWC = upright(_packed(rgb), self._shown.rotation_deg)
+        shown_HWC = conversion.keyframe(candidate.frame)
         return Keyframe(
             data=jpeg(shown_HWC, quality=self._config.keyframes.jpeg_quality),
             time_s=self.timeline.seconds(candidate.index),

@@ -22,6 +22,7 @@ ALWAYS_KNOWN = (
     "source_width",
     "source_height",
     "rotation_deg",
+    "bit_depth",
     "source_duration_s",
     "source_num_frames",
     "scene_index",

@@ -27,6 +27,7 @@ from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, pict
 from curation.export.facts import clip_columns, sample_facts
 from curation.export.shard_plan import ShardPlan
 from curation.export.tar import ShardTar
+from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.guard import Guard
 from curation.sources import SeenFolders, fetched
@@ -209,6 +210,7 @@ def _clip(row: dict[str, Any], *, stream_index: int) -> Clip:
         num_frames=row["num_frames"],
         width=row["width"],
         height=row["height"],
+        colour=Colour.of_text(row["colour"]),
     )
 
 

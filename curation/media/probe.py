@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from curation.errors import BadSource, machine_fault
+from curation.media.colour import colour_of
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, check_whole, sniff
+from curation.media.orientation import Orientation, orientation_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 __all__ = [
@@ -112,8 +115,8 @@ class Probe:
     """Height of a decoded frame."""
     sample_aspect: Fraction
     """Width of a pixel through its height; 1 where the file does not say."""
-    rotation_deg: int
-    """Clockwise turn that the container asks for: 0, 90, 180 or 270."""
+    orientation: Orientation
+    """How the container wants it shown: mirrored or not, turned or not."""
     width: int
     """Shown width in pixels: after pixel aspect and turn."""
     height: int
@@ -124,6 +127,12 @@ class Probe:
     """As the header says, to be believed for limits only; null where it does not say."""
     has_audio: bool
     """Whether there is an audio stream."""
+    bit_depth: int
+    """Bits of a sample, such as 8 or 10."""
+    transfer: str
+    """Transfer characteristics in libav's words, such as 'smpte2084'; 'unspecified' likewise."""
+    primaries: str
+    """Primaries, likewise; those of untagged HDR are BT.2020."""
 
     @property
     def is_image(self) -> bool:
@@ -373,37 +382,39 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
             raise BadSource("undecodable", _words(error)) from error
         if frame is None:
             raise BadSource("undecodable", "no frame comes out")
-        return facts(container, stream, rotation_deg=-frame.rotation % 360)
+        return facts(container, stream, frame)
 
 
-def facts(container: InputContainer, stream: VideoStream, *, rotation_deg: int) -> Probe:
-    """Header facts of an open container.
+def facts(container: InputContainer, stream: VideoStream, first: VideoFrame) -> Probe:
+    """Header facts of an open container, and those that only a frame tells.
 
     Args:
         container: as of `open_video`.
         stream: as of `picture_stream`.
-        rotation_deg: clockwise turn; ``-frame.rotation % 360`` of the first decoded frame.
+        first: the first frame decoded.
     """
-    context = stream.codec_context
     aspect = stream.sample_aspect_ratio or Fraction(1)
-    turn = round(rotation_deg / 90) % 4 * 90
-    shown = (max(1, round(context.width * aspect)), context.height)
-    width, height = shown if turn % 180 == 0 else shown[::-1]
+    orientation, colour = orientation_of(first), colour_of(first)
+    shown = (max(1, round(first.width * aspect)), first.height)
+    width, height = shown[::-1] if orientation.swaps_sides else shown
     container_name = container.format.name
     is_image = container_name in IMAGE_DEMUXERS
     rate = stream.average_rate or stream.guessed_rate
     return Probe(
         container=container_name,
         codec=stream.codec.canonical_name,
-        pixel_format=str(context.pix_fmt),
+        pixel_format=first.format.name,
         stream_index=stream.index,
-        stored_width=context.width,
-        stored_height=context.height,
+        stored_width=first.width,
+        stored_height=first.height,
         sample_aspect=Fraction(aspect),
-        rotation_deg=turn,
+        orientation=orientation,
         width=width,
         height=height,
         fps=None if is_image or not rate else float(rate),
         duration_s=None if is_image else _duration_s(container, stream),
         has_audio=len(container.streams.audio) > 0,
+        bit_depth=first.format.components[0].bits,
+        transfer=colour.transfer,
+        primaries=colour.primaries,
     )

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.media.colour import colour_of, tag
+from curation.media.orientation import UPRIGHT, orientation_of, upright
+from curation.media.tone import to_sdr_8bit
+
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.video.reformatter import VideoReformatter
@@ -19,9 +23,6 @@ PAN_SHARE = 0.25
 """Largest way of a crop that moves over an image, in its own height or width, from the first frame to
 the last. The paper says 'hand-held camera' and gives no number; at 16 frames this is 1.6 % a frame,
 5 pixels of 320."""
-SD_SHORT_SIDE = 576
-"""Frames that do not say how their colours are coded are BT.601 up to this height and BT.709 above,
-as players have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,31 +123,28 @@ def pixels(
         number: of the frame in the sample.
         convert: of this clip.
     """
-    from av.video.reformatter import Colorspace, Interpolation
+    from av.video.reformatter import Interpolation
 
-    turn_deg = round(-frame.rotation / 90) % 4 * 90
-    scaled = shown.scaled_px if turn_deg % 180 == 0 else shown.scaled_px[::-1]
-    coded = frame.colorspace
-    if coded not in set(Colorspace):
-        coded = (
-            Colorspace.ITU709
-            if min(frame.height, frame.width) > SD_SHORT_SIDE
-            else Colorspace.ITU601
-        )
+    colour, orientation = colour_of(frame), orientation_of(frame)
+    tag(frame, colour)
+    scaled = shown.scaled_px[::-1] if orientation.swaps_sides else shown.scaled_px
     rgb = convert.reformat(
         frame,
         width=scaled[1],
         height=scaled[0],
-        format="rgb24",
-        src_colorspace=coded,
+        format="rgb48le" if colour.is_mapped else "rgb24",
         interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
         threads=1,
     )
     plane = rgb.planes[0]
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    picture_HWC = lines[:, : 3 * scaled[1]].reshape(scaled[0], scaled[1], 3)
-    if turn_deg:
-        picture_HWC = np.rot90(picture_HWC, -turn_deg // 90)
+    if colour.is_mapped:  # clips whose packets were copied, of an HDR source
+        wide_HWC = lines[:, : 6 * scaled[1]].copy().view("<u2").reshape(scaled[0], scaled[1], 3)
+        picture_HWC = to_sdr_8bit(wide_HWC, colour)
+    else:
+        picture_HWC = lines[:, : 3 * scaled[1]].reshape(scaled[0], scaled[1], 3)
+    if orientation != UPRIGHT:
+        picture_HWC = upright(picture_HWC, orientation)
     top, left = shown.corner(number)
     height, width = shown.size_px
     return np.asarray(picture_HWC[top : top + height, left : left + width])

@@ -13,19 +13,24 @@ import re
 import subprocess
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from curation.errors import BadSource, MachineFault
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
+from curation.media.colour import UNSPECIFIED, Colour
 from curation.media.guard import isolated_command
 from curation.media.probe import ffmpeg_input_args
+from curation.media.tone import cube
 
 FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
 """Bitstream filter that drops packets until a keyframe. Decoders of MPEG-4 and its like take the
 first packet after a failed seek for a picture and paint the next ones onto grey; so they become
 missing frames, which are noticed."""
+SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 MAX_MEMORY_BYTES = 4 * 1024**3
 """Private memory of one ffmpeg process: 4K with x264's slowest preset takes about half."""
+TABLE = "sdr.cube"
+"""The tone mapping, laid beside the clip for ffmpeg's filter lut3d."""
 MAX_FILE_BYTES = 4 * 1024**3
 """Largest clip file; a member of a USTAR archive could be twice that."""
 _DISK_FULL = re.compile("No space left on device|Disk quota exceeded")
@@ -34,14 +39,17 @@ _DISK_FULL = re.compile("No space left on device|Disk quota exceeded")
 def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -> Media:
     """Re-encode the frames with ``start_pts <= pts < end_pts``; their spacing in time is kept.
 
-    Pictures come out upright, with square pixels, even sides and 4:2:0 chroma at 8 bit; colour
-    space and range stay as they are. There is no audio.
+    Pictures come out upright, with square pixels, even sides and 4:2:0 chroma at 8 bit, all their
+    tags written. High dynamic range and wide primaries become BT.709 SDR (`curation.media.tone`);
+    other colour spaces and ranges stay as they are. There is no audio.
 
     Raises:
         BadSource: 'frames_missing', 'encoder_failed' or 'too_slow'.
         MachineFault: the scratch folder is full.
     """
     target = scratch / "clip.mp4"
+    if clip.colour.is_mapped:
+        (scratch / TABLE).write_text(cube(clip.colour))
     start_s = clip.start_pts * clip.time_base
     # A demuxer that seeks by decoding time can land on a keyframe whose leading pictures are the
     # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
@@ -91,11 +99,8 @@ def _command(
         ffmpeg.input(f"file:/dev/fd/{file.fileno()}", **opening)[str(clip.stream_index)]
         .filter("settb", base)
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
-        .filter("crop", "iw-mod(iw,2)", "ih-mod(ih,2)", 0, 0)
-        .filter("scale", width, height, flags="bicubic+accurate_rnd+full_chroma_int+bitexact")
-        .filter("setsar", 1)
-        .filter("format", "yuv420p")
     )
+    frames = _coloured(frames, clip.colour, (width, height), target.parent / TABLE)
     encoding = {
         "c:v": "libx264",
         "preset": config.x264_preset,
@@ -123,6 +128,43 @@ def _command(
         .compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     )
     return command
+
+
+def _coloured(frames: Any, colour: Colour, size: tuple[int, int], table: Path) -> Any:
+    """The frames in the size and the colours of the clip, 4:2:0 at 8 bit, all tags written."""
+    width, height = size
+    if colour.matrix != "gbr":
+        scale = "full" if colour.full_range else "limited"
+        frames = frames.filter("setparams", colorspace=colour.matrix, range=scale)
+    frames = frames.filter("crop", "iw-mod(iw,2)", "ih-mod(ih,2)", 0, 0)
+    is_rgb = colour.is_mapped or colour.matrix == "gbr"
+    to_yuv = {"out_color_matrix": "bt709", "out_range": "limited"}
+    if colour.is_mapped:
+        frames = (
+            frames.filter("scale", width, height, flags=SCALING)
+            .filter("format", "gbrp16le")
+            .filter("lut3d", file=str(table), interp="tetrahedral")
+            .filter("scale", flags=SCALING, **to_yuv)
+        )
+    else:
+        frames = frames.filter("scale", width, height, flags=SCALING, **(to_yuv if is_rgb else {}))
+    return (
+        frames.filter("setsar", 1).filter("format", "yuv420p").filter("setparams", **_tags(colour))
+    )
+
+
+def _tags(colour: Colour) -> dict[str, str]:
+    """What the clip says of its colours, in words of the filter `setparams`."""
+    if colour.is_mapped or colour.matrix == "gbr":
+        names = dict.fromkeys(("colorspace", "color_primaries", "color_trc"), "bt709")
+        return names | {"range": "limited"}
+    usual = "bt709" if colour.matrix == "bt709" else "smpte170m"
+    return {
+        "colorspace": colour.matrix,
+        "color_primaries": usual if colour.primaries == UNSPECIFIED else colour.primaries,
+        "color_trc": usual if colour.transfer == UNSPECIFIED else colour.transfer,
+        "range": "full" if colour.full_range else "limited",
+    }
 
 
 def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:

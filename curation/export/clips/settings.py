@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from curation.errors import REJECT_REASONS
+from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.probe import Limits
 from curation.stations.station import Resources
@@ -125,6 +126,8 @@ class Clip:
     """Shown width in px."""
     height: int
     """Shown height in px."""
+    colour: Colour
+    """How the source's frames are coded, nothing left to guess."""
     stream_index: int = 0
     """Index of the picture stream among all streams, from `picture_stream_index`."""
 

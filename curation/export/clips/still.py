@@ -7,46 +7,32 @@ from typing import BinaryIO
 
 from curation.errors import BadSource
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
-
-PILLOW_FORMATS = {"jpeg_pipe": "JPEG", "png_pipe": "PNG", "webp_pipe": "WEBP"}
-"""Container by content -> the only decoder of Pillow that may open it."""
-EXIF_ORIENTATION = 0x0112
-UPRIGHT = 1
+from curation.media.image import PILLOW_FORMATS, is_srgb, orientation_of_image, upright_rgb
+from curation.media.orientation import UPRIGHT
 
 
 def to_jpeg(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
-    """The image as an upright 8-bit JPEG of three channels.
+    """The image as an upright 8-bit JPEG of three channels, in sRGB.
 
-    A JPEG that is upright, in colour and not too large is taken over byte for byte, with whatever
+    A JPEG that is all that already and not too large is taken over byte for byte, with whatever
     metadata its author left in it; anything else is decoded, turned, made smaller if asked, and
-    written without metadata but for its colour profile.
+    written without metadata.
 
     Raises:
         BadSource: 'undecodable' or 'too_many_pixels'.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(file, formats=[PILLOW_FORMATS[clip.container]]) as image:
-            size = _target_size(clip, config)
-            if _is_final(image, size):
-                file.seek(0)
-                return _media(file.read(), image.size)
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            if size is not None:
-                upright = upright.resize(size, Image.Resampling.LANCZOS)
-            buffer = io.BytesIO()
-            upright.save(
-                buffer,
-                "JPEG",
-                quality=config.jpeg_quality,
-                subsampling=0 if config.jpeg_quality >= 90 else 2,
-                icc_profile=image.info.get("icc_profile"),
-            )
-    except Image.DecompressionBombError as error:
-        raise BadSource("too_many_pixels", str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise BadSource("undecodable", str(error)) from error
+    size = _target_size(clip, config)
+    if size is None and (final := _taken_over(file, clip)) is not None:
+        return final
+    picture_HWC, _ = upright_rgb(file, clip.container)
+    upright = Image.fromarray(picture_HWC)
+    if size is not None:
+        upright = upright.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    subsampling = 0 if config.jpeg_quality >= 90 else 2
+    upright.save(buffer, "JPEG", quality=config.jpeg_quality, subsampling=subsampling)
     return _media(buffer.getvalue(), upright.size)
 
 
@@ -58,15 +44,25 @@ def _target_size(clip: Clip, config: ExportConfig) -> tuple[int, int] | None:
     return fitted_size(clip.width, clip.height, limit)
 
 
-def _is_final(image: object, size: tuple[int, int] | None) -> bool:
-    from PIL.JpegImagePlugin import JpegImageFile
+def _taken_over(file: BinaryIO, clip: Clip) -> Media | None:
+    """The file as it is, if every reader sees in it what we do; read from its start again."""
+    from PIL import Image, UnidentifiedImageError
 
-    return (
-        type(image) is JpegImageFile
-        and size is None
-        and image.mode == "RGB"
-        and image.getexif().get(EXIF_ORIENTATION, UPRIGHT) == UPRIGHT
-    )
+    if PILLOW_FORMATS[clip.container] != "JPEG":
+        return None
+    try:
+        with Image.open(file, formats=["JPEG"]) as image:
+            profile = image.info.get("icc_profile")
+            is_final = (
+                image.mode == "RGB"
+                and orientation_of_image(image) == UPRIGHT
+                and (profile is None or is_srgb(profile))
+            )
+            size = image.size
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise BadSource("undecodable", str(error)) from error
+    file.seek(0)
+    return _media(file.read(), size) if is_final else None
 
 
 def _media(data: bytes, size: tuple[int, int]) -> Media:

@@ -250,7 +250,6 @@ def test_memory_does_not_grow_with_the_length_of_a_scene(tmp_path, scene_frames)
         width=64,
         height=36,
         sample_aspect=Fraction(1),
-        rotation_deg=0,
         fps=Fraction(8),
         time_base=Fraction(1, 8),
     )
@@ -277,7 +276,6 @@ def test_nothing_is_compared_across_a_declared_edge(scene_frames):
         width=320,
         height=180,
         sample_aspect=Fraction(1),
-        rotation_deg=0,
         fps=Fraction(24),
         time_base=Fraction(1, 24),
     )

@@ -14,7 +14,6 @@ from curation.decode.keyframes import (
     keyframe_size,
     perceptual_hash,
     spread,
-    upright,
 )
 
 
@@ -70,13 +69,6 @@ def test_what_lies_between_two_scenes_goes_to_neither():
 )
 def test_keyframes_have_square_pixels_and_are_never_enlarged(coded, aspect, size):
     assert keyframe_size(*coded, aspect, short_side_px=384) == size
-
-
-@pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_upright_turns_clockwise_as_pillow_does(turn):
-    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    expected = np.asarray(Image.fromarray(picture).rotate(-turn, expand=True))
-    assert np.array_equal(upright(picture, turn), expected)
 
 
 def test_jpeg_is_the_picture_again_and_the_same_bytes_each_time(texture):

@@ -17,6 +17,7 @@ from PIL import Image
 from curation.errors import BadSource, MachineFault
 from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
 from curation.export.clips.settings import fitted_size
+from curation.media.colour import Colour, colour_of
 from curation.media.guard import Guard
 
 WIDTH, HEIGHT = 160, 96
@@ -100,9 +101,11 @@ def clip_of(path: Path, container: str, begin: int, end: int) -> Clip:
         num_frames=end - begin,
         width=WIDTH,
         height=HEIGHT,
+        colour=SD,
     )
 
 
+SD = Colour("smpte170m", False, "unspecified", "unspecified")
 FAST = ExportConfig(x264_preset="ultrafast")
 COPY = ExportConfig(cut="copy", min_copied_frames=1, min_copied_s=0)
 
@@ -295,7 +298,10 @@ def test_exact_cut_keeps_range_and_colour_space(
 ) -> None:
     encoder = ("-c:v", "libx264", "-crf", "4", "-colorspace", "bt709", *options)
     source = film(f"colour-{range_name}.mp4", encoder, f"{filters},setparams=range=auto")
-    path, _ = cut_to_file(source, clip_of(source, "mov", 60, 90), replace(FAST, crf=4))
+    clip = clip_of(source, "mov", 60, 90)
+    with av.open(str(source)) as container:
+        clip = replace(clip, colour=colour_of(next(container.decode(video=0))))
+    path, _ = cut_to_file(source, clip, replace(FAST, crf=4))
     planes = []
     for file, skip in ((source, 60), (path, 0)):
         with av.open(str(file)) as container:
@@ -474,6 +480,7 @@ def still(container: str, size: tuple[int, int]) -> Clip:
         num_frames=1,
         width=size[0],
         height=size[1],
+        colour=Colour("gbr", True, "unspecified", "unspecified"),
     )
 
 

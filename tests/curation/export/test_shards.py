@@ -61,6 +61,7 @@ def source_rows(path: Path, media: str) -> tuple[dict[str, Any], dict[str, Any]]
         "source_width": 128,
         "source_height": 72,
         "rotation_deg": 0,
+        "bit_depth": 8,
         "source_duration_s": 0.0,
         "source_num_frames": 1,
     }
@@ -94,6 +95,7 @@ def scene_rows(path: Path, media: str, source_row: int) -> list[dict[str, Any]]:
             "fps": float(FPS) if media == "video" else None,
             "width": 128,
             "height": 72,
+            "colour": "smpte170m/limited/unspecified/unspecified",
             "motion_mean": 0.25 if index % 2 else None,  # null in some: types must not waver
             "brightness_mean": 100.0,
         }

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from curation.errors import REJECT_REASONS, BadSource
+from curation.media.orientation import Orientation
 from curation.media.probe import (
     DECODERS,
     Limits,
@@ -67,7 +68,7 @@ def test_the_usual_containers_are_known_by_their_bytes(
     )
     found = probed(path.rename(tmp_path / "no_suffix"))
     assert (found.container, found.codec, found.pixel_format) == (demuxer, codec, pixel_format)
-    assert (found.width, found.height, found.rotation_deg) == (160, 96, 0)
+    assert (found.width, found.height, found.orientation) == (160, 96, Orientation())
     assert found.fps == pytest.approx(24, rel=0.01)
     assert not found.has_audio
     assert not found.is_image
@@ -91,10 +92,10 @@ def test_sizes_are_as_shown_after_pixel_aspect_and_turn(make_video, rotated, tmp
     found = probed(rotated(wide, tmp_path / "b.mp4", 90))
     assert (found.stored_width, found.stored_height) == (320, 180)
     assert found.sample_aspect == Fraction(4, 3)
-    assert found.rotation_deg == 90
+    assert found.orientation == Orientation(False, 90)
     assert (found.width, found.height) == (180, 427)
-    assert probed(rotated(wide, tmp_path / "c.mp4", 180)).rotation_deg == 180
-    assert probed(rotated(wide, tmp_path / "d.mp4", 270)).rotation_deg == 270
+    assert probed(rotated(wide, tmp_path / "c.mp4", 180)).orientation.turn_deg == 180
+    assert probed(rotated(wide, tmp_path / "d.mp4", 270)).orientation.turn_deg == 270
 
 
 def test_audio_is_counted_and_never_decoded(make_video, tmp_path):

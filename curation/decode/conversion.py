@@ -1,0 +1,129 @@
+"""From decoded frames to the small pictures that are measured and kept, in the right colours.
+
+libswscale goes straight from the decoder's planes to the small size; a full-size RGB picture is
+made only where a frame can be seen through and has to be laid on white.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.decode.keyframes import keyframe_size
+from curation.decode.picture import analysis_size
+from curation.media.colour import Colour, colour_of, tag
+from curation.media.image import on_white
+from curation.media.orientation import Orientation, upright
+from curation.media.tone import to_sdr_8bit
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+
+def has_alpha(frame: VideoFrame) -> bool:
+    """Whether pixels of the frame can be seen through; a palette (pal8) may have such colours."""
+    names = frame.format.name
+    return names.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya", "pal8"))
+
+
+class Conversion:
+    """Makes the pictures of frames that are alike in size, pixel aspect and coding.
+
+    Args:
+        first: one of these frames.
+        sample_aspect: width of a pixel through its height.
+        orientation: how the frames are shown.
+        short_side_px: of a keyframe.
+    """
+
+    def __init__(
+        self,
+        first: VideoFrame,
+        *,
+        sample_aspect: Fraction,
+        orientation: Orientation,
+        short_side_px: int,
+    ) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        geometry = first.width, first.height, sample_aspect
+        self.colour: Colour = colour_of(first)
+        self.size = analysis_size(*geometry)
+        self._keyframe_size = keyframe_size(*geometry, short_side_px=short_side_px)
+        self._orientation = orientation
+        self._has_alpha = has_alpha(first)
+        if self._has_alpha:
+            self._mapped: Colour | None = None
+            layout = "rgb24"
+        else:
+            self._mapped = self.colour if self.colour.is_mapped else None
+            is_yuv = self.colour.matrix != "gbr" and len(first.format.components) == 3
+            names = ("yuv420p", "yuv420p10le") if is_yuv else ("rgb24", "rgb48le")
+            layout = names[self._mapped is not None]
+        self._candidate_layout = layout
+        # One each: a reformatter keeps its tables only while sizes and formats stay the same.
+        self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
+        self._to_rgb = VideoReformatter()
+
+    def analysis_picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The frame in BGR at analysis size, square pixels, not turned: uint8 ``[H, W, 3]``."""
+        layout = "bgr24" if self._mapped is None else "rgb48le"
+        # One of swscale's threads: with more it may split the picture and wait for itself.
+        small = self._to_analysis.reformat(
+            self._sound(frame),
+            *self.size,
+            format=layout,
+            interpolation="FAST_BILINEAR",
+            threads=1,
+        )
+        if self._mapped is None:
+            return _packed(small)
+        return np.ascontiguousarray(to_sdr_8bit(_packed16(small), self._mapped)[..., ::-1])
+
+    def candidate(self, frame: VideoFrame) -> VideoFrame:
+        """The frame at keyframe size; one of luma and chroma stays so: half the memory of RGB."""
+        return self._to_candidate.reformat(
+            self._sound(frame),
+            *self._keyframe_size,
+            format=self._candidate_layout,
+            interpolation="AREA",
+            threads=1,
+        )
+
+    def keyframe(self, candidate: VideoFrame) -> NDArray[np.uint8]:
+        """The picture of a candidate, upright: uint8 RGB ``[H, W, 3]``."""
+        layout = "rgb24" if self._mapped is None else "rgb48le"
+        rgb = self._to_rgb.reformat(candidate, format=layout, threads=1)
+        mapped = self._mapped
+        picture_HWC = _packed(rgb) if mapped is None else to_sdr_8bit(_packed16(rgb), mapped)
+        return upright(picture_HWC, self._orientation)
+
+    def _sound(self, frame: VideoFrame) -> VideoFrame:
+        """The frame, opaque and with all its tags."""
+        if self._has_alpha:
+            from av import VideoFrame as Frame
+
+            tag(frame, self.colour)
+            seen_HWC: Any = frame.to_ndarray(format="rgba")
+            return Frame.from_ndarray(on_white(seen_HWC), "rgb24")
+        tag(frame, self.colour)
+        return frame
+
+
+def _packed(frame: Any) -> NDArray[np.uint8]:
+    """The bytes of a packed 24-bit frame as ``[H, W, 3]``: a view where rows have no padding."""
+    plane = frame.planes[0]
+    rows_HN = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    rows_HN = np.ascontiguousarray(rows_HN[:, : 3 * frame.width])
+    return rows_HN.reshape(frame.height, frame.width, 3)
+
+
+def _packed16(frame: Any) -> NDArray[np.uint16]:
+    """The numbers of a packed 48-bit frame, likewise."""
+    plane = frame.planes[0]
+    rows_HN = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    rows_HN = np.ascontiguousarray(rows_HN[:, : 6 * frame.width])
+    return rows_HN.view("<u2").reshape(frame.height, frame.width, 3)
