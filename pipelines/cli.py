@@ -6,15 +6,18 @@ import errno
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_type_hints
 
 import tyro
 from ray.exceptions import RayTaskError
 from rich.console import Console
+from tyro.conf import UseAppendAction
 
 from curation.errors import LavieError, UsageError
+from curation.select.rule_presets import PRESETS as RECIPES
 from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
 from pipelines.commands.doctor import Doctor
 from pipelines.commands.encoding import Encode
@@ -40,14 +43,24 @@ class _SampleInBrief:
     """Sample a video from a prompt, or many from a file of prompts."""
 
 
-def _preset(arguments: Sequence[str]) -> str | None:
-    """The value of --preset, which the defaults of all other flags depend on."""
-    for position, argument in enumerate(arguments):
-        if argument == "--preset" and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith("--preset="):
-            return argument.removeprefix("--preset=")
-    return None
+def _dashed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with recipes as they are called: `--like open_sora` is open-sora."""
+    dashed = list(arguments)
+    for place, argument in enumerate(dashed):
+        if (place and dashed[place - 1] == "--like") or argument.startswith("--like="):
+            dashed[place] = argument.replace("_", "-")
+    return dashed
+
+
+def _typed_value(flag: str, arguments: Sequence[str]) -> str | None:
+    """The value of a flag that the defaults of other flags depend on; the last one counts, as in tyro."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == flag:
+            found = following
+        elif argument.startswith(f"{flag}="):
+            found = argument.removeprefix(f"{flag}=")
+    return found
 
 
 def _train(arguments: Sequence[str]) -> Any:
@@ -62,7 +75,9 @@ def _train(arguments: Sequence[str]) -> Any:
     from training.presets import PresetName as RunName
 
     stage = next((word for word in arguments[1:] if word in STAGES), "base")
-    name: RunName = next((known for known in RUNS if known == _preset(arguments)), "paper")
+    name: RunName = next(
+        (known for known in RUNS if known == _typed_value("--preset", arguments)), "paper"
+    )
     config = RUNS[name](stage.replace("-", "_"))  # type: ignore[arg-type]
     return Train(network=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
 
@@ -78,19 +93,21 @@ def _sample(arguments: Sequence[str]) -> Any:
 
 def _commands(arguments: Sequence[str]) -> Any:
     """The subcommands as a type for tyro, defaults filled from a preset."""
-    preset = _preset(arguments)
+    preset = _typed_value("--preset", arguments)
     # tyro refuses a wrong name, with the choices.
     name: PresetName = next((known for known in PRESETS if known == preset), "embedded")
     config = PRESETS[name]()
+    recipe = next((known for known in RECIPES if known == _typed_value("--like", arguments)), None)
+    selection = RECIPES[recipe]() if recipe else config.select
     missing = tyro.MISSING
     with_preset = {
         "curate": Curate(sources=missing, out=missing, preset=name, config=config),
         "select": Select(
             corpus=missing,
             preset=name,
-            dedup=config.select.dedup,
-            balance=config.select.balance,
-            buckets=config.select.buckets,
+            dedup=selection.dedup,
+            balance=selection.balance,
+            buckets=selection.buckets,
         ),
         "export": Export(corpus=missing, preset=name, config=config.export),
         "report": Report(corpus=missing, preset=name, config=config.report),
@@ -138,6 +155,29 @@ def _flag_of(message: str, arguments: Sequence[str]) -> str:
     return ""
 
 
+def _check_once(arguments: Sequence[str], command: type) -> None:
+    """Refuse a flag that is given twice and takes one value: the last would win in silence.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    marker = UseAppendAction[int].__metadata__[0]  # type: ignore[attr-defined]
+    repeatable = {
+        name for name, hint in hints.items() if marker in getattr(hint, "__metadata__", ())
+    }
+    flags = Counter(
+        argument.split("=")[0].removeprefix("--").replace("-", "_")
+        for argument in arguments
+        if argument.startswith("--") and len(argument) > 2
+    )
+    for flag, times in flags.items():
+        if times > 1 and flag not in repeatable:
+            raise UsageError(
+                f"--{flag.replace('_', '-')} is given {times} times, and takes one value"
+            )
+
+
 def _say(message: str) -> None:
     console = Console(stderr=True)
     console.print("[red]error:[/red]", end=" ")
@@ -152,6 +192,7 @@ _OF_THE_MACHINE = {
     errno.EROFS: "choose a place that can be written",
     errno.ENOTDIR: "a part of this path is a file and not a folder",
     errno.EISDIR: "this is a folder where a file is due",
+    errno.EEXIST: "a file of this name is in the way",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk or the mount has a fault",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
@@ -174,14 +215,18 @@ def _machine_fault(error: OSError) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    arguments = _dashed(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    command = parse(arguments)
     try:
+        command = parse(arguments)
+        _check_once(arguments, type(command))
         return int(command.run())
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `lavie ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
     except (LavieError, OSError) as error:
         # From a worker it comes wrapped in the traceback of the worker.
         cause = error.cause if isinstance(error, RayTaskError) else error

@@ -19,7 +19,7 @@ from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
 from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
-from curation.sources import SeenFolders, list_sources
+from curation.sources import SeenFolders
 from curation.stations.captions import cost_line
 from curation.stations.station import Maker, Resources, Station
 from curation.weights.catalog import Weight, find, missing
@@ -27,10 +27,12 @@ from pipelines import corpus, river
 from pipelines.captions_retry import with_retries
 from pipelines.curation_config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
+from pipelines.listing import ListingConfig, listed
 from pipelines.progress import ProgressBars
+from pipelines.ray_cluster import start_ray
 from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
 from pipelines.rejects import Rejects, read_rejects
-from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages, start_ray
+from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class HowToRun:
     """The command line, or what stands for it; kept in corpus.json."""
     ray_address: str = "local"
     """'local' for a private Ray, 'auto' or an address for a cluster."""
+    listing: ListingConfig = field(default_factory=ListingConfig)
+    """Which of the named sources are taken."""
     retry_failed: bool = False
     """Whether captions that failed are asked for again."""
 
@@ -111,9 +115,9 @@ def measure(
     how = how or HowToRun()
     configured = configure(config)
     ids = configured.layers
-    listed = list_sources(specs)
-    configured = replace(configured, seen=SeenFolders.of(listed["uri"].to_pylist()))
-    num_parts = corpus.deal_sources(store, listed, sources_per_part=config.sources_per_part)
+    sources = listed(specs, how.listing, console)
+    configured = replace(configured, seen=SeenFolders.of(sources["uri"].to_pylist()))
+    num_parts = corpus.deal_sources(store, sources, sources_per_part=config.sources_per_part)
     info = corpus.record(
         store,
         num_parts=num_parts,

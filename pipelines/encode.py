@@ -17,7 +17,8 @@ from curation.errors import LavieError, MissingWeights
 from curation.stations.station import Resources
 from pipelines.curate import costs_table
 from pipelines.progress import ProgressBars
-from pipelines.run import Stage, UnitResult, run_stages, start_ray
+from pipelines.ray_cluster import start_ray
+from pipelines.run import Stage, UnitResult, run_stages
 from training.data.encode_config import EncodeConfig
 from training.data.encoding import ShardEncoder, begin_layer, finish_layer
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,16 +43,12 @@ __all__ = [
     "Watcher",
     "driver_memory_bytes",
     "run_stages",
-    "start_ray",
 ]
 
 SWITCH_BACKLOG = (
     8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
 )
 LOOK_ROUND_S = 60.0  # after so long without any unit done, look whether the cluster has changed
-OBJECT_STORE_BYTES = (
-    128 * 1024**2
-)  # only unit numbers and counters travel; Ray's least is about 75 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,29 +99,6 @@ class Watcher(Protocol):
 
     def advance(self, stage: str, counts: Mapping[str, int]) -> None:
         """A stage has committed one more unit."""
-
-
-def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
-    """Connect to a cluster, or start a private one on this machine.
-
-    Args:
-        address: "local" for a private one; "auto" or an address joins a running cluster.
-        num_cpus: processor cores of a private cluster; all by default.
-    """
-    if ray.is_initialized():
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
-    else:
-        ray.init(address=address, logging_level=logging.WARNING)
 
 
 @dataclass(slots=True)

@@ -27,8 +27,9 @@ from inference.pipeline import VideoPipeline
 from inference.video_file import Encoding, write_video
 from inference.weights import Weights
 from pipelines.progress import ProgressBars
+from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage as WorkStage
-from pipelines.run import UnitResult, run_stages, start_ray
+from pipelines.run import UnitResult, run_stages
 from training.models.schedule import Stage
 
 SETTINGS = "sampling.json"

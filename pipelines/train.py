@@ -18,7 +18,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from curation.errors import LavieError
-from pipelines.run import start_ray
+from pipelines.ray_cluster import start_ray
 from pipelines.training_samples import VideoSamples, check_sampling
 from training.distributed import process_group
 from training.run_config import TrainConfig

@@ -12,6 +12,7 @@ cosmos-curate 1.4.0; InternVid 2307.06942; UltraVideo 2506.13691.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from curation.select.dedup import Dedup
 from curation.select.rules import Balance, Rule, SelectConfig, Tier
@@ -258,7 +259,20 @@ def embedded() -> SelectConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], SelectConfig]] = {
+RecipeName = Literal[
+    "paper",
+    "embedded",
+    "svd",
+    "open-sora",
+    "movie-gen",
+    "goku",
+    "allegro",
+    "cosmos",
+    "internvid",
+    "everything",
+]
+
+PRESETS: dict[RecipeName, Callable[[], SelectConfig]] = {
     "paper": paper,
     "embedded": embedded,
     "svd": svd,

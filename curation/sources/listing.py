@@ -71,7 +71,7 @@ def list_sources(
             file that is no list, a URI with credentials, an unknown scheme.
     """
     if not specs:
-        raise NothingToDo("no sources were given")
+        raise UsageError("sources: none were given")
     roots = [*(_root(spec) for spec in specs), *(Path(root).resolve() for root in link_roots)]
     folders = Folders(
         roots=tuple(root for root in roots if root is not None),

@@ -9,12 +9,12 @@ from typing import Annotated
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.shards import verify_shards
-from curation.corpus.store import Store
+from curation.corpus.store import Store, is_remote
 from curation.errors import UsageError, typed
 from curation.export import ExportConfig
 from curation.report import ReportConfig, write_report
@@ -28,16 +28,21 @@ from curation.select import (
     change_rules,
     check_selection,
     parse_rule,
-    rule_presets,
     select,
 )
+from curation.select.rule_presets import PRESETS as RECIPES
+from curation.select.rule_presets import RecipeName
+from curation.select.sql import check_types
+from curation.sources import local_path
 from curation.sources.uris import SCHEMES
-from pipelines import curate
+from pipelines import curate, dry_run
 from pipelines.curation_config import CurationConfig
+from pipelines.listing import ListingConfig, listed
 from pipelines.locking import command_line, locked
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
 
+STEPS = ("measure", "select", "export", "report")
 EXIT_PASSING = 3
 """All steps were done, and sources are left that `--retry-failed` may read."""
 
@@ -50,41 +55,57 @@ def _console() -> Console:
 class Curate:
     """Raw videos and images -> corpus, selection, shards and report, in one go.
 
-    Run the same command again after an interruption: what is committed is not done twice.
+    $ lavie curate films/ --out corpus
+    $ lavie curate films/ --out corpus --rule 'motion_mean>=q0.25' --dry-run
+    $ lavie curate s3://raw/2023 --out s3://lavie/corpus --ray-address auto
+
+    Run the same command again after an interruption: nothing is done twice.
+
+    Flags that matter stand first; each step's and station's follow by its name.
     """
 
-    sources: Positional[tuple[str, ...]]
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE ...]")]
     """Files, folders, globs, s3:// or gs:// prefixes, and lists (.csv .jsonl .parquet) of sources."""
-    out: str
+    out: Annotated[str, arg(metavar="CORPUS")]
     """Folder or object-store prefix of the corpus."""
     preset: PresetName = "embedded"
     """Where the defaults of all other flags come from; `lavie doctor` says what each needs."""
-    selection: str = "default"
-    """Name of the selection, its shards and its report."""
+    dry_run: Annotated[bool, FlagCreatePairsOff] = False
+    """Say what would be read and made and what is done already; write nothing."""
     until: str = "report"
     """Stop after this step: measure, select, export or report."""
+    retry_failed: Annotated[bool, FlagCreatePairsOff] = False
+    """Ask again for the captions that failed in earlier runs; all else stays."""
+    selection: str = "default"
+    """Name of the selection, its shards and its report."""
+    rule: UseAppendAction[tuple[str, ...]] = ()
+    """One more rule: 'aesthetic_score>=4.5', 'motion_mean>=q0.25', 'width(images)>=1024',
+    'category!=Comedy|Music'; may be given again."""
+    drop_rule: UseAppendAction[tuple[str, ...]] = ()
+    """Name of a preset's rule to leave out; may be given again."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
-    rule: UseAppendAction[tuple[str, ...]] = ()
-    """One more rule for the selection: 'aesthetic_score>=4.5', 'motion_mean>=q0.25'; repeatable."""
-    drop_rule: UseAppendAction[tuple[str, ...]] = ()
-    """Name of a preset's rule to leave out; repeatable."""
-    retry_failed: bool = False
-    """Ask again for the captions that failed in earlier runs; all else stays."""
+    sources_flags: Annotated[ListingConfig, arg(name="sources"), OmitArgPrefixes] = field(
+        default_factory=ListingConfig
+    )
+    """Which of the named sources are taken."""
     config: Annotated[CurationConfig, arg(name="")] = field(default_factory=CurationConfig)
     """Settings of every step."""
 
     def run(self) -> int:
         """Run the steps; 0, or 3 if sources were rejected that another try may read."""
-        steps = ("measure", "select", "export", "report")
-        if self.until not in steps:
-            raise UsageError(f"--until must be one of {', '.join(steps)}, got {self.until!r}")
-        last = steps.index(self.until)
+        if self.until not in STEPS:
+            raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
+        steps = STEPS[: STEPS.index(self.until) + 1]
         rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
-        planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
-        if last >= 1:
-            _check_rules(planned, self.selection, rules, "--selection")
         console, store = _console(), _store(self.out, "--out")
+        _check_out(self.out, self.sources)
+        planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
+        if "select" in steps:
+            _check_rules(planned, self.selection, rules, "--selection")
+        if self.dry_run:
+            self._show(store, planned, rules, steps, console)
+            return 0
         with locked(store) as store:
             info, rejects = curate.measure(
                 self.sources,
@@ -95,16 +116,34 @@ class Curate:
                     command=command_line(),
                     ray_address=self.ray_address,
                     retry_failed=self.retry_failed,
+                    listing=self.sources_flags,
                 ),
             )
-            if last >= 1:
+            if "select" in steps:
                 _select(store, info, self.selection, rules, console)
-            if last >= 2:
+            if "export" in steps:
                 _export(store, info, self.selection, self.config.export, console, self.ray_address)
-            if last >= 3:
+            if "report" in steps:
                 _report(store, info, self.selection, self.config.report, console)
         rejects.say_passing(console)
         return EXIT_PASSING if rejects.num_passing else 0
+
+    def _show(
+        self,
+        store: Store,
+        planned: CorpusInfo,
+        rules: SelectConfig,
+        steps: Sequence[str],
+        console: Console,
+    ) -> None:
+        dry_run.show(
+            store,
+            listed(self.sources, self.sources_flags, console),
+            planned.layers,
+            sources_per_part=self.config.river.sources_per_part,
+            console=console,
+        )
+        dry_run.show_selection(store, self.selection, rules, steps[1:], console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +157,14 @@ class Select:
     preset: PresetName = "embedded"
     """Where the rules and the defaults of all other flags come from."""
     rule: UseAppendAction[tuple[str, ...]] = ()
-    """One more rule: 'aesthetic_score>=4.5', 'motion_mean>=q0.25', 'category!=Comedy'; repeatable."""
+    """One more rule: 'aesthetic_score>=4.5', 'motion_mean>=q0.25', 'width(images)>=1024',
+    'category!=Comedy|Music'; may be given again. A bound on what still images do not have (motion,
+    length, frame rate) is for videos alone, so that images pass it; '(all)' asks them too."""
     drop_rule: UseAppendAction[tuple[str, ...]] = ()
-    """Name of a preset's rule to leave out; repeatable."""
-    like: str | None = None
-    """Rules of a published recipe instead of the preset's, as `curation/select/rule_presets.py` names them:
-    paper, svd, open_sora, movie_gen, goku, allegro, cosmos, internvid."""
+    """Name of a preset's rule to leave out; may be given again."""
+    like: RecipeName | None = None
+    """A published recipe instead of the preset's selection; `curation/select/rule_presets.py` has their
+    numbers with their sources, and says what each had to leave out."""
     quality_column: str | None = None
     """Number that decides which of several duplicates is the best one."""
     dedup: Dedup = field(default_factory=Dedup)
@@ -138,10 +179,7 @@ class Select:
     @property
     def config(self) -> SelectConfig:
         """The effective selection."""
-        recipes = rule_presets.PRESETS
-        if self.like is not None and self.like not in recipes:
-            raise UsageError(f"--like must be one of {', '.join(recipes)}, got {self.like!r}")
-        start = recipes[self.like]() if self.like else PRESETS[self.preset]().select
+        start = RECIPES[self.like]() if self.like else PRESETS[self.preset]().select
         changed = changed_rules(start, add=self.rule, drop=self.drop_rule)
         return replace(
             changed,
@@ -276,6 +314,18 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
         return change_rules(config, add=[parse_rule(text) for text in add])
 
 
+def _check_out(out: str, sources: Sequence[str]) -> None:
+    """Refuse to write a corpus into the very folder that its footage lies in."""
+    if is_remote(out):
+        return
+    folder = local_path(out).resolve()
+    for source in sources:
+        if not is_remote(source) and local_path(source).resolve() == folder and folder.is_dir():
+            raise UsageError(
+                f"--out: {out!r} is one of the source folders; the corpus needs one of its own"
+            )
+
+
 def _check_name(name: str, flag: str) -> None:
     with typed(flag):
         layout.check_selection_name(name)
@@ -285,6 +335,8 @@ def _check_rules(info: CorpusInfo, name: str, config: SelectConfig, flag: str) -
     """Check the selection's name and rules as they were typed, before any work."""
     _check_name(name, flag)
     with typed("--rule"):
+        check_types(config.rules)
+    with typed("selection"):
         check_selection(info, name, config)
 
 

@@ -14,7 +14,8 @@ import ray
 
 from curation.errors import CorpusError
 from curation.stations.station import Resources
-from pipelines.run import Stage, UnitResult, run_stages, start_ray
+from pipelines.ray_cluster import start_ray
+from pipelines.run import Stage, UnitResult, run_stages
 from pipelines.tries import MAX_ATTEMPTS, MAX_UNITS_IN_A_ROW, UnitsFailed
 
 ONE_CPU = Resources(cpus=1.0)

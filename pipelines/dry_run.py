@@ -1,0 +1,104 @@
+"""`lavie curate --dry-run`: what a run would read, make and find done. Writes nothing, not even a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from curation.corpus import layout
+from curation.corpus.parts import read_table
+from curation.corpus.store import Store
+from curation.select import SelectConfig
+from pipelines.corpus import existing
+
+NAMED = 5
+
+
+def show(
+    store: Store,
+    sources: pa.Table,
+    layers: dict[str, str],
+    *,
+    sources_per_part: int,
+    console: Console,
+) -> None:
+    """Print the sources, the parts, and each layer with how much of it is there.
+
+    Args:
+        store: where the corpus is or would be.
+        sources: what was listed.
+        layers: layer -> id that the run would make.
+        sources_per_part: most sources of a new part.
+        console: where to print.
+    """
+    info = existing(store)
+    there = info.num_parts if info else 0
+    new = _new(store, there, sources)
+    made = ceil(len(new) / sources_per_part)
+    _say(console, "dry run: nothing is written")
+    _say(console, f"output: {store.root} ({f'a corpus of {there} parts' if info else 'new'})")
+    images = pc.sum(pc.equal(sources["media"], "image")).as_py() or 0
+    size_mb = (pc.sum(sources["size_bytes"]).as_py() or 0) / 1e6
+    _say(
+        console,
+        f"sources: {len(sources):,} ({len(sources) - images:,} videos and {images:,} images by name, "
+        f"{size_mb:,.1f} MB where known); {len(new):,} new, {len(sources) - len(new):,} known",
+    )
+    for uri in new["uri"].slice(0, NAMED).to_pylist():
+        _say(console, f"  {uri}")
+    if len(new) > NAMED:
+        _say(console, f"  ... and {len(new) - NAMED:,} more")
+    _say(
+        console, f"parts: {there:,} there, {made:,} to add, up to {sources_per_part:,} sources each"
+    )
+    table = Table(title="layers")
+    table.add_column("layer", overflow="fold")
+    table.add_column("parts done", justify="right")
+    table.add_column("parts to do", justify="right")
+    for name, layer_id in layers.items():
+        done = len(store.files(f"layers/{layer_id}")) if info else 0
+        table.add_row(name, f"{done:,}", f"{there + made - done:,}")
+    console.print(table)
+
+
+def show_selection(
+    store: Store, name: str, config: SelectConfig, steps: Sequence[str], console: Console
+) -> None:
+    """Print the rules, and what is there of the steps after measuring.
+
+    Args:
+        store: where the corpus is or would be.
+        name: of the selection.
+        config: its rules.
+        steps: those of select, export and report that the run would do.
+        console: where to print.
+    """
+    if "select" in steps:
+        _say(console, f"selection {name}: {len(config.rules)} rules")
+        for rule in config.rules:
+            _say(console, f"  {rule.label}: {rule.describe()}")
+    made = {
+        "select": f"{layout.selection(name)}/rules.json",
+        "export": layout.shard_manifest(name),
+        "report": f"{layout.report(name)}/index.html",
+    }
+    for step in steps:
+        state = "there, brought up to date" if store.exists(made[step]) else "to be made"
+        _say(console, f"{step}: {made[step].rpartition('/')[0]}, {state}")
+
+
+def _new(store: Store, num_parts: int, sources: pa.Table) -> pa.Table:
+    """Sources that the corpus does not know."""
+    for part in range(num_parts):
+        known = read_table(store, layout.sources(part), ["uri"])["uri"].combine_chunks()
+        sources = sources.filter(pc.invert(pc.is_in(sources["uri"], value_set=known)))
+    return sources
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

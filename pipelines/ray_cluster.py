@@ -1,0 +1,74 @@
+"""A run's Ray: a private one on this machine, or a cluster that is joined."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+
+import ray
+from ray.exceptions import RaySystemError
+
+from curation.errors import LavieError, UsageError
+
+OBJECT_STORE_BYTES = 128 * 1024**2
+"""Only unit numbers and counters travel; Ray's least is about 75 MB."""
+ANSWER_S = 10.0
+"""A cluster that lets one wait longer for a connection is not there."""
+
+
+class RayUnavailable(LavieError):
+    """Ray did not start, or the cluster's address does not answer."""
+
+
+def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
+    """Connect to a cluster, or start a private one on this machine.
+
+    Args:
+        address: "local" for a private one; "auto" or an address joins a running cluster.
+        num_cpus: processor cores of a private cluster; all by default.
+
+    Raises:
+        UsageError: if the address is none.
+        RayUnavailable: if Ray did not start, or nobody answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+            )
+        else:
+            _check_answers(address)
+            ray.init(address=address, logging_level=logging.WARNING)
+    except (ConnectionError, TimeoutError, RaySystemError) as error:
+        asked = "did not start on this machine" if address == "local" else f"is not at {address!r}"
+        raise RayUnavailable(f"Ray {asked}: {str(error).splitlines()[0]}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Ask a cluster's address for a connection: Ray itself would go on asking for many minutes.
+
+    Raises:
+        UsageError: if the address is none.
+        ConnectionError: if nobody answers.
+    """
+    if address == "auto":
+        return
+    match = re.fullmatch(r"(?:ray://)?(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", address)
+    if match is None or int(match[2]) > 65535:
+        raise UsageError(
+            "--ray-address: 'local', 'auto', HOST:PORT or ray://HOST:PORT, got " + repr(address)
+        )
+    try:
+        socket.create_connection((match[1].strip("[]"), int(match[2])), ANSWER_S).close()
+    except OSError as error:  # refused, unreachable, unknown name, or no answer in time
+        raise ConnectionError(str(error)) from error
