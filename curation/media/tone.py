@@ -3,7 +3,7 @@
 Light is counted in SDR whites, and one white is 203 cd/m2 (ITU-R BT.2408, table 1): what was graded
 as SDR and sits inside an HDR film comes back as it was. Highlights are rolled off by the EETF of
 ITU-R BT.2390 from 1,000 cd/m2 (the peak of HLG and of most PQ masters; more is clipped) to one
-white: it changes nothing below 92 cd/m2, 72 % of SDR's code values. It acts on the largest of R, G
+white: it changes nothing below 87 cd/m2, 70 % of SDR's code values. It acts on the largest of R, G
 and B, so hues stay. Colours outside BT.709 lose saturation, at the same luminance, until they fit.
 SDR is encoded for the display of BT.1886, gamma 2.4.
 
@@ -37,7 +37,7 @@ LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], np.float32)
 LUMA_709 = np.array([0.2126, 0.7152, 0.0722], np.float32)
 TO_709 = {
     "bt2020": ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
-    "smpte432": ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0197, -0.0786, 1.0979)),
+    "smpte432": ((1.2249, -0.2249, 0.0), (-0.0421, 1.0421, 0.0), (-0.0196, -0.0786, 1.0983)),
 }
 """Linear light in these primaries -> in BT.709's (ITU-R BT.2407; SMPTE RP 431-2 by the same way)."""
 _CURVE_NODES = 16384
