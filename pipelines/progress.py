@@ -16,12 +16,16 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
 PLAIN_INTERVAL_S = 5.0  # a line every few seconds keeps a job's log readable
+
+
+BAR_CHARS = 10
+WITHOUT_COUNTS_CHARS = 70
+"""A line of the bars without its counters: a name, the bar, '1200/1200 parts', rate, time left."""
 
 
 class _RateColumn(ProgressColumn):
@@ -30,7 +34,27 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         if not task.speed:
             return Text("")
-        return Text(f"{60 * task.speed:.1f}/min", style="progress.data.speed")
+        return Text(
+            f"{60 * task.speed:,.0f}/min" if task.speed > 2 else f"{60 * task.speed:.1f}/min",
+            style="progress.data.speed",
+        )
+
+
+class _CountsColumn(ProgressColumn):
+    """A stage's counters, cut to the room that a line has for them: names and numbers before them stay.
+
+    Args:
+        room: characters.
+    """
+
+    def __init__(self, *, room: int) -> None:
+        super().__init__()
+        self._room = room
+
+    def render(self, task: Task) -> Text:
+        text = Text(task.fields["counts"], style="dim", no_wrap=True)
+        text.truncate(self._room, overflow="ellipsis")
+        return text
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:
@@ -51,14 +75,13 @@ class ProgressBars:
         self._unit = unit
         self._bars = Progress(
             TextColumn("{task.description:14}"),
-            BarColumn(),
+            BarColumn(bar_width=BAR_CHARS),
             MofNCompleteColumn(),
             TextColumn(unit),
             _RateColumn(),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[counts]}"),
+            _CountsColumn(room=max(0, console.width - WITHOUT_COUNTS_CHARS)),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -350,27 +351,33 @@ def _store(root: str, flag: str) -> Store:
 
 
 def funnel_table(funnel: Funnel) -> Table:
-    """The funnel for a terminal: what each rule leaves, and what it removes alone and as the only one."""
-    table = Table(title=f"funnel: {funnel.sources} sources, {funnel.clips.clips:,} scenes")
-    table.add_column("rule", no_wrap=True)
+    """The funnel for a terminal: what each rule leaves, and what it removes alone and as the only one.
+
+    Numbers are never cut: where a line is narrow, names and what they allow go over several.
+    """
+    table = Table(
+        title=f"funnel: {funnel.sources:,} sources, {funnel.clips.clips:,} scenes",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("rule: what it allows", overflow="fold", min_width=20)
     for header in ("clips", "hours", "share", "fail it", "only it"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("allowed", style="dim")
-    table.add_row(
-        *("all scenes", f"{funnel.clips.clips:,}", f"{funnel.clips.hours:.3f}", "100.0%"),
-        *("", "", ""),
-    )
+    total = funnel.clips
+    table.add_row("all scenes", f"{total.clips:,}", _hours(total.hours), "100.0%", "", "")
     for step in funnel.steps:
         table.add_row(
-            step.rule,
+            Text(step.rule) + Text(f": {step.allows}", style="dim"),
             f"{step.left.clips:,}",
-            f"{step.left.hours:.3f}",
+            _hours(step.left.hours),
             f"{step.share_left:.1%}",
             f"{step.removed_alone.clips:,}",
             f"{step.removed_only.clips:,}",
-            Text(step.allows),
         )
     return table
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3f}"
 
 
 def _select(
