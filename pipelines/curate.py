@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -24,7 +25,7 @@ from curation.stations.captions import cost_line
 from curation.stations.station import Maker, Resources, Station
 from curation.weights.catalog import Weight, find, missing
 from pipelines import corpus, river
-from pipelines.captions_retry import with_retries
+from pipelines.again import forget, noted_parts
 from pipelines.curation_config import RiverConfig
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.listing import ListingConfig, listed
@@ -32,6 +33,7 @@ from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
 from pipelines.rejects import Rejects, read_rejects
+from pipelines.retry import Retries
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class HowToRun:
     listing: ListingConfig = field(default_factory=ListingConfig)
     """Which of the named sources are taken."""
     retry_failed: bool = False
-    """Whether captions that failed are asked for again."""
+    """Whether sources and captions that failed for reasons that may pass are tried again."""
 
 
 def configure(config: RiverConfig) -> River:
@@ -102,8 +104,9 @@ def measure(
 ) -> tuple[CorpusInfo, Rejects]:
     """List the sources, decode them once, and run every keyframe station: all layers of the corpus.
 
-    What earlier runs committed under the same settings is not done again, but for clips whose caption
-    failed if ``how.retry_failed``.
+    What earlier runs committed under the same settings is not done again, but for rows of sources to
+    which the lists give other texts now, and, if ``how.retry_failed``, of what failed for reasons that
+    may pass.
 
     Returns:
         The corpus, and what became of its sources.
@@ -127,9 +130,13 @@ def measure(
     )
     ledger = Ledger(store)
     check_sources_are_there(ledger, num_parts)
+    retries = Retries(ledger, configured.stations, ids, info.layers, num_parts)
+    _say_counts(
+        "known sources got other texts from the list", retries.update_texts(listed), console
+    )
+    if how.retry_failed:
+        _say_counts("are tried again", retries.note_failed(), console)
     stages = _stages(ledger, configured, num_parts)
-    if how.retry_failed and "captions" in ids:
-        stages = with_retries(store, stages, configured.stations, ids)
     _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
     rejects = read_rejects(ledger, info)
     rejects.say(console)
@@ -160,7 +167,15 @@ def _run(
             if "captions" in costs and (line := cost_line(costs["captions"].counts)):
                 console.print(line, highlight=False)
             stages = _stages(ledger, configured, len(stages[0].units))
+    forget(ledger.store)
     ledger.compact()
+
+
+def _say_counts(what: str, counts: Counter[str], console: Console) -> None:
+    """One line such as 'known sources got other texts: 3 sources, 2 licence', if there is any."""
+    if counts:
+        numbers = ", ".join(f"{n:,} {name}" for name, n in counts.items())
+        console.print(f"{what}: {numbers}", highlight=False)
 
 
 def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> None:
@@ -173,6 +188,8 @@ def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> 
 
 def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
     units, ids, decoding = range(num_parts), configured.layers, configured.decoding
+    noted = noted_parts(ledger.store)
+    plans = [unit in noted for unit in units]
     store = ledger.store
     done = {
         name: committed(ledger, layout.layer_folder(layer_id), num_parts)
@@ -185,6 +202,7 @@ def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
             resources=decoding.resources,
             units=units,
             done=frozenset.intersection(*(done[name] for name in river.DECODED_LAYERS)),
+            plans=plans,
         )
     ]
     stages += [
@@ -195,6 +213,7 @@ def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
             units=units,
             done=done[station.name],
             after=river.stage_after(station, ids),
+            plans=plans,
         )
         for station in configured.stations
     ]

@@ -5,6 +5,7 @@
     corpus.json
     sources/part-00000.parquet  committed/all.json       so beside the parts of layers and selections
     layers/scenes@1-1f0c.../part-00000.parquet
+    again/part-00000.json       while rows of the part are being made anew
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
     shards/<selection>/plan.json  plan-00002.json  <bucket>/000000.tar  <bucket>/000000.parquet
     shards/<selection>/index.parquet  manifest.json
@@ -24,11 +25,13 @@ SOURCES = "sources"
 """Folder of the list of sources."""
 LAYERS = "layers"
 """Folder of the layers' folders."""
+AGAIN = "again"
+"""Folder of the notes on rows that are to be made anew (`pipelines.again`)."""
 COMMITTED = "committed"
 """Folder of the record of committed parts, beside the parts (`curation.corpus.ledger`)."""
 
 
-_PART = re.compile(r"part-(\d{5,})\.parquet")
+_PART = re.compile(r"part-(\d{5,})\.(?:parquet|json)")
 
 
 def part_file(part: int) -> str:
@@ -40,6 +43,11 @@ def part_number(name: str) -> int | None:
     """The part that a file holds, by its name; None if it is no part."""
     match = _PART.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else None
+
+
+def again(part: int) -> str:
+    """What of one part is to be made anew, row by row."""
+    return f"{AGAIN}/part-{part:05d}.json"
 
 
 def sources(part: int) -> str:

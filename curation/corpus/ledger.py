@@ -234,7 +234,12 @@ class Ledger:
         `DAMAGED`.
         """
         states = self.states(folder, num_parts)
-        found = [part for part, state in enumerate(states) if state is PartState.UNRECORDED]
+        known = {PartState.UNRECORDED}
+        if (
+            folder == layout.SOURCES
+        ):  # an update was cut off: the file is whole, the old or the new one
+            known.add(PartState.AGAIN)
+        found = [part for part, state in enumerate(states) if state in known]
         if not found:
             return states
         logger.info("%s: %d parts are on no record yet and are read", folder, len(found))

@@ -76,7 +76,8 @@ class Curate:
     until: str = "report"
     """Stop after this step: measure, select, export or report."""
     retry_failed: Annotated[bool, FlagCreatePairsOff] = False
-    """Ask again for the captions that failed in earlier runs; all else stays."""
+    """Try again what failed in earlier runs for reasons that may pass: sources that were not found,
+    unreadable or too slow, or whose decoder died, and captions. All else stays."""
     selection: str = "default"
     """Name of the selection, its shards and its report."""
     rule: UseAppendAction[tuple[str, ...]] = ()

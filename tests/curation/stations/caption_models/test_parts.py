@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pytest
 
 from curation.corpus import layout
+from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.parts import read_clips, read_table, to_parquet
 from curation.corpus.schema import SOURCES, layer_schema, schema
 from curation.corpus.store import Store
@@ -26,9 +27,9 @@ from curation.stations.caption_models.settings import EndpointConfig
 from curation.stations.caption_text import CaptionText
 from curation.stations.captions import Captions, CaptionsConfig
 from curation.stations.station import made_by
-from pipelines.captions_retry import RetryFailedJob, with_retries
+from pipelines.again import noted_parts
 from pipelines.jobs import StationJob
-from pipelines.run import Stage
+from pipelines.retry import Retries
 
 LAYERS = {
     "probe": "probe@1-t",
@@ -81,7 +82,12 @@ def make_corpus(root: Path, *, num_parts: int, clips_per_part: int) -> Store:
             f"{part}-{hashlib.sha256(f'{part}/{r}'.encode()).hexdigest()[:12]}"
             for r in range(clips_per_part)
         ]
-        scenes = {"clip_id": ids, "source_row": [0] * len(ids), "duration_s": [4.0] * len(ids)}
+        scenes = {
+            "clip_id": ids,
+            "source_row": [0] * len(ids),
+            "scene_index": range(len(ids)),
+            "duration_s": [4.0] * len(ids),
+        }
         keyframes = {"clip_id": ids, "keyframes": [frames_of(part, r) for r in range(len(ids))]}
         store.write(layout.sources(part), to_parquet(filled("sources", {"uri": ["a.mp4"]})))
         for name, columns in (("scenes", scenes), ("keyframes", keyframes)):
@@ -188,33 +194,29 @@ def half_failed(server, tools, tmp_path):
     return store, stations
 
 
-def stages_of(store, stations):
-    every = frozenset(range(2))
-    return [
-        Stage(
-            name=station.name,
-            job=StationJob(store, station, LAYERS),
-            resources=station.resources,
-            units=range(2),
-            done=every,
-        )
-        for station in stations
-    ]
+def note_failed(store, stations):
+    """What a driver does before a run with --retry-failed; counts, and the states of both layers."""
+    ledger = Ledger(store)
+    for layer_id in LAYERS.values():
+        ledger.reconcile(layout.layer_folder(layer_id), 2)
+    counts = Retries(ledger, stations, LAYERS, LAYERS, 2).note_failed()
+    folders = [layout.layer_folder(LAYERS[station.name]) for station in stations]
+    return counts, [ledger.states(folder, 2) for folder in folders]
 
 
-def test_only_failed_clips_are_asked_again_and_what_was_made_of_them_is_made_anew(
+def test_only_failed_clips_are_asked_again_and_what_was_made_of_them_follows(
     half_failed, server, tools
 ):
     store, stations = half_failed
     place = layout.layer(LAYERS["captions"], 0)
     before = read_table(store, place)
     untouched = store.read(layout.layer(LAYERS["captions"], 1))
-    captions, text = with_retries(store, stages_of(store, stations), stations, LAYERS)
-    assert (set(captions.units) - captions.done, set(text.units) - text.done) == ({0}, {0})
-    for stage in (captions, text):
-        stage.job.setup()
-        counts = stage.job.run(0, None).counts
-        assert stage.name != "captions" or counts["clips"] == 3
+    counts, (captions, _) = note_failed(store, stations)
+    assert (counts["captions"], captions) == (3, [PartState.AGAIN, PartState.DONE])
+    for station in stations:
+        job = StationJob(store, station, LAYERS)
+        job.setup()
+        assert job.run(0, True).counts["clips"] == 3
     assert len(server.requests) == 3
     after = read_table(store, place)
     assert mismatches(tools, store, 2) == 0
@@ -226,23 +228,21 @@ def test_only_failed_clips_are_asked_again_and_what_was_made_of_them_is_made_ane
     assert store.read(layout.layer(LAYERS["captions"], 1)) == untouched
 
 
-def test_without_failures_nothing_is_asked_and_nothing_is_deleted(half_failed, server):
+def test_without_failures_nothing_is_noted(half_failed, server):
     store, stations = half_failed
-    job = RetryFailedJob(store, stations[0], LAYERS)
-    job.setup()
-    job.run(0)
+    StationJob(store, stations[0], LAYERS).run(0)
     server.requests.clear()
-    stages = with_retries(store, stages_of(store, stations), stations, LAYERS)
-    assert [set(stage.units) - stage.done for stage in stages] == [set(), set()]
-    assert store.exists(layout.layer(LAYERS["caption_text"], 0))
+    counts, states = note_failed(store, stations)
+    assert not counts
+    assert states == [[PartState.DONE] * 2] * 2
+    assert not noted_parts(store)
     assert server.requests == []
 
 
-def test_a_part_that_is_not_there_yet_is_made_whole(half_failed, server, tools):
+def test_a_noted_part_that_is_not_there_is_made_whole(half_failed, server, tools):
     store, stations = half_failed
-    store.delete(layout.layer(LAYERS["captions"], 1))
-    job = RetryFailedJob(store, stations[0], LAYERS)
-    job.setup()
-    assert job.run(1).counts["clips"] == 10
-    metadata = read_table(store, layout.layer(LAYERS["captions"], 1)).schema.metadata
+    note_failed(store, stations)
+    store.delete(layout.layer(LAYERS["captions"], 0))
+    assert StationJob(store, stations[0], LAYERS).run(0, True).counts["clips"] == 10
+    metadata = read_table(store, layout.layer(LAYERS["captions"], 0)).schema.metadata
     assert json.loads(metadata[b"lavie.layer"]) == json.loads(json.dumps(made_by(stations[0])))

@@ -1,0 +1,212 @@
+"""What is to be made anew although it was committed: noted row by row, then marked in the ledger.
+
+The order is what makes it safe to be killed: first the note of a part, then the mark on its layers. A note
+without a mark is forgotten by the next run; a mark without its note costs a whole part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger, commit_part
+from curation.corpus.parts import read_table
+from curation.corpus.schema import SOURCES, schema
+from curation.errors import PASSING, UsageError
+from curation.stations.station import Station
+from pipelines import river
+from pipelines.again import Again, Clip, add_again, read_places
+
+CAPTIONS, FAILED = "captions", "failed"
+TEXTS = tuple(c.name for c in SOURCES if c.name not in ("uri", "media", "size_bytes"))
+"""Columns of the sources that a list may give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Notes what one run is to make anew.
+
+    Args:
+        ledger: of the corpus.
+        stations: of the run, in river order.
+        ids: layer name -> id, of this run.
+        current: the same of corpus.json: may hold layers that this run does not make.
+        num_parts: of the corpus.
+    """
+
+    ledger: Ledger
+    stations: Sequence[Station[Any]]
+    ids: Mapping[str, str]
+    current: Mapping[str, str]
+    num_parts: int
+
+    def note_failed(self) -> Counter[str]:
+        """Note sources whose reject may pass, and captions that failed; returns how many of each.
+
+        Raises:
+            UsageError: if the corpus has layers that this run would leave behind.
+        """
+        probe, count = self.ids["probe"], Counter[str]()
+        notes: dict[int, Again] = {}
+        for part in self._parts_with("probe", [f"source_reject={reason}" for reason in PASSING]):
+            reasons = read_table(self.ledger.store, layout.layer(probe, part), ["source_reject"])[
+                "source_reject"
+            ].to_pylist()
+            rows = tuple(row for row, reason in enumerate(reasons) if reason in PASSING)
+            notes[part] = Again(sources=rows)
+            count["sources"] += len(rows)
+        sources = sorted(notes)
+        captions = self._parts_with(CAPTIONS, [f"caption_status={FAILED}"])
+        for part in captions:
+            clips = self._failed_clips(part)
+            count["captions"] += len(clips)
+            again = Again(clips=dict.fromkeys(self._made_of({CAPTIONS}), clips))
+            notes[part] = notes[part].merged(again) if part in notes else again
+        if notes:
+            self._check_none_left_behind("--retry-failed")
+        add_again(self.ledger.store, notes)
+        for name in river.DECODED_LAYERS:
+            self._mark(name, sources)
+        self._mark(CAPTIONS, captions)
+        self._mark_others(lambda name: True, sources)
+        self._mark_others(self._made_of({CAPTIONS}).__contains__, captions)
+        return count
+
+    def _parts_with(self, layer: str, counted: Sequence[str]) -> list[int]:
+        """Committed parts of a layer whose record counts any of these values."""
+        if layer not in self.ids:
+            return []
+        records = self.ledger.records(layout.layer_folder(self.ids[layer]))
+        return sorted(
+            part
+            for part, record in records.items()
+            if part < self.num_parts and any(record.counts.get(name) for name in counted)
+        )
+
+    def _failed_clips(self, part: int) -> tuple[Clip, ...]:
+        place = layout.layer(self.ids[CAPTIONS], part)
+        status = read_table(self.ledger.store, place, ["caption_status"])["caption_status"]
+        places = read_places(self.ledger.store, self.ids, part)
+        return _clips(places.filter(pc.equal(status, FAILED)))
+
+    def update_texts(self, listed: pa.Table) -> Counter[str]:
+        """Take texts that the lists give for known sources into the corpus.
+
+        An empty text of a list leaves the known one.
+
+        Args:
+            listed: rows of `schema(SOURCES)`.
+
+        Returns:
+            How many sources got another text, as "sources", and of each column.
+
+        Raises:
+            UsageError: if the corpus has layers that this run would leave behind.
+        """
+        told = listed.filter(_any_text(listed))
+        row_of: dict[str, int] = {}
+        for row, uri in enumerate(told["uri"].to_pylist()):
+            row_of.setdefault(uri, row)
+        count: Counter[str] = Counter()
+        for part in range(self.num_parts) if row_of else ():
+            count.update(self._update_part(part, told, row_of))
+        self.ledger.flush()
+        return count
+
+    def _update_part(self, part: int, told: pa.Table, row_of: Mapping[str, int]) -> Counter[str]:
+        store = self.ledger.store
+        known = read_table(store, layout.sources(part))
+        rows = pa.array([row_of.get(uri) for uri in known["uri"].to_pylist()], pa.int64())
+        if rows.null_count == len(rows):
+            return Counter()
+        columns, changed = {}, {}
+        for name in TEXTS:
+            before, given = known[name].to_pylist(), told[name].take(rows).to_pylist()
+            after = [old if new is None else new for old, new in zip(before, given, strict=True)]
+            columns[name] = pa.array(after, known.schema.field(name).type)
+            changed[name] = {
+                row
+                for row, pair in enumerate(zip(before, after, strict=True))
+                if pair[0] != pair[1]
+            }
+        concerned = set().union(*changed.values())
+        if not concerned:
+            return Counter()
+        self._note_texts(part, {name: rows for name, rows in changed.items() if rows})
+        table = pa.table(
+            {name: columns.get(name, known[name]) for name in known.column_names},
+            schema=schema(SOURCES),
+        )
+        self.ledger.mark_again(layout.SOURCES, [part])
+        self.ledger.record([commit_part(store, layout.SOURCES, part, table)])
+        of_column = {name: len(rows) for name, rows in changed.items() if rows}
+        return Counter({"sources": len(concerned), **of_column})
+
+    def _note_texts(self, part: int, changed: Mapping[str, set[int]]) -> None:
+        """Note the clips that stations make of texts that will be others, and mark these layers."""
+        readers = {
+            station.name: set().union(*(changed.get(column, set()) for column in station.needs))
+            for station in self.stations
+        }
+        readers = {name: rows for name, rows in readers.items() if rows}
+        self._check_none_left_behind("the texts of the list")
+        scenes = self.ledger.records(layout.layer_folder(self.ids["scenes"]))
+        if not readers or part not in scenes:
+            return
+        places = read_places(self.ledger.store, self.ids, part)
+        source_row = places["source_row"]
+        clips: dict[str, tuple[Clip, ...]] = {}
+        for name, rows in readers.items():
+            own = _clips(places.filter(pc.is_in(source_row, pa.array(sorted(rows), pa.int32()))))
+            for follower in self._made_of({name}):
+                clips[follower] = tuple(sorted({*clips.get(follower, ()), *own}))
+        add_again(self.ledger.store, {part: Again(clips=clips)})
+        for name in readers:
+            self._mark(name, [part])
+        self._mark_others(clips.__contains__, [part])
+
+    def _made_of(self, names: set[str]) -> list[str]:
+        """These stations and those that read what they make, in river order."""
+        found = set(names)
+        for station in self.stations:
+            if set(river.upstream(station)) & found:
+                found.add(station.name)
+        return [station.name for station in self.stations if station.name in found]
+
+    def _mark(self, name: str, parts: Sequence[int]) -> None:
+        if parts:
+            self.ledger.mark_again(layout.layer_folder(self.ids[name]), parts)
+
+    def _mark_others(self, concerns: Callable[[str], bool], parts: Sequence[int]) -> None:
+        """Layers of earlier settings are made anew there if they become current once more."""
+        ours = set(self.ids.values())
+        for layer_id in self.ledger.store.folders(layout.LAYERS) if parts else ():
+            if layer_id not in ours and concerns(layer_id.partition("@")[0]):
+                self.ledger.mark_again(layout.layer_folder(layer_id), parts)
+
+    def _check_none_left_behind(self, what: str) -> None:
+        absent = sorted(set(self.current) - set(self.ids))
+        if absent:
+            raise UsageError(
+                f"{what}: this corpus also has the layers {', '.join(absent)}, which would not follow; "
+                "run with their stations too (--stations)"
+            )
+
+
+def _clips(places: pa.Table) -> tuple[Clip, ...]:
+    rows, scenes = places["source_row"].to_pylist(), places["scene_index"].to_pylist()
+    return tuple(zip(rows, scenes, strict=True))
+
+
+def _any_text(listed: pa.Table) -> pa.ChunkedArray:
+    """Rows that give any text."""
+    found = pc.is_valid(listed[TEXTS[0]])
+    for name in TEXTS[1:]:
+        found = pc.or_(found, pc.is_valid(listed[name]))
+    return found

@@ -1,0 +1,174 @@
+"""Rejected sources and changed texts: just their rows are made anew, on a real local Ray."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from rich.console import Console
+
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger
+from curation.corpus.manifest import CorpusInfo, read_corpus
+from curation.corpus.parts import read_clips, read_table
+from curation.corpus.store import Store
+from curation.errors import UsageError
+from curation.sources import list_sources
+from pipelines import curate
+from pipelines.again import noted_parts
+from pipelines.presets import tiny
+from pipelines.rejects import Rejects
+from pipelines.retry import Retries
+from pipelines.run import start_ray
+
+RIVER = replace(tiny().river, sources_per_part=4)
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    start_ray(num_cpus=1)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory, make_video: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for name in NAMES:
+        scenes = [(f"red/{name}", 60), (f"teal/{name}", 60)]
+        make_video(folder / f"{name}.mp4", scenes, size=(160, 90), fps=24)
+    return folder
+
+
+class Corpus:
+    """A corpus whose sources a list names; some of the films come later."""
+
+    def __init__(self, folder: Path, films: Path, *, absent: str = "") -> None:
+        self.store = Store(str(folder / "corpus"))
+        self.sources = folder / "sources"
+        self.sources.mkdir(parents=True)
+        self.films = films
+        self.texts = {name: {"caption": f"the film {name}"} for name in NAMES}
+        for name in NAMES:
+            if name not in absent:
+                self.bring(name)
+
+    def bring(self, name: str) -> None:
+        (self.sources / f"{name}.mp4").write_bytes((self.films / f"{name}.mp4").read_bytes())
+
+    def list(self) -> str:
+        lines = [json.dumps({"uri": f"{n}.mp4", **self.texts[n]}) for n in NAMES]
+        path = self.sources / "list.jsonl"
+        path.write_text("\n".join(lines))
+        return str(path)
+
+    def measure(self, *, retry: bool = False) -> tuple[CorpusInfo, Rejects, str]:
+        console = Console(file=io.StringIO(), width=200)
+        how = curate.HowToRun(command="test", retry_failed=retry)
+        info, rejects = curate.measure([self.list()], self.store, RIVER, console=console, how=how)
+        return info, rejects, console.file.getvalue()  # type: ignore[attr-defined]
+
+    def layers(self) -> dict[str, bytes]:
+        """The bytes of every part, without the folder of the films in them."""
+        names = self.store.files("layers", recursive=True)
+        return {n: self.store.read(n) for n in names if n.endswith(".parquet")}
+
+    def clips(self, *columns: str) -> list[dict[str, object]]:
+        layers = read_corpus(self.store).layers
+        return read_clips(self.store, layers, 0, ["uri", *columns]).to_pylist()
+
+
+@pytest.fixture
+def half(tmp_path: Path, films: Path) -> Corpus:
+    """Curated while the films b and d were not there yet."""
+    corpus = Corpus(tmp_path / "half", films, absent="bd")
+    _, rejects, _ = corpus.measure()
+    assert (rejects.counts, rejects.num_passing) == ({"not_found": 2}, 2)
+    return corpus
+
+
+def test_sources_that_came_later_are_read_and_all_is_as_if_they_had_been_there(
+    half: Corpus, films: Path, tmp_path: Path
+) -> None:
+    half.bring("b")
+    before = half.layers()
+    _, rejects, _ = half.measure()
+    assert rejects.num_passing == 2  # a plain run leaves them as they are
+    assert half.layers() == before
+    _, rejects, said = half.measure(retry=True)
+    assert (rejects.num_read, rejects.num_passing) == (3, 1)
+    assert "2 sources" in said
+    half.bring("d")
+    _, rejects, _ = half.measure(retry=True)
+    assert (rejects.num_read, rejects.num_passing) == (4, 0)
+    whole = Corpus(tmp_path / "whole", films)
+    whole.measure()
+    assert half.layers() == whole.layers()
+    assert not noted_parts(half.store)
+
+
+def test_a_run_that_was_killed_over_it_is_gone_on_with_by_a_plain_one(
+    half: Corpus, films: Path, tmp_path: Path
+) -> None:
+    half.bring("b")
+    half.bring("d")
+    configured, info = curate.configure(RIVER), read_corpus(half.store)
+    ledger = Ledger(half.store)
+    Retries(ledger, configured.stations, info.layers, info.layers, 1).note_failed()
+    job = curate.DecodeJob(half.store, configured.decoding, configured.layers)
+    job.setup()
+    job.run(0, True)  # what it put is on no record: the driver died with it
+    job.close()
+    half.measure()
+    whole = Corpus(tmp_path / "whole", films)
+    whole.measure()
+    assert half.layers() == whole.layers()
+
+
+def test_texts_of_a_later_list_reach_the_clips_of_their_sources_and_no_other_row(
+    half: Corpus,
+) -> None:
+    before = half.layers()
+    old = half.clips("licence", "caption", "caption_words")
+    half.texts["a"] = {"caption": "another caption of a", "licence": "CC0-1.0"}
+    half.texts["c"] = {"caption": ""}  # says nothing, and so changes nothing
+    _, _, said = half.measure()
+    assert "1 sources, 1 licence, 1 given_caption" in said
+    new = half.clips("licence", "caption", "caption_words")
+    assert [row for row in new if row["uri"].endswith("c.mp4")] == old[2:]
+    assert [row["caption"] for row in new[:2]] == ["another caption of a"] * 2
+    assert [(row["licence"], row["caption_words"]) for row in new[:2]] == [("CC0-1.0", 4)] * 2
+    changed = {
+        name.split("/")[1].split("@")[0]
+        for name, data in half.layers().items()
+        if before[name] != data
+    }
+    assert changed == {"captions", "caption_text"}
+    assert "other texts" not in half.measure()[2]
+
+
+def test_an_update_that_was_cut_off_leaves_a_list_that_is_read_again(half: Corpus) -> None:
+    ledger = Ledger(half.store)
+    ledger.mark_again(layout.SOURCES, [0])
+    before = half.store.read(layout.sources(0))
+    half.measure()
+    assert half.store.read(layout.sources(0)) == before
+    assert Ledger(half.store).states(layout.SOURCES, 1) == ["done"]
+
+
+def test_layers_that_would_not_follow_are_named_before_any_row_is_made(half: Corpus) -> None:
+    half.texts["a"] = {"caption": "another caption of a"}
+    info, configured = read_corpus(half.store), curate.configure(replace(RIVER, stations=()))
+    ledger = Ledger(half.store)
+    retries = Retries(ledger, configured.stations, configured.layers, info.layers, 1)
+    with pytest.raises(UsageError, match="caption_text, captions, which would not follow"):
+        retries.update_texts(list_sources([half.list()]))
+    with pytest.raises(UsageError, match="--retry-failed"):
+        retries.note_failed()
+    assert read_table(half.store, layout.sources(0))["given_caption"][0].as_py() == "the film a"
