@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -119,7 +120,8 @@ def measure(
     configured = configure(config)
     ids = configured.layers
     sources = listed(specs, how.listing, console)
-    configured = replace(configured, seen=SeenFolders.of(sources["uri"].to_pylist()))
+    fetchable = sources.filter(pc.is_null(sources["listing_reject"]))
+    configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
     num_parts = corpus.deal_sources(store, sources, sources_per_part=config.sources_per_part)
     info = corpus.record(
         store,
@@ -132,7 +134,7 @@ def measure(
     check_sources_are_there(ledger, num_parts)
     retries = Retries(ledger, configured.stations, ids, info.layers, num_parts)
     _say_counts(
-        "known sources got other texts from the list", retries.update_texts(listed), console
+        "known sources got other texts from the list", retries.update_texts(sources), console
     )
     if how.retry_failed:
         _say_counts("are tried again", retries.note_failed(), console)

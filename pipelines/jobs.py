@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.corpus import layout
 from curation.corpus.ledger import commit_part
@@ -75,7 +76,7 @@ class DecodeJob:
         return result
 
     def _decoded(self, sources: pa.Table) -> dict[str, pa.Table]:
-        for uri in sources["uri"].to_pylist():
+        for uri in sources.filter(pc.is_null(sources["listing_reject"]))["uri"].to_pylist():
             self.seen.check(uri)
         return self.decoding(sources)
 

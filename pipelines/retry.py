@@ -24,7 +24,10 @@ from pipelines import river
 from pipelines.again import Again, Clip, add_again, read_places
 
 CAPTIONS, FAILED = "captions", "failed"
-TEXTS = tuple(c.name for c in SOURCES if c.name not in ("uri", "media", "size_bytes"))
+TEXTS = (
+    *("title", "description", "given_category", "author", "licence"),
+    *("given_caption", "given_captions"),
+)
 """Columns of the sources that a list may give."""
 
 
@@ -121,14 +124,14 @@ class Retries:
 
     def _update_part(self, part: int, told: pa.Table, row_of: Mapping[str, int]) -> Counter[str]:
         store = self.ledger.store
-        known = read_table(store, layout.sources(part))
+        known = read_table(store, layout.sources(part), schema(SOURCES).names)
         rows = pa.array([row_of.get(uri) for uri in known["uri"].to_pylist()], pa.int64())
         if rows.null_count == len(rows):
             return Counter()
         columns, changed = {}, {}
         for name in TEXTS:
             before, given = known[name].to_pylist(), told[name].take(rows).to_pylist()
-            after = [old if new is None else new for old, new in zip(before, given, strict=True)]
+            after = [new or old for old, new in zip(before, given, strict=True)]
             columns[name] = pa.array(after, known.schema.field(name).type)
             changed[name] = {
                 row
@@ -207,6 +210,6 @@ def _clips(places: pa.Table) -> tuple[Clip, ...]:
 def _any_text(listed: pa.Table) -> pa.ChunkedArray:
     """Rows that give any text."""
     found = pc.is_valid(listed[TEXTS[0]])
-    for name in TEXTS[1:]:
+    for name in TEXTS[1:-1]:  # given_captions begins with given_caption
         found = pc.or_(found, pc.is_valid(listed[name]))
     return found

@@ -57,6 +57,6 @@ class SeenFolders:
 
 
 def _holds_something(folder: Path) -> bool:
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+    with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
         return any(True for _ in entries)
     return False
