@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -27,8 +28,36 @@ def existing(store: Store) -> CorpusInfo | None:
     return read_corpus(store) if store.exists(layout.CORPUS) else None
 
 
-def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> int:
-    """Write the sources into parts; returns how many parts the corpus has.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dealing:
+    """The sources of a run dealt into parts, before anything is written."""
+
+    new: pa.Table
+    """Sources that the corpus does not have, rows of `schema(SOURCES)`."""
+    parts_before: int
+    """Parts that the corpus has."""
+    sources_per_part: int
+    """The most sources that one part gets."""
+    num_not_listed: int
+    """Sources of the corpus that this run's list does not name; they stay."""
+
+    @property
+    def num_parts(self) -> int:
+        """Parts that the corpus will have."""
+        return self.parts_before + -(-self.new.num_rows // self.sources_per_part)
+
+    def write(self, store: Store) -> None:
+        """Put the new parts."""
+        if self.new.num_rows and self.parts_before:
+            logger.info("%d new sources go into new parts", self.new.num_rows)
+        for number, part in enumerate(range(self.parts_before, self.num_parts)):
+            rows = self.new.slice(number * self.sources_per_part, self.sources_per_part)
+            table = rows.combine_chunks().cast(schema(SOURCES))
+            store.write(layout.sources(part), to_parquet(table))
+
+
+def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> Dealing:
+    """Deal the listed sources into parts.
 
     Sources that the corpus has already stay in their parts; new ones, in the order of the list, go into new
     parts after the last.
@@ -43,21 +72,22 @@ def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> in
     """
     info = existing(store)
     num_parts = info.num_parts if info else 0
+    num_not_listed = 0
     if num_parts:
         known = pa.concat_tables(
             read_table(store, layout.sources(part), ["uri", "size_bytes"])
             for part in range(num_parts)
         )
         _check_unchanged(known, listed)
-        is_new = pc.invert(pc.is_in(listed["uri"], value_set=known["uri"].combine_chunks()))
-        listed = listed.filter(is_new)
-        if listed.num_rows:
-            logger.info("%d new sources go into new parts", listed.num_rows)
-    for offset in range(0, listed.num_rows, sources_per_part):
-        part = listed.slice(offset, sources_per_part).combine_chunks().cast(schema(SOURCES))
-        store.write(layout.sources(num_parts), to_parquet(part))
-        num_parts += 1
-    return num_parts
+        is_known = pc.is_in(listed["uri"], value_set=known["uri"].combine_chunks())
+        num_not_listed = known.num_rows - (pc.sum(is_known).as_py() or 0)
+        listed = listed.filter(pc.invert(is_known))
+    return Dealing(
+        new=listed,
+        parts_before=num_parts,
+        sources_per_part=sources_per_part,
+        num_not_listed=num_not_listed,
+    )
 
 
 def _check_unchanged(known: pa.Table, listed: pa.Table) -> None:
@@ -87,17 +117,17 @@ def record(
     settings: Mapping[str, Any],
     command: str,
 ) -> CorpusInfo:
-    """Write corpus.json: the layers of this run become the current ones.
+    """Write corpus.json.
 
-    Layers of earlier runs stay current where they still line up: where the scenes are the same.
+    Args:
+        store: the corpus.
+        num_parts: parts that it has.
+        layers: all that are current: of this run, and of earlier ones where they still line up.
+        settings: of the run.
+        command: that made it.
     """
-    info = existing(store)
-    kept = info.layers if info and info.layers.get("scenes") == layers["scenes"] else {}
     new = CorpusInfo(
-        num_parts=num_parts,
-        layers={**kept, **layers},
-        settings=dict(settings),
-        created_by=command,
+        num_parts=num_parts, layers=dict(layers), settings=dict(settings), created_by=command
     )
     new.write(store)
     return new

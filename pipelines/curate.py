@@ -28,6 +28,17 @@ from curation.weights.catalog import Weight, find, missing
 from pipelines import corpus, river
 from pipelines.again import forget, noted_parts
 from pipelines.curation_config import RiverConfig
+from pipelines.growing import (
+    OnIncomplete,
+    PlannedShards,
+    changes,
+    check_filled,
+    filled,
+    incomplete_layers,
+    layers_after,
+    refusal,
+    settings_on_record,
+)
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.listing import ListingConfig, listed
 from pipelines.progress import ProgressBars
@@ -66,6 +77,10 @@ class HowToRun:
     """Which of the named sources are taken."""
     retry_failed: bool = False
     """Whether sources and captions that failed for reasons that may pass are tried again."""
+    incomplete_layers: OnIncomplete = "refuse"
+    """What becomes of layers of earlier runs that this one would leave incomplete."""
+    shards: PlannedShards | None = None
+    """What the corpus is measured for; checked before any work."""
 
 
 def configure(config: RiverConfig) -> River:
@@ -114,23 +129,24 @@ def measure(
 
     Raises:
         MissingWeights: before any work, if a station's model files are not there.
+        CorpusError: before any work, if layers of the corpus would be left incomplete, or shards that
+            are there could not grow.
         NothingToDo: if not one source could be read.
     """
     how = how or HowToRun()
-    configured = configure(config)
-    ids = configured.layers
     sources = listed(specs, how.listing, console)
     fetchable = sources.filter(pc.is_null(sources["listing_reject"]))
-    configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
-    num_parts = corpus.deal_sources(store, sources, sources_per_part=config.sources_per_part)
-    info = corpus.record(
-        store,
-        num_parts=num_parts,
-        layers=ids,
-        settings=asdict(config),
-        command=how.command,
-    )
+    dealing = corpus.deal_sources(store, sources, sources_per_part=config.sources_per_part)
     ledger = Ledger(store)
+    config, configured, layers = _grown(ledger, config, dealing.num_parts, how, console)
+    ids = configured.layers
+    configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
+    num_parts = dealing.num_parts
+    settings = settings_on_record(corpus.existing(store), asdict(config))
+    dealing.write(store)
+    info = corpus.record(
+        store, num_parts=num_parts, layers=layers, settings=settings, command=how.command
+    )
     check_sources_are_there(ledger, num_parts)
     retries = Retries(ledger, configured.stations, ids, info.layers, num_parts)
     _say_counts(
@@ -140,9 +156,39 @@ def measure(
         _say_counts("are tried again", retries.note_failed(), console)
     stages = _stages(ledger, configured, num_parts)
     _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
-    rejects = read_rejects(ledger, info)
+    rejects = replace(read_rejects(ledger, info), num_not_listed=dealing.num_not_listed)
     rejects.say(console)
     return info, rejects
+
+
+def _grown(
+    ledger: Ledger, config: RiverConfig, num_parts: int, how: HowToRun, console: Console
+) -> tuple[RiverConfig, River, dict[str, str]]:
+    """The run that leaves the corpus whole: its settings, its river, the layers it will have.
+
+    Raises:
+        CorpusError: if it would leave layers incomplete and was not told what to do with them, or
+            shards that are there could not grow by it.
+    """
+    configured = configure(config)
+    info, dropped = corpus.existing(ledger.store), list[str]()
+    if info is not None:
+        incomplete = incomplete_layers(ledger, info, configured.layers, num_parts)
+        if incomplete and how.incomplete_layers == "refuse":
+            raise refusal(ledger.store.root, incomplete, config, num_parts)
+        if incomplete and how.incomplete_layers == "fill":
+            config = filled(info, incomplete, config)
+            configured = configure(config)
+            check_filled(info, incomplete, configured.layers)
+        if how.incomplete_layers == "drop":
+            dropped = [layer.name for layer in incomplete]
+    layers = layers_after(info, configured.layers, dropped)
+    if how.shards is not None:
+        how.shards.check(ledger.store, layers)
+    if info is not None:
+        for line in changes(ledger, info, configured.layers):
+            console.print(line, highlight=False, soft_wrap=True)
+    return config, configured, layers
 
 
 def _run(

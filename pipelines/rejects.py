@@ -28,6 +28,9 @@ class Rejects:
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Up to `EXAMPLES` of each reason as 'uri: what was seen'."""
 
+    num_not_listed: int = 0
+    """Sources of the corpus that this run's list does not name."""
+
     @property
     def num_passing(self) -> int:
         """Rejected sources that another try may read."""
@@ -50,6 +53,16 @@ class Rejects:
                 f"none of the {total} sources could be read: "
                 + "; ".join(f"{reason} ({self.examples[reason][0]})" for reason in self.examples)
                 + again
+            )
+
+    def say_not_listed(self, console: Console) -> None:
+        """Print how many sources of the corpus this run did not name, if there are any."""
+        if self.num_not_listed:
+            console.print(
+                f"{self.num_not_listed} of the corpus's {self.num_read + self.counts.total()} sources are "
+                "not in this list; they stay, and `lavie remove` takes them out",
+                soft_wrap=True,
+                highlight=False,
             )
 
     def say_passing(self, console: Console) -> None:

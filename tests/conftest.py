@@ -220,7 +220,9 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         root = tmp_path_factory.mktemp("corpus")
         store, config = Store(str(root)), tiny()
         river = curate.configure(config.river)
-        num_parts = corpora.deal_sources(store, list_sources([str(sources)]), sources_per_part=4)
+        dealing = corpora.deal_sources(store, list_sources([str(sources)]), sources_per_part=4)
+        dealing.write(store)
+        num_parts = dealing.num_parts
         info = corpora.record(
             store, num_parts=num_parts, layers=river.layers, settings={}, command="tests"
         )

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from curation.corpus import layout
 from curation.corpus.manifest import canonical_json
 from curation.corpus.parts import LAYER_METADATA
 from curation.corpus.selection import read_rules, verdicts_digest
+from curation.corpus.settings import settings_from
 from curation.corpus.shards import read_index, read_manifest
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
@@ -205,18 +206,18 @@ def check_grows(
     store: Store,
     selection: str,
     *,
-    rules: Mapping[str, Any] | None = None,
+    rules: Any = None,
     layers: Mapping[str, str] | None = None,
-    export: Mapping[str, Any] | None = None,
+    export: Any = None,
 ) -> None:
     """Raise if shards of this name were made otherwise, so that they could not grow.
 
     Args:
         store: the corpus.
         selection: name of the selection.
-        rules: from `rules_of`.
+        rules: dataclass of the rules by which clips are selected.
         layers: layer name -> id of all that the clips' facts come from.
-        export: name, version and settings of the export.
+        export: dataclass of the settings by which they are cut and packed.
 
     Raises:
         CorpusError: names what differs and the ways out.
@@ -225,19 +226,29 @@ def check_grows(
     if not plans:
         return
     last = plans[-1]
-    known = last.get("rules") or (_rules_on_record(store, last) if rules is not None else None)
     differences: list[str] = []
-    if rules is not None and known is None:
-        differences.append("their selection has been replaced by one with other verdicts")
-    for what, now, then in (
-        ("rules", rules, known),
-        ("layers", layers, last["layers"]),
-        ("export", export, last["made_by"]),
-    ):
-        if now is not None and then is not None:
-            differences += _differences(what, then, json.loads(json.dumps(now)))
+    if rules is not None:
+        known = last.get("rules") or _rules_on_record(store, last)
+        if known is None:
+            differences.append("their selection has been replaced by one with other verdicts")
+        else:
+            differences += _settings_that_differ("rules", known.get("config"), rules)
+    if layers is not None:
+        differences += _differences("layers", last["layers"], dict(layers))
+    if export is not None:
+        differences += _settings_that_differ("export", last["made_by"]["settings"], export)
     if differences:
         raise _refusal(store, selection, differences)
+
+
+def _settings_that_differ(what: str, then: Any, now: Any) -> list[str]:
+    """A sentence for each setting that differs; what is new in the program had its default then."""
+    try:
+        before = asdict(settings_from(type(now), then))
+    except (ValueError, TypeError) as error:
+        return [f"{what}: of another version of the program ({error})"]
+    as_json = [json.loads(json.dumps(each)) for each in (before, asdict(now))]
+    return list(_differences(what, *as_json))
 
 
 def _refusal(store: Store, selection: str, differences: list[str]) -> CorpusError:

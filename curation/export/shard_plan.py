@@ -29,10 +29,12 @@ from curation.corpus.generations import (
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
 from curation.corpus.selection import read_rules, read_verdicts
+from curation.corpus.settings import settings_from
 from curation.corpus.shards import FORMAT_VERSION
 from curation.corpus.store import Store
 from curation.errors import CorpusError
 from curation.export.clips import ExportConfig
+from curation.select import SelectConfig
 from curation.stations.station import settings_digest
 
 VERSION = 1
@@ -96,14 +98,13 @@ def plan_shards(
     kept = _read_kept(store, info, selection)
     plans = read_plans(store, selection)
     begun = _begun(store, selection, plans, kept.digest)
-    if plans:
-        check_grows(
-            store,
-            selection,
-            rules=None if begun is not None and "rules" not in begun else rules,
-            layers=info.layers,
-            export=made,
-        )
+    check_grows(
+        store,
+        selection,
+        rules=None if begun else settings_from(SelectConfig, rules["config"]),
+        layers=info.layers,
+        export=config,
+    )
     generation = begun["generation"] if begun else _next_generation(store, selection, plans)
     new = _new(store, selection, kept, generation)
     first = _first_numbers(store, selection, begun)

@@ -73,12 +73,12 @@ def select(
     Raises:
         MissingColumn: if a rule reads what the corpus does not hold; nothing was touched.
         CorpusError: if a part is missing or damaged; or, with nothing touched, if the selection has
-            shards that were chosen by other rules.
+            shards that were made by other rules or from other layers.
     """
     check_selection(info, name, config)
     resources = resources or SelectResources()
     plan = Plan(config)
-    check_grows(store, name, rules=plan.rules)
+    check_grows(store, name, rules=config, layers=info.layers)
     record_rules(store, name)
     abandon(store, name)
     with open_table(plan, resources) as table:

@@ -38,6 +38,7 @@ from curation.sources import local_path
 from curation.sources.uris import SCHEMES
 from pipelines import curate, dry_run
 from pipelines.curation_config import CurationConfig
+from pipelines.growing import OnIncomplete, PlannedShards
 from pipelines.listing import ListingConfig, listed
 from pipelines.locking import command_line, locked
 from pipelines.presets import PRESETS, PresetName
@@ -87,6 +88,10 @@ class Curate:
     """Name of a preset's rule to leave out; may be given again."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    incomplete_layers: OnIncomplete = "refuse"
+    """What becomes of layers of earlier runs whose stations this run leaves out, where they would lack
+    parts or be outdated: refuse the run; fill them by the settings on record; or drop them from the
+    current layers."""
     sources_flags: Annotated[ListingConfig, arg(name="sources"), OmitArgPrefixes] = field(
         default_factory=ListingConfig
     )
@@ -100,6 +105,7 @@ class Curate:
             raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
         steps = STEPS[: STEPS.index(self.until) + 1]
         rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
+        shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
         console, store = _console(), _store(self.out, "--out")
         _check_out(self.out, self.sources)
         planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
@@ -119,6 +125,8 @@ class Curate:
                     ray_address=self.ray_address,
                     retry_failed=self.retry_failed,
                     listing=self.sources_flags,
+                    incomplete_layers=self.incomplete_layers,
+                    shards=shards if "select" in steps else None,
                 ),
             )
             if "select" in steps:
@@ -127,6 +135,7 @@ class Curate:
                 _export(store, info, self.selection, self.config.export, console, self.ray_address)
             if "report" in steps:
                 _report(store, info, self.selection, self.config.report, console)
+        rejects.say_not_listed(console)
         rejects.say_passing(console)
         return EXIT_PASSING if rejects.num_passing else 0
 

@@ -36,9 +36,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def deal(store: Store, listed: pa.Table, *, sources_per_part: int = 2) -> int:
-    num_parts = deal_sources(store, listed, sources_per_part=sources_per_part)
-    record(store, num_parts=num_parts, layers=LAYERS, settings={}, command="test")
-    return num_parts
+    dealing = deal_sources(store, listed, sources_per_part=sources_per_part)
+    dealing.write(store)
+    record(store, num_parts=dealing.num_parts, layers=LAYERS, settings={}, command="test")
+    return dealing.num_parts
 
 
 def test_sources_are_dealt_in_order_and_every_source_once(store: Store) -> None:
@@ -69,14 +70,14 @@ def test_many_changed_sources_are_counted_and_ten_of_them_named(store: Store) ->
     assert str(caught.value).count("bytes then") == 10
 
 
-def test_layers_of_other_scenes_are_no_longer_current(store: Store) -> None:
-    deal(store, listing("a"))
-    record(store, num_parts=1, layers={"safety": "safety@1-b", **LAYERS}, settings={}, command="")
-    record(store, num_parts=1, layers=LAYERS, settings={}, command="")
-    assert read_corpus(store).layers["safety"] == "safety@1-b"
-    moved = {**LAYERS, "scenes": "scenes@1-other"}
-    record(store, num_parts=1, layers=moved, settings={}, command="")
-    assert read_corpus(store).layers == moved
+def test_sources_that_left_the_list_stay_and_are_counted(store: Store) -> None:
+    deal(store, listing("a", "b", "c"))
+    dealing = deal_sources(store, listing("b", "d"), sources_per_part=2)
+    assert (dealing.num_not_listed, dealing.new["uri"].to_pylist()) == (2, ["d"])
+    assert not store.exists(layout.sources(2))  # nothing is written before `write`
+    assert dealing.num_parts == 3
+    assert deal(store, listing("b", "d")) == 3
+    assert [uris(store, part) for part in range(3)] == [["a", "b"], ["c"], ["d"]]
 
 
 def test_a_folder_without_a_corpus_says_what_makes_one(store: Store) -> None:

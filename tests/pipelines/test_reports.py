@@ -40,9 +40,11 @@ def measured(tmp_path: Path) -> Callable[..., tuple[Store, CorpusInfo]]:
     ) -> tuple[Store, CorpusInfo]:
         store = Store(str(tmp_path / "corpus"))
         river = curate.configure(tiny().river)
-        num_parts = corpora.deal_sources(
+        dealing = corpora.deal_sources(
             store, list_sources([str(folder)]), sources_per_part=sources_per_part
         )
+        dealing.write(store)
+        num_parts = dealing.num_parts
         chosen = river.stations if stations is None else []
         layers = {
             name: layer

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from curation.export import ExportConfig, ShardPlan, ShardWriter, finish_shards,
 from curation.export.clips import Media
 from curation.export.facts import sample_facts
 from curation.export.shard_plan import pieces
+from curation.select import SelectConfig
 
 FPS = 24
 SCENE_FRAMES = 30
@@ -44,6 +45,7 @@ LAYERS = {
     name: layout.layer_id(name, version=1, digest="0" * 12) for name in ("probe", "scenes")
 } | {name: layout.layer_id(name, version=1, digest="1" * 12) for name in ("safety", "captions")}
 NAMESPACE = uuid.UUID(int=1)
+CHOSEN: dict[str, Any] = {"version": 1, "config": asdict(SelectConfig())}
 
 
 def table(names: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
@@ -140,7 +142,7 @@ def write_corpus(root: Path | str, parts: list[list[tuple[Path, str]]]) -> tuple
         }
         for name, content in files.items():
             store.write(name, to_parquet(content))
-    store.write("selections/all/rules.json", b"{}")
+    store.write("selections/all/rules.json", canonical_json(CHOSEN))
     info = CorpusInfo(num_parts=len(parts), layers=LAYERS)
     info.write(store)
     return store, info
@@ -432,15 +434,16 @@ def test_shards_made_otherwise_are_named_with_what_differs_and_nothing_is_touche
     corpus: tuple[Store, CorpusInfo],
 ) -> None:
     store, info = corpus
-    list(plan_shards(store, info, "all", FAST))
+    export(store, info)
     before = files_of(store)
-    with pytest.raises(CorpusError, match=r"export\.settings\.crf: 18 then, 30 now"):
+    with pytest.raises(CorpusError, match=r"export\.crf: 18 then, 30 now"):
         list(plan_shards(store, info, "all", replace(FAST, crf=30)))
     other = replace(info, layers=info.layers | {"safety": "safety@2-222222222222"})
     with pytest.raises(CorpusError, match=r"layers\.safety: .*1111.* then, .*2222.* now"):
         list(plan_shards(store, other, "all", FAST))
-    store.write("selections/all/rules.json", b'{"config": {"quality_column": "x"}}')
-    with pytest.raises(CorpusError, match=r"rules\.config: none then, .*quality_column"):
+    other_rules = CHOSEN | {"config": asdict(SelectConfig(quality_column="nsfw_score"))}
+    store.write("selections/all/rules.json", canonical_json(other_rules))
+    with pytest.raises(CorpusError, match=r"rules\.quality_column: none then, \"nsfw_score\" now"):
         list(plan_shards(store, info, "all", FAST))
     assert files_of(store) == before
 
