@@ -153,8 +153,9 @@ def open_parquet(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's word, not the Parquet reader's
+        why = " ".join(str(error).split())
         raise TornPart(
-            f"{store.root}/{name} is damaged, {when_damaged} (not a whole Parquet file: {error})"
+            f"{store.root}/{name} is damaged, {when_damaged} (not a whole Parquet file: {why})"
         ) from error
 
 

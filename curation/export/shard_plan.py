@@ -27,7 +27,7 @@ from curation.corpus.generations import (
     write_plan,
 )
 from curation.corpus.manifest import CorpusInfo
-from curation.corpus.parts import read_table
+from curation.corpus.parts import read_columns
 from curation.corpus.selection import read_rules, read_verdicts
 from curation.corpus.settings import settings_from
 from curation.corpus.shards import FORMAT_VERSION
@@ -216,23 +216,18 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
     keys = [np.empty(0, np.uint64)]
     digest = hashlib.sha256()
     for part in range(info.num_parts):
+        clips = read_columns(store, info.layers, part, ["clip_id", "duration_s"])
+        ids = clips["clip_id"]
+        verdicts = read_verdicts(store, selection, part, ["keep", "bucket"], clip_ids=ids)
         digest.update(store.read(f"{layout.selection(selection)}/{layout.part_file(part)}"))
-        verdicts = read_verdicts(store, selection, part, ["clip_id", "keep", "bucket"])
         row = np.flatnonzero(verdicts["keep"].to_numpy(zero_copy_only=False)).astype(np.int32)
-        scenes = layout.layer(info.layers["scenes"], part)
-        duration_s = read_table(store, scenes, ["duration_s"])["duration_s"]
-        if len(duration_s) != verdicts.num_rows:
-            raise CorpusError(
-                f"selection {selection!r} has {verdicts.num_rows} rows in part {part}, the scenes "
-                f"layer {len(duration_s)}: it was made from other layers; run `lavie select` again"
-            )
         names = pc.dictionary_encode(pc.take(verdicts["bucket"], pa.array(row))).combine_chunks()
         own = [codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()]
         columns["part"].append(np.full(len(row), part, np.int32))
         columns["row"].append(row)
-        keys.append(id_keys(verdicts["clip_id"].take(pa.array(row))))
+        keys.append(id_keys(ids.take(pa.array(row))))
         columns["bucket"].append(np.array(own, np.int32)[names.indices.to_numpy()])
-        seconds = duration_s.to_numpy()[row].astype(np.float64)
+        seconds = clips["duration_s"].to_numpy()[row].astype(np.float64)
         columns["length_us"].append(np.rint(seconds * 1e6).astype(np.int64))
     joined = {
         name: np.concatenate(parts or [np.empty(0, np.int32)]) for name, parts in columns.items()

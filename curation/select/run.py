@@ -15,6 +15,7 @@ from curation.corpus import layout
 from curation.corpus.generations import check_grows, exported_ids, record_rules
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
+from curation.errors import LavieError
 from curation.select.dedup import HASHES_PER_CLIP, find_groups
 from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
 from curation.select.query import Plan
@@ -104,6 +105,8 @@ class _Run:
     plan: Plan
     table: ClipTable
     progress: Progress
+    fault: Exception | None = None
+    """What ended the stream of clips early."""
 
     def decide(self, name: str) -> tuple[Funnel, dict[Rule, Bounds], str]:
         """Write every part's verdicts; returns what is left to publish, and the verdicts' sha256."""
@@ -113,6 +116,8 @@ class _Run:
         bounds = self.table.load(
             self._stream(extent, is_copy, categories), with_copies=is_copy is not None
         )
+        if self.fault is not None:
+            raise self.fault
         duplicates = self._drop_look_alikes(name, extent)
         self._drop_surplus()
         verdicts = Verdicts(
@@ -163,9 +168,14 @@ class _Run:
             )
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for part, batch in self.corpus.in_order(read):
-                yield batch
-                self.progress("rules", part + 1, self.corpus.info.num_parts)
+            try:
+                for part, batch in self.corpus.in_order(read):
+                    yield batch
+                    self.progress("rules", part + 1, self.corpus.info.num_parts)
+            except (LavieError, OSError) as error:
+                # Through the query engine it would come out as text, with a traceback in it: the stream
+                # ends, and `decide` raises it.
+                self.fault = error
 
         return pa.RecordBatchReader.from_batches(read(0).schema, batches())
 
