@@ -37,7 +37,8 @@ def selected(store: Store, info: CorpusInfo) -> None:
 
 
 def exported(store: Store, info: CorpusInfo) -> None:
-    config = ExportConfig(x264_preset="ultrafast", max_clips_per_shard=4)  # as small_corpus
+    shutil.rmtree(store.path(layout.shards("default")))  # what is in shards is not read again
+    config = ExportConfig(x264_preset="ultrafast", max_clips_per_shard=4)
     plans = list(plan_shards(store, info, "default", config))
     writer = ShardWriter(store, info, "default", config)
     writer.setup()
