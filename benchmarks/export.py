@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from curation.errors import BadSource
-from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
+from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, read_stream
 from curation.media.guard import Guard
 
 
@@ -83,7 +83,7 @@ def cut_all(path: Path, clips: list[Clip], config: ExportConfig) -> list[Media]:
 def start_guard(path: Path) -> None:
     """Start the child that reads sources and let it open one, as a worker does once."""
     with path.open("rb") as file, Guard(ADMITTED) as guard:
-        picture_stream_index(file, ExportConfig(), guard)
+        read_stream(file, ExportConfig(), guard, has_jumps=False)
 
 
 def bare_encode(path: Path, clips: list[Clip], config: ExportConfig) -> None:

@@ -115,7 +115,13 @@ PROBE = (
         "its primaries in libav's words, such as 'bt2020'; 'unspecified' taken for BT.709; null as "
         "codec",
     ),
-    Column("source_fps", F32, "mean frame rate; null for images", "1/s"),
+    Column(
+        "source_fps",
+        F32,
+        "mean frame rate, as stated where the frames' timestamps bear it out, else theirs; null for "
+        "images",
+        "1/s",
+    ),
     Column(
         "source_duration_s",
         F32,
@@ -123,6 +129,17 @@ PROBE = (
         "s",
     ),
     Column("source_num_frames", I32, "frames decoded; null where rejected"),
+    Column(
+        "source_num_damaged_frames",
+        I32,
+        "frames that the decoder flags as damaged or that are made from such, and frames that are "
+        "missing; null as codec",
+    ),
+    Column(
+        "num_clock_jumps",
+        I32,
+        "how often the stream's clock restarts, leaps or steps back; null as codec",
+    ),
     Column("has_audio", BOOL, "whether there is an audio stream; null as codec"),
     Column("num_scenes", I32, "rows of this source in the scenes layer; 0 where rejected"),
 )
@@ -132,7 +149,12 @@ SCENES = (
     Column("source_row", I32, "row of the source in the sources file of this part"),
     Column("scene_index", I32, "position of the scene in its source, from 0"),
     Column("scene_reject", STR, "'too_short' (under the minimum seconds or frames), else null"),
-    Column("start_pts", I64, "timestamp of the first frame, in time_base units; 0 for images"),
+    Column(
+        "start_pts",
+        I64,
+        "timestamp of the first frame, in time_base units, behind a jump of the clock as if it had "
+        "gone on; 0 for images",
+    ),
     Column(
         "end_pts",
         I64,
@@ -147,6 +169,12 @@ SCENES = (
     Column("duration_s", F32, "end - start; 0 for images", "s"),
     Column("start_frame", I32, "index of the first frame in decoding output order"),
     Column("num_frames", I32, "frames that were decoded from start_pts up to end_pts"),
+    Column(
+        "num_damaged_frames",
+        I32,
+        "of these, frames that the decoder flags as damaged, that are made from such, or before which "
+        "frames are missing",
+    ),
     Column("fps", F32, "num_frames / duration; null for images", "1/s"),
     Column("width", I32, "shown width", "px"),
     Column("height", I32, "shown height", "px"),
@@ -160,7 +188,8 @@ SCENES = (
         "cut_in",
         STR,
         "what begins the clip: 'start' 'cut' 'fade' 'dissolve', 'discontinuity' (the stream's clock "
-        "jumps there), 'stride' (a long shot goes on)",
+        "jumps there, or its pictures change shape), 'damage' (frames are damaged or missing there), "
+        "'stride' (a long shot goes on)",
     ),
     Column("cut_out", STR, "what ends it: 'end' or as cut_in"),
     Column(

@@ -68,7 +68,7 @@ class SceneDetectFinder:
 
     Args:
         config: thresholds.
-        fps: mean frame rate, by which times in ``config`` become frames.
+        fps: frame rate at the start, by which times in ``config`` become frames.
     """
 
     def __init__(self, config: SceneConfig, fps: Fraction) -> None:
@@ -85,9 +85,9 @@ class SceneDetectFinder:
         )
         # Bias -1 puts the cut where black begins; it is reported where black ends.
         self._fade = ThresholdDetector(config.fade_threshold, min_scene_len=0, fade_bias=-1.0)
+        self._config = config
         self._fps = fps
-        self._flash = max(1, round(config.flash_s * fps))
-        self._min_black = max(1, round(config.min_s * fps))
+        self._flash, self._min_black = self._windows(fps)
         self._dissolves = Dissolves(fps) if config.dissolves else None
         self._bursts = Bursts(self._flash, config.content_threshold)
         self._num_frames = 0
@@ -111,6 +111,20 @@ class SceneDetectFinder:
         if self._dissolves is not None:
             open_starts.append(self._dissolves.settled)
         return min(open_starts) - self._flash
+
+    def _windows(self, fps: Fraction) -> tuple[int, int]:
+        """Frames of a flash and of black that is a scene."""
+        return tuple(  # type: ignore[return-value]
+            max(1, round(seconds * fps)) for seconds in (self._config.flash_s, self._config.min_s)
+        )
+
+    def set_rate(self, fps: Fraction) -> None:
+        """From here on frames come at another rate: what is meant in seconds is as many more."""
+        self._flash, self._min_black = self._windows(fps)
+        self._bursts.set_flash(self._flash)
+        if self._dissolves is not None:
+            self._found += self._dissolves.finish()
+            self._dissolves = Dissolves(fps, first=self._num_frames)
 
     def push(self, picture_HWC: NDArray[np.uint8]) -> list[Transition]:
         """Take the next frame's analysis picture (BGR); report what has become certain."""
@@ -205,15 +219,18 @@ class Bursts:
     """
 
     def __init__(self, flash: int, same_shot: float) -> None:
-        self._flash = flash
         self._same_shot = same_shot
-        self._delay = max(flash, ADAPTIVE_WINDOW) + 1
         self._hits: list[int] = []
         self._before: NDArray[np.uint8] | None = None
-        self._recent: deque[tuple[int, NDArray[np.uint8], float]] = deque(
-            maxlen=2 * self._delay + ADAPTIVE_WINDOW + 2
-        )
+        self._recent: deque[tuple[int, NDArray[np.uint8], float]] = deque()
         self._scores: dict[int, float] = {}
+        self.set_flash(flash)
+
+    def set_flash(self, flash: int) -> None:
+        """Frames that count from here on."""
+        self._flash = flash
+        self._delay = max(flash, ADAPTIVE_WINDOW) + 1
+        self._recent = deque(self._recent, maxlen=2 * self._delay + ADAPTIVE_WINDOW + 2)
 
     def settled(self, num_frames: int) -> int:
         """No cut that is still to be reported lies before this frame."""
@@ -267,6 +284,7 @@ class Dissolves:
 
     Args:
         fps: frame rate.
+        first: number of the first frame.
     """
 
     SIZE = (32, 18)
@@ -291,7 +309,7 @@ class Dissolves:
     """Largest distance of the weights from an even rise. A hard cut in the middle has 0.5; a window
     longer than the dissolve by a third, 0.17."""
 
-    def __init__(self, fps: Fraction) -> None:
+    def __init__(self, fps: Fraction, *, first: int = 0) -> None:
         self._step = max(1, round(fps / self.RATE))
         rate = float(fps) / self._step
         self._lengths = sorted({max(4, round(length * rate)) for length in self.LENGTHS_S})
@@ -301,7 +319,7 @@ class Dissolves:
         self._small: deque[NDArray[np.float32]] = deque(
             maxlen=self._lengths[-1] + 1 + 2 * self._outside
         )
-        self._newest = 0
+        self._newest = first
         self._open: tuple[int, int] | None = None
 
     @property

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import tempfile
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,22 +17,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
+from curation.decode.film import Film
 from curation.decode.geometry import Stretches
 from curation.decode.measuring import DecodeConfig, MeasuredScene, Shown, VideoPass
 from curation.decode.scenes import Finders, SceneConfig
+from curation.decode.timeline import HIGHEST_FPS, LOWEST_FPS
 from curation.errors import BadSource
 from curation.media.guard import Guard
 from curation.media.image import upright_rgb
 from curation.media.orientation import UPRIGHT
-from curation.media.probe import Probe, check_size, facts, open_video, picture_stream
+from curation.media.probe import Probe, facts, open_video, picture_stream
 from curation.sources import fetched
 from curation.stations.station import Resources
 from curation.weights.catalog import TRANSNETV2, Weight, find
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 __all__ = ["LAYERS", "DecodeConfig", "DecodingPass", "SourceRows", "decode_source", "decode_tables"]
 
@@ -41,10 +40,11 @@ LAYERS = ("probe", "scenes", "keyframes")
 """What the pass adds."""
 CLIP_NAMESPACE = uuid.UUID("7a2f4a0e-4f0b-5a53-9a2b-0c7d52f1c9aa")
 """Namespace of clip ids; any constant would do, and it must never change."""
-LOWEST_FPS, HIGHEST_FPS = Fraction(1), Fraction(240)
-"""Frame rates outside count as the nearer one where seconds become numbers of frames."""
 UNSTATED_FPS = 25.0
-"""Where the container states no rate; nothing but windows of the detectors depends on it."""
+"""Where the container states no rate; nothing but windows of the detectors depends on it, until the
+first frames have shown theirs."""
+STATED_FPS_ERROR = 0.1
+"""A stated rate further from that of the frames is not believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +100,30 @@ def decode_source(
     make_finder = _finders(config.scenes, transnet, config.threads)
     with open_video(file, config.limits) as container:
         stream = picture_stream(container)
-        frames = _frames(container, stream, config)
-        first = next(frames, None)
+        film = Film(container, stream, config)
+        shots = iter(film)
+        first = next(shots, None)
         if first is None:
-            raise BadSource("undecodable", "no frame comes out")
-        probe = facts(container, stream, first)
+            raise BadSource("undecodable", film.last_error or "no frame comes out")
+        probe = facts(container, stream, first.frame)
+        picture = first.frame
         if probe.is_image:
-            first, probe = _image(file, probe)
+            picture, probe = _image(file, probe)
         shown = _shown(probe, Fraction(stream.time_base or 1))
         video = VideoPass(config, shown, make_finder)
         if probe.is_image:
-            scenes = [video.still(first)]
+            scenes = [video.still(picture)]
         else:
-            stretches = Stretches(first, shown, stream.codec_context)
-            scenes = video.push(first)
-            for frame in frames:
-                if (changed := stretches.changed(frame)) is not None:
-                    scenes += video.edge("discontinuity", changed)
-                scenes += video.push(frame)
+            stretches = Stretches(picture, shown, stream.codec_context)
+            scenes = video.push(picture, is_damaged=first.is_damaged)
+            for shot in shots:
+                changed = stretches.changed(shot.frame)
+                if edge := shot.edge or (changed and "discontinuity"):
+                    scenes += video.edge(edge, changed)
+                scenes += video.push(shot.frame, is_damaged=shot.is_damaged)
             scenes += video.finish()
     return SourceRows(
-        probe=_probe_row(probe, video, len(scenes)) | {"source_sha256": sha256},
+        probe=_probe_row(probe, video, film, len(scenes)) | {"source_sha256": sha256},
         scenes=[
             _scene_row(scene, place, sha256, shown, probe) for place, scene in enumerate(scenes)
         ],
@@ -147,33 +150,6 @@ def _image(file: BinaryIO, probe: Probe) -> tuple[VideoFrame, Probe]:
     return VideoFrame.from_ndarray(picture_HWC, "rgb24"), known
 
 
-def _frames(
-    container: InputContainer, stream: VideoStream, config: DecodeConfig
-) -> Iterator[VideoFrame]:
-    """Every frame of the stream in the order in which it is shown, within the limits."""
-    import av
-
-    context, limits = stream.codec_context, config.limits
-    context.thread_type, context.thread_count = "FRAME", config.threads
-    if config.skip_loop_filter != "none":
-        context.options = {**context.options, "skip_loop_filter": config.skip_loop_filter}
-    size: tuple[int, int] | None = None
-    try:
-        for index, frame in enumerate(container.decode(stream)):
-            if (frame.width, frame.height) != size:
-                size = frame.width, frame.height
-                check_size(*size, limits)
-            if index >= limits.max_frames:
-                raise BadSource("too_long", f"more than {limits.max_frames} frames")
-            if index and frame.time is not None and frame.time > limits.max_duration_s * 2:
-                raise BadSource("too_long", f"a frame at {frame.time:.0f} s")
-            yield frame
-    except MemoryError:
-        raise  # libav's is one of its own errors too; the guard tells what it means
-    except av.error.FFmpegError as error:
-        raise BadSource("undecodable", str(error)[:200]) from error
-
-
 def _shown(probe: Probe, time_base: Fraction) -> Shown:
     """Geometry and clock from what the header says."""
     fps = Fraction(probe.fps or UNSTATED_FPS).limit_denominator(1001)
@@ -188,9 +164,19 @@ def _shown(probe: Probe, time_base: Fraction) -> Shown:
     )
 
 
-def _probe_row(probe: Probe, video: VideoPass, num_scenes: int) -> dict[str, Any]:
+def _fps(probe: Probe, num_frames: int, duration_s: float) -> float | None:
+    """Mean frame rate: what the container states, where the frames bear it out."""
+    if probe.is_image or not duration_s:
+        return None
+    mean = num_frames / duration_s
+    is_true = probe.fps is not None and abs(probe.fps / mean - 1) <= STATED_FPS_ERROR
+    return probe.fps if is_true else mean
+
+
+def _probe_row(probe: Probe, video: VideoPass, film: Film, num_scenes: int) -> dict[str, Any]:
     """Columns of the probe layer that a decoded source has."""
-    timeline = video.timeline
+    num_frames = len(video.timeline)
+    duration_s = 0.0 if probe.is_image else video.timeline.end_seconds(num_frames)
     return {
         "container": probe.container,
         "codec": probe.codec,
@@ -202,9 +188,11 @@ def _probe_row(probe: Probe, video: VideoPass, num_scenes: int) -> dict[str, Any
         "transfer": probe.transfer,
         "primaries": probe.primaries,
         "bit_depth": probe.bit_depth,
-        "source_fps": probe.fps,
-        "source_duration_s": 0.0 if probe.is_image else timeline.seconds(len(timeline)),
-        "source_num_frames": len(timeline),
+        "source_fps": _fps(probe, num_frames, duration_s),
+        "source_duration_s": duration_s,
+        "source_num_frames": num_frames,
+        "source_num_damaged_frames": film.num_damaged + film.num_lost,
+        "num_clock_jumps": film.num_clock_jumps,
         "has_audio": probe.has_audio,
         "num_scenes": num_scenes,
     }
@@ -243,6 +231,7 @@ def _scene_row(
         "duration_s": duration_s,
         "start_frame": scene.scene.start,
         "num_frames": num_frames,
+        "num_damaged_frames": scene.num_damaged_frames,
         "fps": None if probe.is_image else num_frames / duration_s,
         "width": scene.size[0],
         "height": scene.size[1],

@@ -33,9 +33,9 @@ from curation.decode.scenes import (
     Scene,
     SceneConfig,
     SceneCutter,
-    Timeline,
     Transition,
 )
+from curation.decode.timeline import Pace, Timeline
 from curation.media.orientation import UPRIGHT, Orientation
 from curation.media.probe import Limits
 
@@ -63,7 +63,8 @@ class DecodeConfig:
     """What one source may take."""
     threads: int = 1
     """Threads of the decoder, and cores a worker takes. Two workers with one thread each beat one
-    worker with two; more threads make one long film ready sooner. Changes no value."""
+    worker with two; more threads make one long film ready sooner. Changes no value but those of
+    what the decoder makes up for damaged frames."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.sample_fps <= 30:
@@ -80,7 +81,7 @@ class Shown:
         width: coded width in pixels.
         height: coded height in pixels.
         sample_aspect: width of a pixel through its height.
-        fps: mean frame rate.
+        fps: frame rate as the container states it, within the bounds of `Pace`.
         time_base: length of a tick in seconds.
         orientation: mirrored or not, and the turn.
     """
@@ -121,6 +122,7 @@ class MeasuredScene:
     """Width and height as shown."""
     colour: str
     """How the frames are coded, as the column has it."""
+    num_damaged_frames: int
     measures: Mapping[str, float | None]
     keyframes: tuple[Keyframe, ...]
 
@@ -156,6 +158,8 @@ class VideoPass:
         self._config = config
         self._make_finder = make_finder
         self.timeline = Timeline(shown.time_base)
+        self._pace = Pace(shown.fps, shown.time_base)
+        self._max_ticks = int(Fraction(config.scenes.max_s) / shown.time_base)
         self._cutter = SceneCutter(config.scenes, self.timeline)
         self._begin(shown)
         # A little closer than needed for the shortest scene, so that it has enough of them.
@@ -167,12 +171,13 @@ class VideoPass:
         )
         self._samples: deque[PictureSample] = deque()
         self._pairs: deque[Pair] = deque()
+        self._damaged: deque[int] = deque()
 
     def _begin(self, shown: Shown) -> None:
         """Begin a stretch with the next frame."""
         self._shown = shown
         self._first = len(self.timeline)
-        self._finder = self._make_finder(shown.fps)
+        self._finder = self._make_finder(self._pace.fps)
         self._flow = FlowMeter()
         self._conversion: Conversion | None = None
 
@@ -187,6 +192,8 @@ class VideoPass:
             shown: geometry of the frames from here on; as before where it is not given. The clock
                 stays the one of the first stretch.
         """
+        self.timeline.interrupt(self._pace.length)
+        self._pace.restart()
         scenes = self._measured_all(self._cutter.edge(self._rest(), kind))
         self._begin(shown or self._shown)
         return scenes
@@ -200,10 +207,15 @@ class VideoPass:
         scene = Scene(0, 1, "start", "end", None)
         return replace(self._measured(scene), end_s=0.0)
 
-    def push(self, frame: Any) -> list[MeasuredScene]:
+    def push(self, frame: Any, *, is_damaged: bool = False) -> list[MeasuredScene]:
         """Take the next frame of the decoder (PyAV); the scenes that are complete now."""
+        scenes = self.edge("stride") if self._stood_still(frame.pts) else []
         index = len(self.timeline)
         pts = self.timeline.add(frame.pts, frame.duration)
+        if is_damaged:
+            self._damaged.append(index)
+        if self._pace.add(pts):
+            self._finder.set_rate(self._pace.fps)
         conversion = self._converted(frame)
         picture_HWC = conversion.analysis_picture(frame)
         if self._sample_due.due(pts):
@@ -212,11 +224,19 @@ class VideoPass:
             self._candidates.add(Candidate(index, conversion.candidate(frame)))
         found = self._of_the_film(self._finder.push(picture_HWC))
         settled = self._first + self._finder.settled
-        return self._measured_all(self._cutter.advance(found, settled=settled))
+        return scenes + self._measured_all(self._cutter.advance(found, settled=settled))
 
     def finish(self) -> list[MeasuredScene]:
         """The rest; there are no more frames."""
+        # The last frame's length is a guess of the container where its rate is.
+        if self._pace.is_measured or self._stood_still(self.timeline.end_pts):
+            self.timeline.interrupt(self._pace.length)
         return self._measured_all(self._cutter.edge(self._rest(), "end"))
+
+    def _stood_still(self, pts: int | None) -> bool:
+        """Whether the last frame is shown for longer than any scene may last."""
+        times = self.timeline.pts
+        return pts is not None and len(times) > 0 and pts - times[-1] > self._max_ticks
 
     def _rest(self) -> list[Transition]:
         """The last transitions of the stretch."""
@@ -261,17 +281,21 @@ class VideoPass:
             self._samples.popleft()
         while self._pairs and self._pairs[0].first < scene.end:
             self._pairs.popleft()
+        num_damaged = sum(scene.start <= index < scene.end for index in self._damaged)
+        while self._damaged and self._damaged[0] < scene.end:
+            self._damaged.popleft()
         num_wanted = 0 if scene.reject else self._config.keyframes.num
         assert self._conversion is not None, "a scene has frames"
         candidates = self._candidates.take(scene.start, scene.end, num_wanted=num_wanted)
         return MeasuredScene(
             scene=scene,
             start_pts=self.timeline.at(scene.start),
-            end_pts=self.timeline.at(scene.end),
+            end_pts=self.timeline.end(scene.end),
             start_s=self.timeline.seconds(scene.start),
-            end_s=self.timeline.seconds(scene.end),
+            end_s=self.timeline.end_seconds(scene.end),
             size=self._shown.size,
             colour=self._conversion.colour.text,
+            num_damaged_frames=num_damaged,
             measures=scene_motion(pairs) | scene_picture(samples, self._conversion.size),
             keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
         )

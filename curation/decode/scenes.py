@@ -5,25 +5,26 @@ dissolve). A *scene* is what lies between two transitions, shortened by some fra
 into pieces where it is too long. The decoding pass can declare an edge by itself, where the stream
 goes on with something else; no finder looks across it. Everything counts in frames of the decoding
 order; times come from the frames' own timestamps, so a variable frame rate changes nothing. Finders
-of transitions are in
-`curation.decode.cuts` (PySceneDetect's detectors) and `curation.decode.transnet`.
+of transitions are in `curation.decode.cuts` (PySceneDetect's detectors) and `curation.decode.transnet`.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-Boundary = Literal["start", "cut", "fade", "dissolve", "discontinuity", "stride", "end"]
-TRIMMED: frozenset[str] = frozenset({"cut", "fade", "dissolve"})
-"""Edges that detectors find, a frame or two off at times; all others are exact."""
+from curation.decode.timeline import Timeline
+
+Boundary = Literal["start", "cut", "fade", "dissolve", "damage", "discontinuity", "stride", "end"]
+TRIMMED: frozenset[str] = frozenset({"cut", "fade", "dissolve", "damage"})
+"""Edges whose neighbours may be touched: detectors are a frame or two off at times, and B-frames are
+made from a damaged picture behind them. All others are exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class SceneConfig:
     min_frames: int = 16
     """Scenes of fewer frames are rejected as 'too_short': LaVie's models see 16 (arXiv 2309.15103)."""
     max_s: float = 16.0
-    """Longer scenes are cut into pieces of this length (Movie Gen, arXiv 2410.13720, and Allegro,
+    """Longer scenes are cut into pieces of at most this length (Movie Gen, arXiv 2410.13720, and Allegro,
     arXiv 2410.15458: up to 16 s)."""
     trim_frames: int = 3
     """Frames left out on each side of a transition (Step-Video-T2V, arXiv 2502.10248: 3)."""
@@ -113,51 +114,15 @@ class TransitionFinder(Protocol):
     def push(self, picture_HWC: NDArray[np.uint8]) -> list[Transition]:
         """Take the next frame's analysis picture (BGR); report what has become certain."""
 
+    def set_rate(self, fps: Fraction) -> None:
+        """From here on frames come at another rate: what is meant in seconds is as many more."""
+
     def finish(self) -> list[Transition]:
         """Report the rest; there are no more frames."""
 
 
 Finders = Callable[[Fraction], TransitionFinder]
 """Makes the finder of transitions for pictures at the given frame rate."""
-
-
-@dataclass(slots=True)
-class Timeline:
-    """Start of every decoded frame, in ticks of the stream's time base; 8 bytes a frame."""
-
-    time_base: Fraction
-    pts: array[int] = field(default_factory=lambda: array("q"))
-    end_pts: int = 0
-    """Where the last frame so far ends."""
-
-    def add(self, pts: int | None, duration: int) -> int:
-        """Take the next frame's timestamp and length; returns the timestamp that counts.
-
-        A frame without a timestamp begins where the one before it ends; one that is not later than
-        the frame before it (broken muxers) is put one tick after that.
-        """
-        start = self.end_pts if pts is None else pts
-        if self.pts and start <= self.pts[-1]:
-            start = self.pts[-1] + 1
-        length = duration if duration > 0 else self._usual_length()
-        self.pts.append(start)
-        self.end_pts = start + length
-        return start
-
-    def _usual_length(self) -> int:
-        """The last distance between two frames; one tick where there is none."""
-        return self.pts[-1] - self.pts[-2] if len(self.pts) > 1 else 1
-
-    def __len__(self) -> int:
-        return len(self.pts)
-
-    def at(self, frame: int) -> int:
-        """Where ``frame`` begins; the end of the last frame for the one after it."""
-        return self.pts[frame] if frame < len(self.pts) else self.end_pts
-
-    def seconds(self, frame: int) -> float:
-        """The same in seconds on the source's clock, on which the first frame is at 0."""
-        return float((self.at(frame) - self.pts[0]) * self.time_base)
 
 
 class SceneCutter:
@@ -171,7 +136,7 @@ class SceneCutter:
     def __init__(self, config: SceneConfig, timeline: Timeline) -> None:
         self._config = config
         self._timeline = timeline
-        self._max_ticks = max(1, round(Fraction(config.max_s) / timeline.time_base))
+        self._max_ticks = max(1, int(Fraction(config.max_s) / timeline.time_base))
         self._start = 0
         self._cut_in: Boundary = "start"
 
@@ -186,7 +151,7 @@ class SceneCutter:
         for transition in transitions:
             scenes += self._pieces(transition.end, transition.kind)
             self._start, self._cut_in = transition.start, transition.kind
-        return scenes + self._strides(settled)
+        return scenes + self._strides(settled - self._config.trim_frames)
 
     def edge(self, transitions: Iterable[Transition], kind: Boundary) -> list[Scene]:
         """The rest, up to the last frame so far; the next frame begins a scene.
@@ -208,14 +173,17 @@ class SceneCutter:
         return scenes
 
     def _strides(self, settled: int) -> list[Scene]:
-        """Pieces of the maximum length that end before ``settled``."""
-        scenes = []
-        while self._start < min(settled, len(self._timeline)):
+        """Pieces of at most the maximum length that end before ``settled``."""
+        scenes, timeline = [], self._timeline
+        while self._start < min(settled, len(timeline)):
             first = self._start + self._trim(self._cut_in)
-            if first >= len(self._timeline):
+            if first >= settled:
                 break
-            limit = self._timeline.pts[first] + self._max_ticks
-            end = bisect_left(self._timeline.pts, limit, first + 1)
+            limit = timeline.pts[first] + self._max_ticks
+            if timeline.end(settled) <= limit:
+                break
+            # The last frame that begins within the limit is where the piece ends.
+            end = max(first + 1, bisect_right(timeline.pts, limit, first) - 1)
             if end >= settled:
                 break
             scenes.append(self._scene(end, "stride"))
@@ -233,7 +201,7 @@ class SceneCutter:
         return self._config.trim_frames if boundary in TRIMMED else 0
 
     def _reject(self, start: int, end: int) -> str | None:
-        ticks = self._timeline.at(end) - self._timeline.at(start)
+        ticks = self._timeline.end(end) - self._timeline.at(start)
         seconds = ticks * self._timeline.time_base
         is_short = seconds < Fraction(self._config.min_s) or end - start < self._config.min_frames
         return "too_short" if is_short else None

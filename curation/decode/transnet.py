@@ -8,6 +8,7 @@ by (3.9 kB each, 150 at most): nothing is decoded a second time. It costs about 
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ class TransNetFinder:
         self._window.append(small_HWC)
         self._num_frames += 1
         return self._advance() if len(self._window) == WINDOW else []
+
+    def set_rate(self, fps: Fraction) -> None:
+        """Nothing: the network counts in frames."""
 
     def finish(self) -> list[Transition]:
         """Report the rest; there are no more frames."""

@@ -51,6 +51,8 @@ LEFT_OUT = frozenset(
         "listing_reject",  # null as source_reject
         "listing_reject_detail",
         "given_captions",  # those that are trained with are in `captions`
+        "num_clock_jumps",
+        "source_num_damaged_frames",
         "has_audio",  # of the source; no sample has sound
         "keep",
         "failed_rules",

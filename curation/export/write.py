@@ -23,7 +23,7 @@ from curation.corpus.selection import read_verdicts
 from curation.corpus.shards import KEY_GRAMMAR
 from curation.corpus.store import Store
 from curation.errors import BadSource
-from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
+from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, ReadStream, cut, read_stream
 from curation.export.facts import clip_columns, sample_facts
 from curation.export.shard_plan import ShardPlan
 from curation.export.tar import ShardTar
@@ -33,8 +33,9 @@ from curation.media.guard import Guard
 from curation.sources import SeenFolders, fetched
 
 INDEX_SCHEMA = schema(SHARD_ROWS)
-_OF_THE_CORPUS = ("part", "source_row", "key")
-"""Entries of a row that say where it lies, not what it is."""
+_OF_THE_SOURCE = ("source_row", "num_clock_jumps")
+"""Columns that cutting needs and the .json does not tell."""
+_NOT_TOLD = ("part", "key", *_OF_THE_SOURCE)
 
 
 class ShardWriter:
@@ -100,7 +101,7 @@ class ShardWriter:
 
     def _rows(self, plan: ShardPlan) -> list[dict[str, Any]]:
         """Columns of the shard's clips, with `part` and `source_row` to tell the sources apart."""
-        columns = ["source_row", *clip_columns(self.info.layers)]
+        columns = [*_OF_THE_SOURCE, *clip_columns(self.info.layers)]
         found: list[dict[str, Any]] = []
         for part, pairs in groupby(plan.clips.to_pylist(), key=lambda pair: pair["part"]):
             wanted = pa.array([pair["row"] for pair in pairs], pa.int32())
@@ -137,11 +138,14 @@ class ShardWriter:
         with fetched(uri, max_bytes=ADMITTED.max_bytes, scratch=scratch) as source:
             if source.sha256 != sha256:
                 raise BadSource("changed", f"sha256 is {source.sha256}, {sha256} was curated")
-            index = 0
-            if self.config.cut == "exact" and rows[0]["container"] not in IMAGE_DEMUXERS:
-                index = picture_stream_index(source.file, self.config, self._guard)
+            stream = ReadStream(0)
+            has_jumps = bool(rows[0]["num_clock_jumps"])
+            if rows[0]["container"] not in IMAGE_DEMUXERS and (
+                has_jumps or self.config.cut == "exact"
+            ):
+                stream = read_stream(source.file, self.config, self._guard, has_jumps=has_jumps)
             for row in rows:
-                clip = _clip(row, stream_index=index)
+                clip = stream.placed(_clip(row))
                 try:
                     media = cut(source.file, clip, self.config, self._guard, scratch)
                 except BadSource as error:
@@ -155,7 +159,7 @@ class ShardWriter:
         """Put one sample into the tar; returns its index row."""
         key = row["key"]
         facts = sample_facts(
-            {name: value for name, value in row.items() if name not in _OF_THE_CORPUS},
+            {name: value for name, value in row.items() if name not in _NOT_TOLD},
             media,
             media_sha256=hashlib.sha256(media.data).hexdigest(),
             export=plan.export,
@@ -200,9 +204,8 @@ def _keyed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return keyed
 
 
-def _clip(row: dict[str, Any], *, stream_index: int) -> Clip:
+def _clip(row: dict[str, Any]) -> Clip:
     return Clip(
-        stream_index=stream_index,
         container=row["container"],
         start_pts=row["start_pts"],
         end_pts=row["end_pts"],

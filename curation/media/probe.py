@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from curation.errors import BadSource, machine_fault
+from curation.media.clock import BROADCAST
 from curation.media.colour import colour_of
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, check_whole, sniff
 from curation.media.orientation import Orientation, orientation_of
@@ -357,9 +358,16 @@ def check_size(width: int, height: int, limits: Limits) -> None:
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    """What the header says, from the first to the last frame; null where it cannot know."""
+    if container.format.name in BROADCAST:
+        return None  # libav takes the first clock from the last, whatever lies between
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    return None if container.duration is None else container.duration / 1_000_000
+    if container.duration is None:
+        return None
+    # Matroska's counts from 0, and a recorder's clock may begin at the time of day.
+    late = 0 if container.start_time is None else max(0, container.start_time)
+    return max(0, container.duration - late) / 1_000_000
 
 
 def probe(file: BinaryIO, limits: Limits) -> Probe:

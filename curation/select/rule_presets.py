@@ -19,6 +19,12 @@ from curation.select.rules import Balance, Rule, SelectConfig, Tier
 
 AESTHETIC = "aesthetic_score"
 
+UNDAMAGED = Rule(
+    column="num_damaged_frames",
+    max=0,
+    name="damaged",
+    source="ours: what a decoder makes up for lost data is no film; stands in every preset",
+)
 SIXTEEN_FRAMES = Rule(
     column="num_frames",
     min=16,
@@ -54,8 +60,8 @@ def _short_side(low: float, source: str, *, name: str | None = None) -> Rule:
 
 
 def everything() -> SelectConfig:
-    """No rule but the scenes' own minimum length; duplicates stay."""
-    return SelectConfig(dedup=Dedup(copies=False, look_alikes=False))
+    """No rule but the scenes' own minimum length, and no damaged frame; duplicates stay."""
+    return SelectConfig(rules=(UNDAMAGED,), dedup=Dedup(copies=False, look_alikes=False))
 
 
 def paper() -> SelectConfig:
@@ -67,6 +73,7 @@ def paper() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             SIXTEEN_FRAMES,
             _short_side(720, "LaVie, section 1: 'more than 720p'; read as 720 lines or more"),
             Rule(
@@ -96,6 +103,7 @@ def svd() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             Rule(
                 column="motion_mean",
                 min_quantile=0.25,
@@ -122,6 +130,7 @@ def open_sora() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             _seconds(2.0, 15.0, "Open-Sora 1.2: clips of 2 to 15 s"),
             _aesthetic(5.0, "Open-Sora 1.2 docs: over 5"),
         ),
@@ -141,6 +150,7 @@ def movie_gen() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             _seconds(4.0, 120.0, "Movie Gen: 4 to 120 s"),
             _short_side(768, "Movie Gen: 768 px or more"),
             Rule(column="aspect", min=1.0, source="Movie Gen: width at least height"),
@@ -163,6 +173,7 @@ def goku() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             _seconds(4.0, 10.0, "Goku: 4 s or more, clips of at most 10 s"),
             _short_side(480, "Goku: 480 px or more"),
             Rule(column="fps", min=24, media="video", keep_null=True, source="Goku: 24 or more"),
@@ -190,6 +201,7 @@ def allegro() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             _seconds(2.0, 16.0, "Allegro: 2 to 16 s"),
             Rule(column="brightness_mean", min=20, max=180, source="Allegro: 20 to 180"),
         ),
@@ -204,6 +216,7 @@ def cosmos() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             _seconds(2.0, 60.0, "Cosmos: 2 to 60 s"),
             Rule(
                 column="aesthetic_min",
@@ -221,7 +234,7 @@ def internvid() -> SelectConfig:
     Left out: similarity of video and text.
     """
     return SelectConfig(
-        rules=(_aesthetic(4.0, "InternVid-18M-AES: 4 or more"),), quality_column=AESTHETIC
+        rules=(UNDAMAGED, _aesthetic(4.0, "InternVid-18M-AES: 4 or more")), quality_column=AESTHETIC
     )
 
 
@@ -232,6 +245,7 @@ def embedded() -> SelectConfig:
     """
     return SelectConfig(
         rules=(
+            UNDAMAGED,
             SIXTEEN_FRAMES,
             Rule(
                 column="brightness_mean",

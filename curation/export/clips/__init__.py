@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from curation.export.clips.exact import cut_exact
-from curation.export.clips.guarded import cut_copy, cut_image, picture_stream_index
+from curation.export.clips.guarded import ReadStream, cut_copy, cut_image, read_stream
 from curation.export.clips.settings import ADMITTED, EXPORT_REJECTS, Clip, ExportConfig, Media
 from curation.media.guard import Guard
 
@@ -27,8 +27,9 @@ __all__ = [
     "Clip",
     "ExportConfig",
     "Media",
+    "ReadStream",
     "cut",
-    "picture_stream_index",
+    "read_stream",
 ]
 
 

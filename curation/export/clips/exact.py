@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from curation.errors import BadSource, MachineFault
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
+from curation.media.clock import UNTIMED
 from curation.media.colour import UNSPECIFIED, Colour
 from curation.media.guard import isolated_command
 from curation.media.probe import ffmpeg_input_args
@@ -31,6 +32,8 @@ MAX_MEMORY_BYTES = 4 * 1024**3
 """Private memory of one ffmpeg process: 4K with x264's slowest preset takes about half."""
 TABLE = "sdr.cube"
 """The tone mapping, laid beside the clip for ffmpeg's filter lut3d."""
+LONGEST_ERROR_S = 0.005
+"""Seconds by which a clip's length may miss the plan: rounding to the ticks of the MP4 file."""
 MAX_FILE_BYTES = 4 * 1024**3
 """Largest clip file; a member of a USTAR archive could be twice that."""
 _DISK_FULL = re.compile("No space left on device|Disk quota exceeded")
@@ -47,32 +50,58 @@ def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -
         BadSource: 'frames_missing', 'encoder_failed' or 'too_slow'.
         MachineFault: the scratch folder is full.
     """
-    target = scratch / "clip.mp4"
     if clip.colour.is_mapped:
         (scratch / TABLE).write_text(cube(clip.colour))
     start_s = clip.start_pts * clip.time_base
     # A demuxer that seeks by decoding time can land on a keyframe whose leading pictures are the
     # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
     # Then the search begins ten seconds, the longest usual GOP, earlier, at last at the beginning.
-    for seek_s in (start_s, start_s - 10, None):
-        command = isolated_command(
-            _command(file, clip, config, target, seek_s),
-            memory_bytes=MAX_MEMORY_BYTES,
-            written_bytes=MAX_FILE_BYTES,
-            readable=[Path(f"/proc/self/fd/{file.fileno()}").readlink()],
-            writable=[scratch],
-        )
-        _run(command, file, config.deadline_s(clip))
-        with target.open("rb") as made:
-            media = measured(made.read())
-        if media is not None and media.num_frames == clip.num_frames:
+    for seek_s in (None,) if clip.shifts else (start_s, start_s - 10, None):
+        media = _made(file, clip, config, scratch, seek_s)
+        if media is None or media.num_frames != clip.num_frames:
+            continue
+        if abs(media.duration_s - clip.duration_s) <= LONGEST_ERROR_S:
             return media
+        # Where a picture stands for long, frames that wait for later ones make an MP4 file begin
+        # to decode long before it shows anything; its lengths no longer add up.
+        media = _made(file, clip, config, scratch, seek_s, b_frames=False)
+        assert media is not None, "there were frames before"
+        return media
     found = 0 if media is None else media.num_frames
     raise BadSource("frames_missing", f"{found} frames where {clip.num_frames} were measured")
 
 
+def _made(
+    file: BinaryIO,
+    clip: Clip,
+    config: ExportConfig,
+    scratch: Path,
+    seek_s: Fraction | None,
+    *,
+    b_frames: bool = True,
+) -> Media | None:
+    """One try; None if no frame came out."""
+    target = scratch / "clip.mp4"
+    command = isolated_command(
+        _command(file, clip, config, target, seek_s, b_frames=b_frames),
+        memory_bytes=MAX_MEMORY_BYTES,
+        written_bytes=MAX_FILE_BYTES,
+        readable=[Path(f"/proc/self/fd/{file.fileno()}").readlink()],
+        writable=[scratch],
+    )
+    _run(command, file, config.deadline_s(clip))
+    with target.open("rb") as made:
+        return measured(made.read())
+
+
 def _command(
-    file: BinaryIO, clip: Clip, config: ExportConfig, target: Path, seek_s: Fraction | None
+    file: BinaryIO,
+    clip: Clip,
+    config: ExportConfig,
+    target: Path,
+    seek_s: Fraction | None,
+    *,
+    b_frames: bool,
 ) -> list[str]:
     """The argument list, first the binary."""
     import ffmpeg
@@ -85,7 +114,7 @@ def _command(
         **ffmpeg_input_args(clip.container),
         "threads": 1,
         "copyts": None,
-        "bsf:v": FROM_FIRST_KEYFRAME,
+        "bsf:v": _packet_filters(clip),
     }
     if seek_s is not None:
         # Nine digits: no container has a time base finer than a nanosecond.
@@ -106,6 +135,7 @@ def _command(
         "preset": config.x264_preset,
         "crf": config.crf,
         "threads": config.threads,
+        **({} if b_frames else {"bf": 0}),
         "fps_mode": "passthrough",
         "enc_time_base": base,
         # The clip begins at 0. This is done to packets, for the filter that does it to frames makes
@@ -165,6 +195,21 @@ def _tags(colour: Colour) -> dict[str, str]:
         "color_trc": usual if colour.transfer == UNSPECIFIED else colour.transfer,
         "range": "full" if colour.full_range else "limited",
     }
+
+
+def _packet_filters(clip: Clip) -> str:
+    """What is done to packets before they are decoded: the same as in the decoding pass."""
+    if clip.shifts:
+        # Packets are counted by the first filter, since the second leaves some out.
+        shift, before = "0", 0
+        for each in clip.shifts:
+            shift += f"+gte(N\\,{each.packet})*({each.ticks - before})"
+            before = each.ticks
+        from_entry = f"noise=amount=0:drop=lt(n\\,{clip.first_packet})"
+        return f"setts=pts=PTS+{shift}:dts=DTS+{shift},{from_entry}"
+    if clip.container in UNTIMED:
+        return f"setts=pts=NOPTS,{FROM_FIRST_KEYFRAME}"
+    return FROM_FIRST_KEYFRAME
 
 
 def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:

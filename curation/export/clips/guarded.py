@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from curation.errors import BadSource
 from curation.export.clips.remux import copy_packets
 from curation.export.clips.settings import ADMITTED, Clip, ExportConfig, Media
 from curation.export.clips.still import to_jpeg
+from curation.media.clock import ClockShift, Entry, SteadyClock, packets_of
 from curation.media.guard import Guard
 from curation.media.probe import open_video, picture_stream
 
@@ -27,6 +29,9 @@ _MEDIA = pa.schema(
     ]
 )
 
+_SHIFTS = pa.schema([("packet", pa.int64()), ("ticks", pa.int64())])
+_ENTRIES = pa.schema([("packet", pa.int64()), ("pts", pa.int64())])
+
 
 def cut_copy(file: BinaryIO, clip: Clip, config: ExportConfig, guard: Guard) -> Media:
     """`curation.export.clips.remux.copy_packets` in the child."""
@@ -38,15 +43,61 @@ def cut_image(file: BinaryIO, clip: Clip, config: ExportConfig, guard: Guard) ->
     return _media(guard.call(_as_jpeg, clip, config, file=file, timeout_s=config.deadline_s(clip)))
 
 
-def picture_stream_index(file: BinaryIO, config: ExportConfig, guard: Guard) -> int:
-    """Index of the stream that was measured, among all streams of a video."""
-    found = guard.call(_picture_stream, file=file, timeout_s=config.timeout_s)["stream"]
-    return int(found["index"][0].as_py())
+@dataclass(frozen=True, slots=True)
+class ReadStream:
+    """What cutting needs to know of a source's picture stream.
+
+    Args:
+        index: among all streams.
+        shifts: jumps of its clock.
+        entries: where decoding can begin; read only where there are jumps.
+    """
+
+    index: int
+    shifts: tuple[ClockShift, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+    def placed(self, clip: Clip) -> Clip:
+        """The clip with its stream, the jumps before its end, and where decoding begins."""
+        first = max((each.packet for each in self.entries if each.pts <= clip.start_pts), default=0)
+        return replace(clip, stream_index=self.index, shifts=self.shifts, first_packet=first)
 
 
-def _picture_stream(file: BinaryIO) -> dict[str, pa.Table]:
+def read_stream(
+    file: BinaryIO, config: ExportConfig, guard: Guard, *, has_jumps: bool
+) -> ReadStream:
+    """The stream that was measured; where its clock jumps, all of it is read for that.
+
+    Args:
+        file: the source.
+        config: for its deadline.
+        guard: where libav reads the source.
+        has_jumps: whether the decoding pass saw the clock jump.
+    """
+    tables = guard.call(_read_stream, has_jumps, file=file, timeout_s=config.timeout_s)
+    return ReadStream(
+        int(tables["stream"]["index"][0].as_py()),
+        tuple(ClockShift(**row) for row in tables["shifts"].to_pylist()),
+        tuple(Entry(**row) for row in tables["entries"].to_pylist()),
+    )
+
+
+def _read_stream(file: BinaryIO, has_jumps: bool) -> dict[str, pa.Table]:
+    shifts: list[ClockShift] = []
+    entries: list[Entry] = []
     with open_video(file, ADMITTED) as container:
-        return {"stream": pa.table({"index": [picture_stream(container).index]})}
+        stream = picture_stream(container)
+        if has_jumps:
+            clock = SteadyClock(container.format.name, stream)
+            for number, packet in enumerate(clock.read(packets_of(container, stream))):
+                if packet.is_keyframe and packet.pts is not None:
+                    entries.append(Entry(number, packet.pts))
+            shifts = clock.shifts
+        return {
+            "stream": pa.table({"index": [stream.index]}),
+            "shifts": pa.Table.from_pylist([asdict(each) for each in shifts], schema=_SHIFTS),
+            "entries": pa.Table.from_pylist([asdict(each) for each in entries], schema=_ENTRIES),
+        }
 
 
 def _copied(file: BinaryIO, clip: Clip, config: ExportConfig) -> dict[str, pa.Table]:

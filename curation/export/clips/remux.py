@@ -8,6 +8,7 @@ scene is in the file, not even a hidden one.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 from curation.errors import BadSource
 from curation.export.clips.exact import measured
 from curation.export.clips.settings import ADMITTED, Clip, ExportConfig, Media
+from curation.media.clock import BROADCAST, UNTIMED, SteadyClock, packets_of
 from curation.media.probe import open_video, picture_stream
 
 MP4_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg"})
@@ -49,6 +51,7 @@ def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
             if codec not in MP4_CODECS:
                 raise BadSource("codec_not_in_mp4", codec)
             packets, end_pts = _clean_packets(_packets_of(reader, stream, clip), clip)
+            _check_times(stream, packets, clip.container)
             data = _write(stream, packets, end_pts)
     except av.FFmpegError as error:
         raise BadSource("encoder_failed", str(error)) from error
@@ -64,14 +67,10 @@ def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
 
 def _packets_of(reader: Any, stream: Any, clip: Clip) -> list[Any]:
     """Packets in decoding order from the first keyframe inside the clip to behind its end."""
-    early = SEEK_EARLIER_S if clip.container in ("mpegts", "mpeg") else 0
-    reader.seek(clip.start_pts - round(early / clip.time_base), stream=stream, backward=True)
     found: list[Any] = []
     size_bytes = 0
     end = _End(clip.end_pts)
-    for packet in reader.demux(stream):
-        if packet.size == 0:  # the flush at the end of the file
-            break
+    for packet in _read(reader, stream, clip):
         if packet.pts is None:
             raise BadSource("no_timestamps", "a packet has no presentation time")
         if end.is_passed(packet):
@@ -85,6 +84,36 @@ def _packets_of(reader: Any, stream: Any, clip: Clip) -> list[Any]:
     if not found:
         raise BadSource("no_keyframe_inside", "no keyframe from the clip's start to its end")
     return found
+
+
+def _read(reader: Any, stream: Any, clip: Clip) -> Iterator[Any]:
+    """Packets from before the clip on, at the times of the decoding pass."""
+    if clip.shifts:  # no seek finds a time on a clock that jumps
+        clock = SteadyClock(clip.container, stream)
+        return itertools.islice(clock.read(packets_of(reader, stream)), clip.first_packet, None)
+    early = SEEK_EARLIER_S if clip.container in BROADCAST else 0
+    reader.seek(clip.start_pts - round(early / clip.time_base), stream=stream, backward=True)
+    return packets_of(reader, stream)
+
+
+def _check_times(stream: Any, packets: list[Any], container: str) -> None:
+    """Check that no two frames are shown at one time, and that made-up times are true.
+
+    Where a container has no times of showing, libav's guesses are believed if the frames come out
+    of the decoder in their order.
+
+    Raises:
+        BadSource: 'no_timestamps'.
+    """
+    times = sorted(packet.pts for packet in packets)
+    if len(set(times)) < len(times):
+        raise BadSource("no_timestamps", "two packets have the same presentation time")
+    if container not in UNTIMED:
+        return
+    frames = [frame for each in (*packets, None) for frame in stream.codec_context.decode(each)]
+    shown = [frame.pts for frame in frames]
+    if shown != times:
+        raise BadSource("no_timestamps", f"a {container} file says when to decode, not to show")
 
 
 class _End:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from curation.errors import REJECT_REASONS
+from curation.media.clock import ClockShift
 from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.probe import Limits
@@ -129,7 +130,11 @@ class Clip:
     colour: Colour
     """How the source's frames are coded, nothing left to guess."""
     stream_index: int = 0
-    """Index of the picture stream among all streams, from `picture_stream_index`."""
+    """Index of the picture stream among all streams, from `read_stream`."""
+    shifts: tuple[ClockShift, ...] = ()
+    """Jumps of the stream's clock, over which the timestamps above go on; usually none."""
+    first_packet: int = 0
+    """Where there are jumps, so that no seek finds a time: the packet at which to begin decoding."""
 
     @property
     def is_image(self) -> bool:

@@ -2,7 +2,8 @@ from fractions import Fraction
 
 import pytest
 
-from curation.decode.scenes import Scene, SceneConfig, SceneCutter, Timeline, Transition
+from curation.decode.scenes import Scene, SceneConfig, SceneCutter, Transition
+from curation.decode.timeline import Timeline
 
 CONFIG = SceneConfig(trim_frames=3, max_s=16.0, min_s=2.0, min_frames=16)
 

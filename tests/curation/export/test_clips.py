@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from curation.errors import BadSource, MachineFault
-from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, picture_stream_index
+from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, read_stream
 from curation.export.clips.settings import fitted_size
 from curation.media.colour import Colour, colour_of
 from curation.media.guard import Guard
@@ -210,7 +210,7 @@ def test_exact_cut_takes_the_stream_that_was_measured(
     small = ("-filter:v:0", "scale=80:48,negate", "-c:v:0", "libx264", "-c:v:1", "copy")
     run_ffmpeg("-i", main, "-map", "0:v", "-map", "0:v", *small, both)
     with both.open("rb") as file:
-        index = picture_stream_index(file, FAST, guard)
+        index = read_stream(file, FAST, guard, has_jumps=False).index
     assert index == 1
     clip = replace(clip_of(main, "mov", 31, 60), stream_index=index)
     path, _ = cut_to_file(both, clip, FAST)

@@ -1,0 +1,235 @@
+"""A stream's clock made steady, and its packets read on past what is broken.
+
+Clocks of real streams start anywhere, restart where two recordings were laid end to end, leap where
+one was paused, and stand wrong in single packets that were damaged on the way. Here every packet is
+given the time at which it would come if the film went on at its own pace. A stream without a jump
+keeps its timestamps as they are.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+__all__ = ["BROADCAST", "UNTIMED", "ClockShift", "Entry", "Hurt", "SteadyClock", "packets_of"]
+
+BROADCAST = frozenset({"mpegts", "mpeg"})
+"""Demuxers of streams that are cut, joined and lost on the way: their clock is the sender's."""
+UNTIMED = frozenset({"avi"})
+"""Demuxers of containers without times of showing. Those that libav makes up are wrong for packed
+B-frames and for H.264; but frames come out in order, at the pace of the times of decoding."""
+CLOCK_JUMP_S = 10.0
+"""A broadcast clock that steps further ahead has jumped (ffmpeg's `dts_delta_threshold`)."""
+PAUSE_S = 900.0
+"""In other containers a long step is a picture that stands, as screen recorders write it, up to
+this length (ours: a quarter of an hour)."""
+MAX_REORDER_FRAMES = 16
+"""A frame is shown at most this many later than it is decoded: H.264's most."""
+LOOK_AHEAD = 2
+"""Packets by which it is told whether a jump is one, and whom libav meant by its flags."""
+STEPS = 16
+"""Distances of packets by which the pace is known."""
+MAX_READ_ERRORS = 100
+"""Errors of the demuxer, each followed by another packet, after which the file is given up."""
+
+
+def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    """Packets of a stream, on past errors of the demuxer; without the empty one at the end.
+
+    Raises:
+        BadSource: as the file under libav raised it.
+    """
+    import av
+
+    for _ in range(MAX_READ_ERRORS):
+        size_bytes = 0
+        demuxer = container.demux(stream)
+        while True:
+            try:
+                packet = next(demuxer)
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                break
+            except (StopIteration, IndexError):
+                # PyAV 18.1 stumbles at the end over streams that turned up in mid-file.
+                return
+            if packet.size:
+                size_bytes += packet.size
+                yield packet
+        if not size_bytes:
+            return  # it does not get over this place
+
+
+class Hurt:
+    """Mark of a packet, and of its frame, that was damaged on the way; each has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockShift:
+    """From this packet on the steady clock is the stream's own plus a number of ticks.
+
+    Args:
+        packet: number of the first such packet among those of the stream, from 0.
+        ticks: to add.
+    """
+
+    packet: int
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A packet at which decoding can begin.
+
+    Args:
+        packet: its number among those of the stream, from 0.
+        pts: its steady time of showing.
+    """
+
+    packet: int
+    pts: int
+
+
+class SteadyClock:
+    """Rewrites the timestamps of packets, in the order of decoding, to a clock without jumps.
+
+    A packet *fits* where it goes on from the one before it: not earlier, and no further ahead than
+    a film pauses. If one does not fit and the next goes on from it, the clock has jumped; if the
+    next goes on from the one before, this one's timestamps were damaged, and are made up.
+
+    Packets that were damaged on the way have a `Hurt` as their `opaque`, and so have the frames that
+    come out of them, if the decoder's context has `copy_opaque` set.
+
+    Args:
+        container: demuxer by its libav name.
+        stream: whose packets they are.
+    """
+
+    def __init__(self, container: str, stream: VideoStream) -> None:
+        self._base = Fraction(stream.time_base or 1)
+        self._untimed = container in UNTIMED
+        self._is_broadcast = container in BROADCAST
+        # Where containers have no times of decoding, libav makes them up: no witnesses of a jump.
+        self._by_decoding = container in UNTIMED | BROADCAST | {"mov", "flv"}
+        longest_s = CLOCK_JUMP_S if self._is_broadcast else PAUSE_S
+        self._longest = round(Fraction(longest_s) / self._base)
+        rate = stream.guessed_rate or stream.average_rate
+        self._stated_step = max(1, round(1 / (rate * self._base))) if rate else 1
+        self._steps: deque[int] = deque(maxlen=STEPS)
+        self._recent: deque[int] = deque(maxlen=MAX_REORDER_FRAMES)
+        self._last: int | None = None
+        self._top: int | None = None
+        self.shifts: list[ClockShift] = []
+        """Where the clock jumps, in order."""
+        self.edges: list[int] = []
+        """Steady time of showing of the first packet after each jump."""
+
+    @property
+    def step(self) -> int:
+        """Distance of two frames hereabouts, in ticks, at least 1."""
+        forward = sorted(step for step in self._steps if step > 0)
+        if len(forward) < STEPS // 4:
+            return self._stated_step
+        # In the order of decoding some step over those that are shown before them.
+        return max(1, round(forward[len(forward) // 2] * len(forward) / len(self._steps)))
+
+    def read(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+        """The same packets, timestamps rewritten, two behind."""
+        window = deque(itertools.islice(packets, LOOK_AHEAD))
+        number = 0
+        while window:
+            packet = window.popleft()
+            window.extend(itertools.islice(packets, 1))
+            self._place(packet, number, window)
+            yield packet
+            number += 1
+
+    def _place(self, packet: Packet[Any], number: int, following: deque[Packet[Any]]) -> None:
+        """Rewrite one packet's timestamps."""
+        time = self._time(packet)
+        later = [t for each in following if (t := self._time(each)) is not None]
+        if time is not None and not self._fits(time):
+            if not later or self._fits(later[0]) or not self._follows(later[0], time):
+                self._make_up(packet)
+                return
+            self._jump(packet, number, time)
+        # Those before a jump are flagged only because the count of packets restarts there too.
+        if packet.is_corrupt and (time is None or all(self._follows(t, time) for t in later)):
+            packet.opaque = Hurt()
+        if time is not None:
+            self._learn(time)
+        self._shift(packet)
+
+    def _time(self, packet: Packet[Any]) -> int | None:
+        return packet.dts if self._by_decoding else packet.pts
+
+    def _fits(self, time: int) -> bool:
+        """Whether a packet of this (unshifted) time goes on from the last ones."""
+        if self._last is None:
+            return True
+        if self._by_decoding:
+            return self._follows(time, self._last)
+        lowest = min(self._recent) - MAX_REORDER_FRAMES * self.step
+        return lowest <= time <= self._last + self._longest
+
+    def _follows(self, time: int, before: int) -> bool:
+        """Whether two packets could come one after the other."""
+        if self._by_decoding:
+            return 0 <= time - before <= self._longest
+        return abs(time - before) <= self._longest
+
+    def _learn(self, time: int) -> None:
+        """Keep the distance to the packet before, 0 where this one is shown earlier."""
+        if self._last is not None:
+            self._steps.append(max(0, time - self._last))
+        self._recent.append(time)
+        self._last = time if self._last is None else max(time, self._last)
+
+    def _jump(self, packet: Packet[Any], number: int, time: int) -> None:
+        """The clock jumps at this packet: what comes goes on behind what has been shown."""
+        assert self._top is not None, "the first packet fits"
+        shown = time if packet.pts is None or self._untimed else packet.pts
+        steady = self._top + self.step
+        self.shifts.append(ClockShift(number, steady - shown))
+        self.edges.append(steady)
+        self._last = None
+        self._recent.clear()
+
+    def _shift(self, packet: Packet[Any]) -> None:
+        pts, dts = packet.pts, packet.dts
+        if self._untimed:
+            pts = None
+        elif self._is_broadcast and pts is not None and not self._can_be_shown(pts, dts):
+            pts, packet.opaque = None, Hurt()
+        shift = self.shifts[-1].ticks if self.shifts else 0
+        if shift or pts != packet.pts:
+            packet.pts = None if pts is None else pts + shift
+            packet.dts = None if dts is None else dts + shift
+        self._show(packet)
+
+    def _can_be_shown(self, pts: int, dts: int | None) -> bool:
+        return dts is None or 0 <= pts - dts <= MAX_REORDER_FRAMES * self.step
+
+    def _show(self, packet: Packet[Any]) -> None:
+        shown = packet.dts if packet.pts is None else packet.pts
+        if shown is not None and (self._top is None or shown > self._top):
+            self._top = shown
+
+    def _make_up(self, packet: Packet[Any]) -> None:
+        """Timestamps for a packet whose own are damaged: none to show it, one step to decode it."""
+        assert self._last is not None, "the first packet fits"
+        self._last += self.step
+        packet.dts = self._last + (self.shifts[-1].ticks if self.shifts else 0)
+        packet.pts = None
+        packet.opaque = Hurt()
+        self._show(packet)

@@ -1,0 +1,351 @@
+"""Films as cameras, broadcasters and broken disks leave them; every frame carries its number.
+
+Each case says which frames the clips must hold, and is cut as well: clips are compared with the
+film frame by frame.
+"""
+
+import itertools
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from curation.decode.decoding_pass import DecodeConfig, SourceRows, decode_source
+from curation.decode.scenes import SceneConfig
+from curation.errors import BadSource
+from curation.export.clips import ADMITTED, Clip, ExportConfig, cut, read_stream
+from curation.media.colour import Colour
+from curation.media.guard import Guard
+from curation.media.probe import Limits
+
+WIDTH, HEIGHT = 160, 96
+BITS = 10
+H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "16", "-g", "30", "-bf", "2")
+TS = (*H264, "-f", "mpegts")
+LOOKS = ("red", "teal", "gold", "navy", "olive", "white")
+CONFIG = DecodeConfig(scenes=SceneConfig(trim_frames=0))
+FAST = ExportConfig(x264_preset="ultrafast")
+COPY = ExportConfig(cut="copy", min_copied_frames=1, min_copied_s=0)
+Encode = Callable[..., Path]
+
+
+def numbered(frame_HWC: np.ndarray, number: int) -> np.ndarray:
+    """The frame with a number as a row of boxes along its lower edge, of which one changes.
+
+    It is in Gray's code: with plain binary numbers 127 to 128 looks like a cut.
+    """
+    shown_HWC = frame_HWC.copy()
+    number ^= number >> 1
+    box = WIDTH // BITS
+    for bit in range(BITS):
+        level = 220 if number >> bit & 1 else 20
+        shown_HWC[HEIGHT * 3 // 4 :, bit * box : (bit + 1) * box] = level
+    return shown_HWC
+
+
+def read_number(frame: Any) -> int:
+    row_HW = frame.to_ndarray(format="gray")[int(HEIGHT * 0.82) : int(HEIGHT * 0.94)]
+    box = WIDTH // BITS
+    levels = [row_HW[:, bit * box + 4 : (bit + 1) * box - 4].mean() for bit in range(BITS)]
+    number = 0
+    for level in reversed(levels):
+        number = number << 1 | ((number & 1) ^ (level > 120))
+    return number
+
+
+@pytest.fixture(scope="session")
+def encode(ffmpeg_exe: str, scene_frames: Callable[..., Iterator[np.ndarray]]) -> Encode:
+    """``encode(path, scenes, *options, first=0, fps=30)``: scenes of so many numbered frames."""
+
+    def make(path: Path, scenes: list[int], *options: str, first: int = 0, fps: str = "30") -> Path:
+        raw = bytearray()
+        number = first
+        for place, num_frames in enumerate(scenes):
+            look = LOOKS[(place + first) % len(LOOKS)]
+            for frame_HWC in scene_frames(look, num_frames, size=(WIDTH, HEIGHT)):
+                raw += numbered(frame_HWC, number).tobytes()
+                number += 1
+        command = [ffmpeg_exe, "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += ["-s", f"{WIDTH}x{HEIGHT}", "-r", fps, "-i", "-", "-pix_fmt", "yuv420p"]
+        subprocess.run([*command, *options, str(path)], input=raw, check=True, timeout=120)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def guard() -> Iterator[Guard]:
+    with Guard(ADMITTED) as guard:
+        yield guard
+
+
+@pytest.fixture
+def numbers_of(tmp_path: Path, guard: Guard) -> Callable[..., list[list[int]]]:
+    """``numbers_of(path, rows, config)``: numbers of the frames of every clip that is cut."""
+    count = itertools.count()
+
+    def cut_all(path: Path, rows: SourceRows, config: ExportConfig = FAST) -> list[list[int]]:
+        found = []
+        with path.open("rb") as file:
+            has_jumps = rows.probe["num_clock_jumps"] > 0
+            stream = read_stream(file, config, guard, has_jumps=has_jumps)
+            for row in kept(rows):
+                scratch = tmp_path / f"scratch-{next(count)}"
+                scratch.mkdir()
+                media = cut(file, stream.placed(clip_of(rows, row)), config, guard, scratch)
+                (scratch / "made.mp4").write_bytes(media.data)
+                found.append(shown(scratch / "made.mp4"))
+        return found
+
+    return cut_all
+
+
+def shown(path: Path) -> list[int]:
+    """Numbers of the frames of a clip, whose times must rise."""
+    with av.open(str(path)) as container:
+        frames = [(frame.pts, read_number(frame)) for frame in container.decode(video=0)]
+    times = [time for time, _ in frames]
+    assert times == sorted(set(times))
+    return [number for _, number in frames]
+
+
+def clip_of(rows: SourceRows, row: dict[str, Any]) -> Clip:
+    return Clip(
+        container=rows.probe["container"],
+        start_pts=row["start_pts"],
+        end_pts=row["end_pts"],
+        time_base=Fraction(row["time_base_num"], row["time_base_den"]),
+        num_frames=row["num_frames"],
+        width=row["width"],
+        height=row["height"],
+        colour=Colour.of_text(row["colour"]),
+    )
+
+
+def decoded(path: Path, config: DecodeConfig = CONFIG) -> SourceRows:
+    with path.open("rb") as file:
+        return decode_source(file, "0" * 64, config)
+
+
+def kept(rows: SourceRows) -> list[dict[str, Any]]:
+    """Scenes that the rule of every preset keeps."""
+    return [row for row in rows.scenes if not row["scene_reject"] and not row["num_damaged_frames"]]
+
+
+def frames(*spans: tuple[int, int]) -> list[list[int]]:
+    return [list(range(*span)) for span in spans]
+
+
+def joined(tmp_path: Path, *parts: Path) -> Path:
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("11h.ts", (*TS, "-output_ts_offset", "40000")),
+        ("wraps.ts", (*TS, "-output_ts_offset", "95441")),
+        ("time_of_day.mkv", (*H264, "-output_ts_offset", "52000")),
+        ("late.mp4", (*H264, "-output_ts_offset", "20000")),
+        ("no_edit_list.mp4", (*H264, "-use_editlist", "0")),
+    ],
+)
+def test_a_clock_may_start_anywhere(tmp_path, encode: Encode, numbers_of, name, options):
+    rows = decoded(encode(tmp_path / name, [70, 80], *options))
+    assert [row["start_s"] for row in rows.scenes] == pytest.approx([0, 70 / 30], abs=0.002)
+    assert rows.probe["source_duration_s"] == pytest.approx(5, abs=0.002)
+    assert rows.probe["num_clock_jumps"] == 0
+    assert numbers_of(tmp_path / name, rows) == frames((0, 70), (70, 150))
+
+
+def test_the_limit_on_length_is_on_film_not_on_the_clock(tmp_path, encode: Encode):
+    path = encode(tmp_path / "late.ts", [70, 80], *TS, "-output_ts_offset", "40000")
+    assert decoded(path, DecodeConfig(limits=Limits(max_duration_s=5.1))).scenes
+    with pytest.raises(BadSource, match="too_long"):
+        decoded(path, DecodeConfig(limits=Limits(max_duration_s=4)))
+
+
+@pytest.mark.parametrize("offset_s", [0, 3600, 2], ids=["restart", "an hour", "2 s"])
+@pytest.mark.parametrize("config", [FAST, COPY], ids=["exact", "copy"])
+def test_a_clock_that_jumps_goes_on_at_its_own_pace(
+    tmp_path, encode: Encode, numbers_of, offset_s, config
+):
+    first = encode(tmp_path / "a.ts", [70, 80], *TS)
+    offset = ("-output_ts_offset", str(offset_s))
+    second = encode(tmp_path / "b.ts", [75, 65], *TS, *offset, first=150)
+    path = joined(tmp_path, first, second)
+    rows = decoded(path)
+    assert rows.probe["num_clock_jumps"] == 1
+    assert rows.probe["source_duration_s"] == pytest.approx(290 / 30, abs=0.001)
+    assert [row["start_s"] for row in rows.scenes] == pytest.approx(
+        [0, 70 / 30, 150 / 30, 225 / 30], abs=0.001
+    )
+    assert [row["cut_in"] for row in rows.scenes] == ["start", "cut", "discontinuity", "cut"]
+    assert [row["cut_out"] for row in rows.scenes] == ["cut", "discontinuity", "cut", "end"]
+    assert len({row["clip_id"] for row in rows.scenes}) == 4
+    found = numbers_of(path, rows, config)
+    spans = frames((0, 70), (70, 150), (150, 225), (225, 290))
+    if config is FAST:
+        assert found == spans
+    for clip, span in zip(found, spans, strict=True):  # copying begins at a keyframe inside
+        assert clip == list(range(clip[0], clip[-1] + 1))
+        assert span[0] <= clip[0] < span[0] + 30
+        assert clip[-1] <= span[-1]
+
+
+def test_many_jumps_are_as_many_scenes(tmp_path, encode: Encode, numbers_of):
+    parts = [encode(tmp_path / f"{place}.ts", [65], *TS, first=65 * place) for place in range(4)]
+    rows = decoded(joined(tmp_path, *parts))
+    assert rows.probe["num_clock_jumps"] == 3
+    assert numbers_of(tmp_path / "joined.ts", rows) == frames(
+        (0, 65), (65, 130), (130, 195), (195, 260)
+    )
+
+
+def damaged(path: Path, *, begin: float, end: float, share: float) -> Path:
+    """Some bytes of a share of the transport packets in a stretch of the file are changed."""
+    data, draw = bytearray(path.read_bytes()), random.Random(3)
+    num_packets = len(data) // 188
+    for packet in range(int(begin * num_packets), int(end * num_packets)):
+        if draw.random() < share:
+            for _ in range(6):
+                data[packet * 188 + draw.randrange(188)] ^= draw.randrange(1, 256)
+    target = path.with_name("damaged.ts")
+    target.write_bytes(data)
+    return target
+
+
+def test_damage_is_counted_and_what_is_whole_is_kept(tmp_path, encode: Encode, numbers_of):
+    whole = encode(tmp_path / "whole.ts", [90] * 4, *TS)
+    path = damaged(whole, begin=0.3, end=0.45, share=0.3)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] > 0
+    clips = numbers_of(path, rows)
+    assert list(range(90)) in clips
+    assert list(range(270, 360)) in clips
+    for clip in clips:
+        assert clip == list(range(clip[0], clip[-1] + 1))
+
+
+def test_no_scene_lasts_longer_than_its_frames_do(tmp_path, encode: Encode):
+    whole = encode(tmp_path / "whole.ts", [90] * 4, *TS)
+    rows = decoded(damaged(whole, begin=0.03, end=1, share=0.3))
+    assert rows.probe["source_duration_s"] < 13
+    for row in rows.scenes:
+        assert row["duration_s"] < row["num_frames"] / 30 + 1
+    assert all(row["num_damaged_frames"] for row in rows.scenes if not row["scene_reject"])
+
+
+def test_lost_packets_end_a_stretch(tmp_path, encode: Encode, numbers_of):
+    data = encode(tmp_path / "whole.ts", [200], *TS).read_bytes()
+    packets = [data[start : start + 188] for start in range(0, len(data), 188)]
+    kept_packets = packets[: int(len(packets) * 0.45)] + packets[int(len(packets) * 0.55) :]
+    path = tmp_path / "lost.ts"
+    path.write_bytes(b"".join(kept_packets))
+    rows = decoded(path)
+    assert "damage" in {row["cut_out"] for row in rows.scenes}
+    first, last = numbers_of(path, rows)
+    assert first == list(range(len(first)))
+    assert last == list(range(last[0], 200))
+    assert last[0] % 30 == 0  # what is whole begins with a keyframe
+    assert rows.probe["source_num_damaged_frames"] >= last[0] - len(first) - 3
+
+
+def test_an_mp4_with_damage_in_its_middle_keeps_the_rest(tmp_path, encode: Encode, numbers_of):
+    path = encode(tmp_path / "film.mp4", [90] * 4, *H264)
+    data = bytearray(path.read_bytes())
+    start = data.find(b"mdat")
+    length = int.from_bytes(data[start - 4 : start], "big")
+    draw = random.Random(5)
+    for place in range(start + int(length * 0.30), start + int(length * 0.40), 25):
+        data[place] ^= draw.randrange(1, 256)
+    path.write_bytes(data)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] > 0
+    clips = numbers_of(path, rows)
+    assert clips[0] == list(range(90))
+    assert clips[-2:] == frames((180, 270), (270, 360))
+    threaded = decoded(path, DecodeConfig(scenes=CONFIG.scenes, threads=3))
+    assert threaded.probe == rows.probe
+    assert kept(threaded) == kept(rows)
+
+
+@pytest.mark.parametrize("stated", [1000, 2])
+def test_a_wrong_rate_in_the_header_moves_no_cut(tmp_path, scene_frames, stated):
+    path = tmp_path / "recording.webm"
+    with av.open(str(path), "w", options={"live": "1"}) as output:
+        stream = output.add_stream("libvpx", rate=stated, options={"b": "2M"})
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        looks = ("red", 70), ("teal", 45), ("gold", 45), ("navy", 70)
+        pictures = itertools.chain.from_iterable(scene_frames(*each) for each in looks)
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = round(number * 33.33), Fraction(1, 1000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    rows = decoded(path)
+    assert [row["start_frame"] for row in rows.scenes] == [0, 70, 115, 160]
+    assert rows.probe["source_fps"] == pytest.approx(30, rel=0.01)
+
+
+def test_cuts_are_found_where_the_local_rate_is_far_from_the_mean(tmp_path, encode: Encode):
+    times = "settb=1/1000,setpts='if(lt(N,4),N*12000,48000+(N-4)*33)'"
+    options = ("-vf", times, "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
+    path = encode(tmp_path / "stills.mp4", [70, 45, 45, 70], *H264, *options)
+    starts = [row["start_frame"] for row in decoded(path).scenes]
+    assert starts[-3:] == [70, 115, 160]
+
+
+@pytest.mark.parametrize("codec", ["libxvid", "mpeg4", "libx264"])
+def test_an_avi_keeps_its_clips(tmp_path, encode: Encode, numbers_of, codec):
+    quality = ("-crf", "14") if codec == "libx264" else ("-q:v", "2")
+    path = encode(tmp_path / "film.avi", [70, 80], "-c:v", codec, "-bf", "2", *quality)
+    rows = decoded(path)
+    num_frames = rows.probe["source_num_frames"]  # libxvid keeps its last two to itself
+    assert num_frames >= 148
+    assert numbers_of(path, rows) == frames((0, 70), (70, num_frames))
+
+
+@pytest.mark.parametrize("codec", ["libxvid", "libx264"])
+def test_copying_from_an_avi_never_puts_frames_out_of_order(
+    tmp_path, encode: Encode, numbers_of, codec
+):
+    path = encode(tmp_path / "film.avi", [70, 80], "-c:v", codec, "-bf", "2", "-g", "20")
+    with pytest.raises(BadSource, match="no_timestamps"):
+        numbers_of(path, decoded(path), COPY)
+
+
+@pytest.mark.parametrize("fps", ["24000/1001", "30000/1001", "25"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_pieces_of_a_long_shot_are_no_longer_than_the_maximum(
+    tmp_path, encode: Encode, fps, suffix
+):
+    path = encode(tmp_path / f"film.{suffix}", [150], *H264, fps=fps)
+    rows = decoded(path, DecodeConfig(scenes=SceneConfig(max_s=2.0, min_s=1.0)))
+    lengths = [row["duration_s"] for row in rows.scenes]
+    assert max(lengths) <= 2.0
+    assert lengths[:-1] == pytest.approx([2.0] * (len(lengths) - 1), abs=0.05)
+    assert sum(row["num_frames"] for row in rows.scenes) == 150
+
+
+def test_a_picture_that_stands_makes_no_scene_longer_than_the_maximum(
+    tmp_path, encode: Encode, numbers_of
+):
+    times = "settb=1/1000,setpts='N*33+if(gte(N,70),25000,0)'"
+    options = ("-vf", times, "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
+    path = encode(tmp_path / "screen.mkv", [150], *H264, *options)
+    rows = decoded(path)
+    assert [row["num_frames"] for row in rows.scenes] == [70, 80]
+    assert [row["duration_s"] for row in rows.scenes] == pytest.approx([2.31, 2.64], abs=0.04)
+    assert rows.scenes[1]["start_s"] == pytest.approx(25 + 2.31)
+    assert rows.probe["num_clock_jumps"] == rows.probe["source_num_damaged_frames"] == 0
+    assert numbers_of(path, rows) == frames((0, 70), (70, 150))
