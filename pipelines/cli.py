@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Union, get_type_hints
 import tyro
 from ray.exceptions import RayTaskError
 from rich.console import Console
+from tyro._errors import InstantiationFailure, ParseErrorEvent, on_parse_error
 from tyro.conf import UseAppendAction
 
 from curation.errors import LavieError, UsageError
@@ -43,8 +45,8 @@ class _SampleInBrief:
     """Sample a video from a prompt, or many from a file of prompts."""
 
 
-def _dashed(arguments: Sequence[str]) -> list[str]:
-    """The arguments with recipes as they are called: `--like open_sora` is open-sora."""
+def spelled(arguments: Sequence[str]) -> list[str]:
+    """The arguments with recipes spelled as they are called: `--like open_sora` is open-sora."""
     dashed = list(arguments)
     for place, argument in enumerate(dashed):
         if (place and dashed[place - 1] == "--like") or argument.startswith("--like="):
@@ -131,26 +133,36 @@ def _commands(arguments: Sequence[str]) -> Any:
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """The command that the arguments ask for, with all its settings."""
+    """The command that the arguments ask for, with all its settings.
+
+    Raises:
+        UsageError: a setting outside its range; what tyro itself refuses, it says, and exits.
+    """
+
+    def refuse(event: ParseErrorEvent) -> None:
+        # tyro names the place in our tree of dataclasses; the flag is what was typed.
+        if isinstance(event, InstantiationFailure) and event.argument is None:
+            raise UsageError(f"{_flag_of(event.message, arguments)}{event.message}")
+
     try:
-        return tyro.cli(
-            _commands(arguments),
-            prog="lavie",
-            description=DESCRIPTION,
-            args=list(arguments),
-            config=(tyro.conf.OmitSubcommandPrefixes,),
-        )
-    except ValueError as error:  # a setting outside its range, named by its dataclass
-        _say(f"{_flag_of(str(error), arguments)}{error}")
-        raise SystemExit(EXIT_USAGE) from error
+        with on_parse_error(refuse):
+            return tyro.cli(
+                _commands(arguments),
+                prog="lavie",
+                description=DESCRIPTION,
+                args=list(arguments),
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+            )
+    except ValueError as error:  # a setting outside its range, where tyro does not ask
+        raise UsageError(f"{_flag_of(str(error), arguments)}{error}") from error
 
 
 def _flag_of(message: str, arguments: Sequence[str]) -> str:
-    """'--decode.sample-fps: ' for a message that begins with the setting's name; '' if none was typed."""
-    setting = message.split(maxsplit=1)[0] if message else ""
+    """'--decode.sample-fps: ' for a message with the setting's name; '' if none of those was typed."""
+    words = set(re.findall(r"\w+", message))
     for argument in arguments:
         flag = argument.split("=")[0]
-        if flag.startswith("--") and flag.split(".")[-1].lstrip("-").replace("-", "_") == setting:
+        if flag.startswith("--") and flag.split(".")[-1].lstrip("-").replace("-", "_") in words:
             return f"{flag}: "
     return ""
 
@@ -187,6 +199,7 @@ def _say(message: str) -> None:
 _OF_THE_MACHINE = {
     errno.ENOSPC: "free some space there, or choose another place, and run the same command again",
     errno.EDQUOT: "the quota is used up; free some space there and run the same command again",
+    errno.EFBIG: "a limit on the size of files (ulimit -f) or the file system forbids it",
     errno.EACCES: "this user may not",
     errno.EPERM: "this user may not",
     errno.EROFS: "choose a place that can be written",
@@ -215,7 +228,7 @@ def _machine_fault(error: OSError) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _dashed(sys.argv[1:] if arguments is None else arguments)
+    arguments = spelled(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         command = parse(arguments)

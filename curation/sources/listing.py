@@ -100,6 +100,8 @@ def _root(spec: str) -> Path | None:
 
 def _listed(spec: str, folders: Folders) -> tuple[pa.Table, int]:
     """Rows of one spec, and their rank: rows of a list come before those found otherwise."""
+    if not spec.strip():
+        raise UsageError("sources: one of them is an empty name")
     with typed("sources"):
         check_uri(spec)
         if Path(spec).suffix.lower() in LIST_SUFFIXES and not _is_glob(spec):
@@ -158,8 +160,9 @@ def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
     is_glob = _is_glob(spec)
     scheme = spec.split("://")[0]
     fixed = re.split(r"[*?\[]", spec)[0].rsplit("/", 1)[0] if is_glob else spec
-    try:
+    with typed("sources"):
         filesystem, path = opened_store(fixed)
+    try:
         info = filesystem.get_file_info(path)
         selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
         is_file = info.type == pafs.FileType.File

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from curation.select import (
 )
 from curation.select.rule_presets import PRESETS as RECIPES
 from curation.select.rule_presets import RecipeName
+from curation.select.rules import known_columns, no_such_column
 from curation.select.sql import check_types
 from curation.sources import local_path
 from curation.sources.uris import SCHEMES
@@ -202,9 +204,8 @@ class Select:
 
     def run(self) -> int:
         """Select and print the funnel."""
-        store = _store(self.corpus, "CORPUS")
-        with locked(store) as store:
-            info, config = read_corpus(store), self.config
+        with _written(self.corpus) as (store, info):
+            config = self.config
             _check_rules(info, self.name, config, "--name")
             _select(store, info, self.name, config, _console(), resources=self.resources)
         return 0
@@ -227,10 +228,8 @@ class Export:
 
     def run(self) -> int:
         """Export what is not exported yet."""
-        store = _store(self.corpus, "CORPUS")
         _check_name(self.selection, "--selection")
-        with locked(store) as store:
-            info = read_corpus(store)
+        with _written(self.corpus) as (store, info):
             _export(store, info, self.selection, self.config, _console(), self.ray_address)
         return 0
 
@@ -250,10 +249,9 @@ class Report:
 
     def run(self) -> int:
         """Write index.html and statistics.json."""
-        store = _store(self.corpus, "CORPUS")
         _check_name(self.selection, "--selection")
-        with locked(store) as store:
-            _report(store, read_corpus(store), self.selection, self.config, _console())
+        with _written(self.corpus) as (store, info):
+            _report(store, info, self.selection, self.config, _console())
         return 0
 
 
@@ -325,6 +323,15 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
         return change_rules(config, add=[parse_rule(text) for text in add])
 
 
+@contextmanager
+def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
+    """A corpus that is there, held for writing; a mistyped name does not become a folder."""
+    store = _store(root, "CORPUS")
+    read_corpus(store)
+    with locked(store) as held:
+        yield held, read_corpus(held)
+
+
 def _check_out(out: str, sources: Sequence[str]) -> None:
     """Refuse to write a corpus into the very folder that its footage lies in."""
     if is_remote(out):
@@ -347,12 +354,21 @@ def _check_rules(info: CorpusInfo, name: str, config: SelectConfig, flag: str) -
     _check_name(name, flag)
     with typed("--rule"):
         check_types(config.rules)
+    named = {
+        "--quality-column": config.quality_column,
+        "--balance.category-column": config.balance.category_column,
+    }
+    for column_flag, column in named.items():
+        if column is not None and column not in known_columns():
+            raise UsageError(f"{column_flag}: {no_such_column(column)}")
     with typed("selection"):
         check_selection(info, name, config)
 
 
 def _store(root: str, flag: str) -> Store:
     """The store that the user named."""
+    if not root.strip():
+        raise UsageError(f"{flag}: an empty name is no place for a corpus")
     scheme = root.split("://")[0] if "://" in root else "file"
     if scheme not in (*SCHEMES, "file"):
         raise UsageError(f"{flag}: a corpus lies in a folder, s3:// or gs://, got {root!r}")

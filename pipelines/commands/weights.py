@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, subcommand
 
-from curation.errors import LavieError, MissingWeights
+from curation.errors import LavieError, MissingWeights, UsageError
 from curation.weights.catalog import GROUPS, WEIGHTS, Weight, cache_dir, file_sha256, find
 from curation.weights.fetch import fetch
 from curation.weights.torchvision_shim import ensure_torchvision
@@ -54,13 +54,13 @@ def named(names: Iterable[str]) -> list[Weight]:
     """The files that some names or groups stand for, each once.
 
     Raises:
-        LavieError: for a name that is neither, with the choices.
+        UsageError: for a name that is neither, with the choices.
     """
     found: list[Weight] = []
     for name in names:
         groups, files = known_groups(), known_files()
         if name not in groups and name not in files:
-            raise LavieError(
+            raise UsageError(
                 f"no model file or group is called {name!r}; groups: {', '.join(groups)}; "
                 f"files: {', '.join(files)}"
             )

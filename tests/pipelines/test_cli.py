@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.store import Store
+from curation.select.rule_presets import PRESETS as RECIPES
 from pipelines import cli
 from pipelines.presets import PRESETS
 
 
 def run(*arguments: str) -> int:
     return cli.main(list(arguments))
+
+
+@pytest.fixture
+def films(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a film, a picture and a text; the working folder."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    make_video(folder / "film.mp4", [("red", 12)], size=(64, 36))
+    Image.new("RGB", (64, 64)).save(folder / "picture.png")
+    (folder / "notes.txt").write_text("notes")
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def test_a_preset_is_where_the_defaults_come_from() -> None:
@@ -38,13 +60,173 @@ def test_help_shows_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> No
     assert "(default: 2000.0)" in text
 
 
-def test_a_setting_out_of_range_is_named_with_its_rule(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.parse(["curate", "a.mp4", "--out", "c", "--decode.sample-fps", "99"])
-    assert left.value.code == 2
-    words = " ".join("".join(capsys.readouterr()).split())
-    assert "sample_fps must be" in words
-    assert "99" in words
+MISTAKES = [
+    ("https://host/a.mp4", "sources: ", "s3:// and gs://"),
+    ("hf://datasets/a.mp4", "sources: ", "'hf://datasets/a.mp4'"),
+    ("ftp://host/a.mp4", "sources: ", "'ftp://host/a.mp4'"),
+    ("s3://", "sources: ", "names no bucket"),
+    ("gone/a.mp4", "sources: ", "'gone/a.mp4' does not exist"),
+    ("", "sources: ", "empty name"),
+    ("film.mp4 --rule motion_mean=>0.1", "--rule: ", "write motion_mean>="),
+    ("film.mp4 --rule category==Ads", "--rule: ", "write category="),
+    ("film.mp4 --rule caption==foo", "--rule: ", "write caption="),
+    ("film.mp4 --rule motion_mean>=abc", "--rule: ", "got 'abc'"),
+    ("film.mp4 --rule motoin_mean>=1", "--rule: ", "did you mean motion_mean"),
+    ("film.mp4 --rule has_audio=true", "--rule: ", "has_audio is bool"),
+    ("film.mp4 --rule fps>=5 --rule fps>=5", "--rule: ", "appears twice"),
+    ("film.mp4 --drop-rule fps", "--drop-rule: ", "no rule is called 'fps'"),
+    ("film.mp4 --selection ../evil", "--selection: ", "'../evil'"),
+    ("film.mp4 --until nonsense", "--until ", "'nonsense'"),
+    ("film.mp4 --limit -3", "--limit: ", "got -3"),
+    ("film.mp4 --sources-per-part 0", "--sources-per-part: ", "got 0"),
+    ("film.mp4 --decode.sample-fps 99", "--decode.sample-fps: ", "got 99"),
+    ("film.mp4 --decode.scenes.min-s 20 --decode.scenes.max-s 3", "--decode.scenes.max-s", "3.0"),
+    ("film.mp4 --stations captions nonsense", "--stations: ", "nonsense"),
+    ("film.mp4 --link-roots /", "--link-roots: ", "no effect without"),
+    ("film.mp4 --until measure --until select", "--until ", "given 2 times"),
+    ("film.mp4 --ray-address nowhere", "--ray-address: ", "HOST:PORT"),
+]
+
+
+@pytest.mark.parametrize(("typed", "begins", "says"), MISTAKES, ids=[m[0] for m in MISTAKES])
+def test_a_mistake_is_one_sentence_with_its_flag_and_exit_code_2(
+    typed: str, begins: str, says: str, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _, flags = typed.partition(" ")
+    arguments = ["curate", source, "--out", str(films / "c"), "--preset", "tiny", *flags.split()]
+    assert run(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {begins}")
+    assert says in lines[0]
+
+
+def test_outputs_that_cannot_be_are_refused(
+    films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The footage's own folder, a file, an empty name, another store, a folder of the kernel's."""
+
+    def said(out: str, code: int) -> str:
+        assert run("curate", str(films), "--out", out, "--preset", "tiny") == code
+        return capsys.readouterr().err
+
+    assert "one of the source folders" in said(str(films), 2)
+    assert "File exists" in said(str(films / "film.mp4"), 1)
+    assert "empty name" in said("", 2)
+    assert "got 'hf://a/b'" in said("hf://a/b", 2)
+    assert said("/sys/lavie-corpus", 1).startswith("error: /sys/lavie-corpus")
+
+
+def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("select", "export", "report", "status", "verify"):
+        assert run(command, str(tmp_path / "typo")) == 1
+        assert "holds no" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_corpus_of_a_newer_schema_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    CorpusInfo(num_parts=0, layers={}, schema_version=999).write(Store(str(tmp_path)))
+    assert run("select", str(tmp_path)) == 1
+    assert "schema version 999" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "everything"])
+def test_every_recipe_is_found_under_either_spelling_with_its_own_settings(recipe: str) -> None:
+    for spelled in (recipe, recipe.replace("-", "_")):
+        command = cli.parse(cli.spelled(["select", "c", "--like", spelled]))
+        assert command.config == RECIPES[recipe]()
+
+
+def test_a_cluster_that_does_not_answer_is_said_within_seconds(
+    films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody can answer there
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ("curate", str(films), "--out", str(films / "c"), "--preset", "tiny")
+        assert run(*arguments, "--ray-address", address) == 1
+    assert f"Ray is not at '{address}'" in capsys.readouterr().err
+
+
+def test_stores_that_do_not_answer_well_are_one_sentence(
+    films: Path, s3_bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = f"{s3_bucket}-missing"
+    assert run("curate", f"{missing}/raw", "--out", str(films / "c"), "--preset", "tiny") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert run("curate", str(films), "--out", f"{missing}/c", "--preset", "tiny") == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path: Path) -> None:
+    """By a limit on the size of files, which fails writes as a full disk does."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8, 8));"
+        "from pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "curate", "a.png", "--out", "c", "--preset", "tiny"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch, films: Path) -> None:
+    """Only what was typed becomes a sentence: a ValueError from within is for the developers."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("pipelines.curate.measure", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        run("curate", str(films), "--out", str(films / "c"), "--preset", "tiny")
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(films.rglob("*"))
+    arguments = ["curate", str(films), "--out", str(films / "c"), "--preset", "tiny", "--dry-run"]
+    assert run(*arguments, "--rule", "fps>=5", "--limit", "1") == 0
+    said = capsys.readouterr().out
+    assert sorted(films.rglob("*")) == before
+    for words in (
+        "1 text: ",
+        "--limit: the first 1 of 2 sources",
+        "1 new, 0 known",
+        "parts: 0 there, 1 to add",
+        "caption_text",
+        "fps>=5: 5 <= fps (videos)",
+        "export: shards/default, to be made",
+    ):
+        assert words in said
+
+
+def test_curate_help_begins_with_three_examples_and_fits_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.parse(["curate", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    examples = [line for line in lines if line.startswith("$ lavie curate ")]
+    assert len(examples) == 3
+    assert lines.index(examples[2]) < 8
+    for line in examples:  # and they parse
+        cli.parse(shlex.split(line)[2:])
 
 
 def test_missing_model_files_stop_the_run_before_any_work(
@@ -109,7 +291,7 @@ def test_weights_path_prints_the_path_alone(
 def test_an_unknown_model_file_is_named_with_the_choices(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run("weights", "check", "nothing") == 1
+    assert run("weights", "check", "nothing") == 2
     assert "embedded" in capsys.readouterr().err
 
 
