@@ -21,10 +21,11 @@ from curation.errors import UsageError
 from curation.sources import list_sources
 from pipelines import curate
 from pipelines.again import noted_parts
+from pipelines.cli import main
 from pipelines.presets import tiny
+from pipelines.ray_cluster import start_ray
 from pipelines.rejects import Rejects
 from pipelines.retry import Retries
-from pipelines.run import start_ray
 
 RIVER = replace(tiny().river, sources_per_part=4)
 NAMES = ("a", "b", "c", "d")
@@ -151,6 +152,18 @@ def test_texts_of_a_later_list_reach_the_clips_of_their_sources_and_no_other_row
     }
     assert changed == {"captions", "caption_text"}
     assert "other texts" not in half.measure()[2]
+
+
+def test_rejects_that_may_pass_are_told_last_with_an_exit_code_of_their_own(
+    half: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["curate", half.list(), "--out", half.store.root, "--preset", "tiny"]
+    assert main([*command, "--sources-per-part", "4", "--until", "select"]) == 3
+    said = "".join(capsys.readouterr().out.split("funnel")[-1].split("\n"))
+    assert "2 sources were rejected for reasons that may pass" in said
+    assert "--retry-failed" in said
+    assert "b.mp4" in said
+    assert "d.mp4" in said
 
 
 def test_an_update_that_was_cut_off_leaves_a_list_that_is_read_again(half: Corpus) -> None:
