@@ -20,11 +20,12 @@ from tyro.conf import UseAppendAction
 
 from curation.errors import LavieError, UsageError
 from curation.select.rule_presets import PRESETS as RECIPES
-from pipelines.commands.curation import Curate, Export, Report, Select, Status, Verify
+from pipelines.commands.curation import Curate, Export, Report, Select
 from pipelines.commands.doctor import Doctor
 from pipelines.commands.encoding import Encode
 from pipelines.commands.evaluation import Evaluate
 from pipelines.commands.studio import Studio
+from pipelines.commands.upkeep import Status, Verify
 from pipelines.commands.weights import Weights
 from pipelines.presets import PRESETS, PresetName
 

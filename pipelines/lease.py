@@ -136,6 +136,19 @@ class _S3Object:
         return seen.etag if seen is not None and seen.content == content else None
 
 
+def holder_of(store: Store) -> Holder | None:
+    """Who holds the lease on a corpus now.
+
+    Raises:
+        StoreUnavailable: if the store does not answer.
+    """
+    try:
+        seen = _S3Object(store.root, layout.LEASE).get()
+    except (ClientError, BotoCoreError) as error:
+        raise StoreUnavailable(f"{store.root}: the lease cannot be read ({error})") from error
+    return None if seen is None or seen.is_free else Holder(**seen.content.holder)
+
+
 class Lease:
     """The right to write one corpus, renewed by a thread until it is released or lost.
 

@@ -14,6 +14,7 @@ import urllib.request
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
@@ -202,6 +203,8 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     """
 
     def make(captions: dict[str, str | None], folder: Path, *, name: str = "default") -> Path:
+        from curation.corpus import layout
+        from curation.corpus.ledger import Ledger
         from curation.corpus.store import Store
         from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
         from curation.select import select
@@ -223,16 +226,20 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         dealing = corpora.deal_sources(store, list_sources([str(sources)]), sources_per_part=4)
         dealing.write(store)
         num_parts = dealing.num_parts
+        settings = asdict(config.river)
         info = corpora.record(
-            store, num_parts=num_parts, layers=river.layers, settings={}, command="tests"
+            store, num_parts=num_parts, layers=river.layers, settings=settings, command="tests"
         )
+        ledger = Ledger(store)
+        ledger.reconcile(layout.SOURCES, num_parts)
         jobs = [DecodeJob(store, river.decoding, river.layers)]
         jobs += [StationJob(store, station, river.layers) for station in river.stations]
         for job in jobs:
             job.setup()
             for part in range(num_parts):
-                job.run(part)
+                ledger.record(job.run(part).commits)
             job.close()
+        ledger.compact()
         select(store, info, name, config.select)
         export = ExportConfig(x264_preset="ultrafast", max_clips_per_shard=4)
         plans = list(plan_shards(store, info, name, export))

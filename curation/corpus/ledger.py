@@ -245,7 +245,7 @@ class Ledger:
         logger.info("%s: %d parts are on no record yet and are read", folder, len(found))
         with ThreadPoolExecutor(READING_THREADS) as pool:
             for part, record in zip(
-                found, pool.map(lambda part: self._read(folder, part), found), strict=True
+                found, pool.map(lambda part: self.read_record(folder, part), found), strict=True
             ):
                 if record is None:
                     states[part] = PartState.DAMAGED
@@ -255,8 +255,8 @@ class Ledger:
         self._flush(folder)
         return states
 
-    def _read(self, folder: str, part: int) -> Record | None:
-        """The record of a part by its file; None if the file is not whole."""
+    def read_record(self, folder: str, part: int) -> Record | None:
+        """The record of a part by its file, every checksum in it tested; None if it is not whole."""
         name = f"{folder}/{layout.part_file(part)}"
         data = self.store.read(name)
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
 from curation.corpus import layout
+from curation.corpus.manifest import unsealed
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SELECTION
 from curation.corpus.store import Store
@@ -25,14 +25,16 @@ def read_rules(store: Store, name: str) -> dict[str, Any]:
 
     Raises:
         CorpusError: if there is no finished selection of this name.
+        TornPart: if a byte of the file has changed.
     """
+    path = f"{layout.selection(name)}/{RULES}"
     try:
-        content: dict[str, Any] = json.loads(store.read(f"{layout.selection(name)}/{RULES}"))
+        data = store.read(path)
     except FileNotFoundError as error:
         raise CorpusError(
             f"{store.root} holds no finished selection {name!r}; `lavie select` makes one"
         ) from error
-    return content
+    return unsealed(data, f"{store.root}/{path}")
 
 
 def read_funnel(store: Store, name: str) -> dict[str, Any]:
@@ -40,10 +42,17 @@ def read_funnel(store: Store, name: str) -> dict[str, Any]:
 
     Raises:
         CorpusError: if there is no finished selection of this name.
+        TornPart: if a byte of the file has changed, or it is gone.
     """
     read_rules(store, name)
-    content: dict[str, Any] = json.loads(store.read(f"{layout.selection(name)}/{FUNNEL}"))
-    return content
+    path = f"{layout.selection(name)}/{FUNNEL}"
+    try:
+        data = store.read(path)
+    except FileNotFoundError as error:
+        raise TornPart(
+            f"{store.root}/{path}: missing; `lavie verify --repair` makes it again"
+        ) from error
+    return unsealed(data, f"{store.root}/{path}")
 
 
 def read_verdicts(

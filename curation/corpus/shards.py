@@ -194,21 +194,23 @@ def verify_shards(store: Store, selection: str) -> Iterator[str]:
         yield str(error)
         return
     for name, expected in sorted(manifest["files"].items()):
-        fault = _fault(store, f"{layout.shards(selection)}/{name}", expected)
+        path = f"{layout.shards(selection)}/{name}"
+        fault = file_fault(store, path, expected)
         if fault is not None:
-            yield fault
+            yield f"{store.root}/{path}: {fault}"
 
 
-def _fault(store: Store, name: str, expected: Mapping[str, Any]) -> str | None:
+def file_fault(store: Store, name: str, expected: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file, if it is not as a manifest's entry says; reads all of it in pieces."""
     info = store.filesystem.get_file_info(store.path(name))
     if info.type != pafs.FileType.File:
-        return f"{store.root}/{name}: missing"
+        return "missing"
     if info.size != expected["size_bytes"]:
-        return f"{store.root}/{name}: {info.size} bytes, the manifest says {expected['size_bytes']}"
+        return f"{info.size} bytes, the manifest says {expected['size_bytes']}"
     digest = hashlib.sha256()
     for offset in range(0, info.size, _PIECE_BYTES):
         size_bytes = min(_PIECE_BYTES, info.size - offset)
         digest.update(store.read_range(name, offset=offset, size_bytes=size_bytes))
     if digest.hexdigest() != expected["sha256"]:
-        return f"{store.root}/{name}: sha256 is not the manifest's, its bytes have changed"
+        return "sha256 is not the manifest's, its bytes have changed"
     return None

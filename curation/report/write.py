@@ -123,6 +123,7 @@ def _statistics(
             "layers": [_lineage(store, info, name) for name in LAYERS if name in info.layers],
             "settings": safe_settings(info.settings),
             "selection": safe_settings(rules["config"]),
+            "verdicts_sha256": rules.get("verdicts_sha256"),
         },
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from curation.corpus.manifest import canonical_json
+from curation.corpus.manifest import sealed
 
 MS_PER_HOUR = 3_600_000
 
@@ -97,7 +97,7 @@ class Funnel:
     def to_json(self) -> bytes:
         """The bytes of funnel.json."""
         used = self.sources - sum(self.sources_rejected.values())
-        return canonical_json(
+        return sealed(
             {
                 "sources": {
                     "in": self.sources,

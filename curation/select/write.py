@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.corpus import layout
-from curation.corpus.manifest import canonical_json
+from curation.corpus.ledger import Commit, Ledger, record_of
+from curation.corpus.manifest import sealed
 from curation.corpus.parts import PARTS_AHEAD
 from curation.corpus.schema import SELECTION, schema
 from curation.corpus.selection import FUNNEL, RULES
@@ -121,14 +122,22 @@ class Verdicts:
         extent: Extent,
         progress: Callable[[str, int, int], None],
     ) -> str:
-        """Write every part, a few at a time; returns the sha256 over all, one behind the other."""
+        """Write every part, a few at a time, and put them on record.
+
+        Returns:
+            The sha256 over all parts, one behind the other.
+        """
         digest = hashlib.sha256()
+        folder = layout.selection(name)
+        commits: list[Commit] = []
 
         def put(part: int, table: pa.Table) -> pa.Buffer:
             clip_ids = corpus.read_columns(part, ["clip_id"])["clip_id"]
-            path = f"{layout.selection(name)}/{layout.part_file(part)}"
-            data = _file_bytes(self.table(table, clip_ids))
-            corpus.store.write(path, data)
+            table = self.table(table, clip_ids)
+            data = _file_bytes(table)
+            corpus.store.write(f"{folder}/{layout.part_file(part)}", data)
+            record = record_of(folder, data, table)
+            commits.append(Commit(folder=folder, part=part, record=record))
             return data
 
         pending: list[Future[pa.Buffer]] = []
@@ -140,6 +149,9 @@ class Verdicts:
                 progress("writing", part + 1, len(extent.num_clips))
             for future in pending:
                 digest.update(future.result())
+        ledger = Ledger(corpus.store)
+        ledger.record(commits)
+        ledger.compact()
         return digest.hexdigest()
 
 
@@ -189,7 +201,7 @@ def abandon(store: Store, name: str) -> None:
     """Make a selection of this name unfinished, and remove what an older one left."""
     folder = layout.selection(name)
     store.delete(f"{folder}/{RULES}")
-    for file in store.files(folder):
+    for file in store.files(folder, recursive=True):
         store.delete(file)
 
 
@@ -197,4 +209,4 @@ def publish(store: Store, name: str, *, rules: dict[str, Any], funnel: Funnel) -
     """Finish a selection whose parts are written."""
     folder = layout.selection(name)
     store.write(f"{folder}/{FUNNEL}", funnel.to_json())
-    store.write(f"{folder}/{RULES}", canonical_json(rules))
+    store.write(f"{folder}/{RULES}", sealed(rules))

@@ -1,4 +1,4 @@
-"""curate, select, export, report, status, verify."""
+"""curate, select, export, report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
-from curation.corpus.shards import verify_shards
 from curation.corpus.store import Store, is_remote
 from curation.errors import UsageError, typed
 from curation.export import ExportConfig
@@ -108,7 +107,7 @@ class Curate:
         steps = STEPS[: STEPS.index(self.until) + 1]
         rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
         shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
-        console, store = _console(), _store(self.out, "--out")
+        console, store = _console(), corpus_store(self.out, "--out")
         _check_out(self.out, self.sources)
         planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
         if "select" in steps:
@@ -228,7 +227,7 @@ class Export:
 
     def run(self) -> int:
         """Export what is not exported yet."""
-        _check_name(self.selection, "--selection")
+        check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
             _export(store, info, self.selection, self.config, _console(), self.ray_address)
         return 0
@@ -249,66 +248,10 @@ class Report:
 
     def run(self) -> int:
         """Write index.html and statistics.json."""
-        _check_name(self.selection, "--selection")
+        check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
             _report(store, info, self.selection, self.config, _console())
         return 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Say what a corpus holds and how far each layer is."""
-
-    corpus: Positional[str]
-    """Folder or prefix of the corpus."""
-
-    def run(self) -> int:
-        """Print a line for each layer and selection."""
-        console, store = _console(), _store(self.corpus, "CORPUS")
-        info = read_corpus(store)
-        table = Table(title=f"{self.corpus}: {info.num_parts} parts")
-        table.add_column("layer")
-        table.add_column("parts", justify="right")
-        table.add_column("current")
-        current = set(info.layers.values())
-        for layer_id in store.folders("layers"):
-            done = len(store.files(f"layers/{layer_id}"))
-            table.add_row(
-                layer_id,
-                f"{done} of {info.num_parts}",
-                "yes" if layer_id in current else "earlier settings",
-            )
-        console.print(table)
-        for name in store.folders("selections"):
-            has_shards = store.exists(f"{layout.shards(name)}/manifest.json")
-            has_report = store.exists(f"{layout.report(name)}/index.html")
-            console.print(
-                f"selection {name}: shards {'yes' if has_shards else 'no'}, "
-                f"report {'yes' if has_report else 'no'}",
-                highlight=False,
-            )
-        return 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verify:
-    """Read every byte of a selection's shards again and compare with the manifest."""
-
-    corpus: Positional[str]
-    """Folder or prefix of the corpus."""
-    selection: str = "default"
-    """Name of the selection."""
-
-    def run(self) -> int:
-        """Print what is wrong; 1 if anything is."""
-        console = _console()
-        _check_name(self.selection, "--selection")
-        faults = list(verify_shards(_store(self.corpus, "CORPUS"), self.selection))
-        for fault in faults:
-            console.print(fault, style="red", markup=False)
-        if not faults:
-            console.print("every file of the manifest is there with its bytes")
-        return 1 if faults else 0
 
 
 def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[str]) -> SelectConfig:
@@ -326,7 +269,7 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
 @contextmanager
 def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
     """A corpus that is there, held for writing; a mistyped name does not become a folder."""
-    store = _store(root, "CORPUS")
+    store = corpus_store(root, "CORPUS")
     read_corpus(store)
     with locked(store) as held:
         yield held, read_corpus(held)
@@ -344,14 +287,15 @@ def _check_out(out: str, sources: Sequence[str]) -> None:
             )
 
 
-def _check_name(name: str, flag: str) -> None:
+def check_name(name: str, flag: str) -> None:
+    """Raise `UsageError` for a name that cannot be a selection's."""
     with typed(flag):
         layout.check_selection_name(name)
 
 
 def _check_rules(info: CorpusInfo, name: str, config: SelectConfig, flag: str) -> None:
     """Check the selection's name and rules as they were typed, before any work."""
-    _check_name(name, flag)
+    check_name(name, flag)
     with typed("--rule"):
         check_types(config.rules)
     named = {
@@ -365,7 +309,7 @@ def _check_rules(info: CorpusInfo, name: str, config: SelectConfig, flag: str) -
         check_selection(info, name, config)
 
 
-def _store(root: str, flag: str) -> Store:
+def corpus_store(root: str, flag: str) -> Store:
     """The store that the user named."""
     if not root.strip():
         raise UsageError(f"{flag}: an empty name is no place for a corpus")

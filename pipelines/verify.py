@@ -1,0 +1,298 @@
+"""Read a corpus again and compare every byte with what is on record.
+
+Parts are compared with the ledger, shards and latents with their manifests, and small files with the digest
+that they carry. What is not finished yet is told apart from what is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger, PartState, Record
+from curation.corpus.manifest import CorpusInfo, canonical_json, read_corpus, seal_of
+from curation.corpus.selection import FUNNEL, RULES, read_funnel, read_rules
+from curation.corpus.shards import file_fault
+from curation.corpus.store import Store
+from curation.errors import CorpusError, TornPart
+
+READING_THREADS = 8
+"""Files that are read at the same time; each is held whole, and a part of keyframes may have 100 MB."""
+MANIFEST = "manifest.json"
+ENCODED = "encoded"
+SHARDS = "shards"
+Progress = Callable[[str, int, int], None]
+"""Called with a folder, files done, and files in all."""
+
+
+class Kind(StrEnum):
+    """What a damaged file belongs to; how it is repaired follows from it."""
+
+    CORPUS = "corpus"
+    RECORD = "record"
+    SOURCES = "sources"
+    LAYER = "layer"
+    SELECTION = "selection"
+    SHARDS = "shards"
+    ENCODED = "encoded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One file that is not as it was written."""
+
+    kind: Kind
+    """What it belongs to."""
+    folder: str
+    """The folder of parts, of a selection, of its shards, or of one layer of latents."""
+    name: str
+    """Path of the file in the corpus."""
+    what: str
+    """What is wrong with it."""
+    part: int | None = None
+    """Number of the part, if the file is one."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a corpus looks like when all of it is read."""
+
+    faults: list[Fault] = field(default_factory=list)
+    """Files that are damaged or gone."""
+    notes: list[str] = field(default_factory=list)
+    """What is unfinished, a sentence each."""
+    num_files: int = 0
+    """Files that were read."""
+
+
+def verify(
+    store: Store,
+    selection: str | None = None,
+    *,
+    only: frozenset[str] | None = None,
+    on_progress: Progress = lambda folder, done, total: None,
+) -> Findings:
+    """Read sources, layers, selections, shards and latents.
+
+    Args:
+        store: the corpus.
+        selection: read the verdicts, shards and latents of this one alone; None for all.
+        only: folders to read, and no others; None for all.
+        on_progress: told after every file.
+
+    Raises:
+        CorpusError: if there is no corpus.
+    """
+    return _Reader(store, selection, only, on_progress).read()
+
+
+class _Reader:
+    """One pass over a corpus."""
+
+    def __init__(
+        self,
+        store: Store,
+        selection: str | None,
+        only: frozenset[str] | None,
+        on_progress: Progress,
+    ) -> None:
+        self._store = store
+        self._ledger = Ledger(store)
+        self._selection = selection
+        self._only = only
+        self._progress = on_progress
+        self._found = Findings()
+
+    def read(self) -> Findings:
+        """All that was asked for."""
+        try:
+            info = read_corpus(self._store)
+        except TornPart as error:
+            self._fault(Kind.CORPUS, "", layout.CORPUS, _reason(error, layout.CORPUS))
+            return self._found
+        self._found.num_files += 1
+        self._read_parts(Kind.SOURCES, layout.SOURCES, info.num_parts)
+        current = set(info.layers.values())
+        for layer_id in sorted(current | set(self._store.folders(layout.LAYERS))):
+            self._read_layer(layer_id, info, is_current=layer_id in current)
+        for name in self._names("selections"):
+            self._read_selection(name, info)
+        for name in self._names(SHARDS):
+            self._read_manifest(Kind.SHARDS, layout.shards(name), "lavie export")
+        for name in self._names(ENCODED):
+            for layer_id in self._store.folders(f"{ENCODED}/{name}"):
+                folder = layout.encoded(name, layer_id)
+                self._read_manifest(Kind.ENCODED, folder, "lavie encode")
+        return self._found
+
+    def _names(self, folder: str) -> list[str]:
+        names = self._store.folders(folder)
+        return [name for name in names if self._selection in (None, name)]
+
+    def _wants(self, folder: str) -> bool:
+        return self._only is None or folder in self._only
+
+    def _fault(
+        self, kind: Kind, folder: str, name: str, what: str, part: int | None = None
+    ) -> None:
+        self._found.faults.append(Fault(kind=kind, folder=folder, name=name, what=what, part=part))
+
+    def _read_layer(self, layer_id: str, info: CorpusInfo, *, is_current: bool) -> None:
+        folder = layout.layer_folder(layer_id)
+        unmade = self._read_parts(Kind.LAYER, folder, info.num_parts)
+        if unmade and is_current:
+            self._found.notes.append(
+                f"{folder}: {unmade} of {info.num_parts} parts are not made yet; run `lavie curate`"
+            )
+
+    def _read_parts(self, kind: Kind, folder: str, num_parts: int) -> int:
+        """Compare the parts of a folder with its record; returns how many were never made."""
+        if not self._wants(folder):
+            return 0
+        try:
+            states = self._ledger.states(folder, num_parts)
+            records = self._ledger.records(folder)
+        except TornPart as error:
+            name = f"{folder}/{layout.COMMITTED}"
+            self._fault(Kind.RECORD, folder, name, _reason(error, folder))
+            return 0
+        unmade = 0
+        there = []
+        for part, state in enumerate(states):
+            if state is PartState.MISSING and part not in records and kind is Kind.LAYER:
+                unmade += 1
+            elif state is not PartState.AGAIN:
+                there.append(part)
+        again = states.count(PartState.AGAIN)
+        if again:
+            self._found.notes.append(
+                f"{folder}: {again} parts are to be made anew; run `lavie curate`"
+            )
+        for part, what in self._compare(folder, there, records):
+            name = f"{folder}/{layout.part_file(part)}"
+            self._fault(kind, folder, name, what, part)
+        return unmade
+
+    def _compare(
+        self, folder: str, parts: Sequence[int], records: Mapping[int, Record]
+    ) -> Iterator[tuple[int, str]]:
+        """Parts that are not what the record says, and why; those on no record are tested alone."""
+
+        def fault(part: int) -> str | None:
+            if part not in records:
+                is_whole = self._ledger.read_record(folder, part) is not None
+                return None if is_whole else "not a whole Parquet file"
+            return _part_fault(self._store, f"{folder}/{layout.part_file(part)}", records[part])
+
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            for done, (part, what) in enumerate(zip(parts, pool.map(fault, parts), strict=True)):
+                self._progress(folder, done + 1, len(parts))
+                self._found.num_files += 1
+                if what is not None:
+                    yield part, what
+        unrecorded = sum(part not in records for part in parts)
+        if unrecorded:
+            self._found.notes.append(
+                f"{folder}: {unrecorded} parts are on no record yet and were tested by their own "
+                "checksums alone; the next run records them"
+            )
+
+    def _read_selection(self, name: str, info: CorpusInfo) -> None:
+        folder = layout.selection(name)
+        if not self._wants(folder):
+            return
+        rules = f"{folder}/{RULES}"
+        if not self._store.exists(rules):
+            self._found.notes.append(f"{folder}: not finished; run `lavie select`")
+            return
+        try:
+            made_of = int(read_rules(self._store, name).get("num_parts", info.num_parts))
+        except TornPart as error:
+            self._fault(Kind.SELECTION, folder, rules, _reason(error, rules))
+            made_of = len(
+                [f for f in self._store.files(folder) if layout.part_number(f) is not None]
+            )
+        else:
+            self._read_funnel(name, folder)
+        self._found.num_files += 2
+        self._read_parts(Kind.SELECTION, folder, made_of)
+        if made_of != info.num_parts:
+            self._found.notes.append(
+                f"{folder}: made of {made_of} parts, the corpus has {info.num_parts}; "
+                "`lavie select` takes the new ones in"
+            )
+
+    def _read_funnel(self, name: str, folder: str) -> None:
+        try:
+            read_funnel(self._store, name)
+        except TornPart as error:
+            path = f"{folder}/{FUNNEL}"
+            self._fault(Kind.SELECTION, folder, path, _reason(error, path))
+
+    def _read_manifest(self, kind: Kind, folder: str, command: str) -> None:
+        """Compare files with the manifest beside them."""
+        if not self._wants(folder):
+            return
+        name = f"{folder}/{MANIFEST}"
+        try:
+            manifest = read_sealed_manifest(self._store, name)
+        except FileNotFoundError:
+            self._found.notes.append(f"{folder}: not finished; run `{command}`")
+            return
+        except TornPart as error:
+            self._fault(kind, folder, name, _reason(error, name))
+            return
+        files = sorted(manifest["files"].items())
+        names = [f"{folder}/{name}" for name, _ in files]
+
+        def fault(number: int) -> str | None:
+            return file_fault(self._store, names[number], files[number][1])
+
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            for number, what in enumerate(pool.map(fault, range(len(files)))):
+                self._progress(folder, number + 1, len(files))
+                if what is not None:
+                    self._fault(kind, folder, names[number], what)
+        self._found.num_files += len(files) + 1
+
+
+def read_sealed_manifest(store: Store, name: str) -> dict[str, Any]:
+    """The manifest of shards or latents.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        TornPart: if its bytes are not those that were written.
+    """
+    data = store.read(name)
+    try:
+        content: dict[str, Any] = json.loads(data)
+        is_whole = canonical_json(content) == data and content.get("digest") == seal_of(content)
+    except (ValueError, AttributeError) as error:
+        raise TornPart(f"{store.root}/{name}: not JSON ({error})") from error
+    if not is_whole:
+        raise TornPart(f"{store.root}/{name}: its bytes are not those that were written")
+    return content
+
+
+def _part_fault(store: Store, name: str, record: Record) -> str | None:
+    try:
+        data = store.read(name)
+    except FileNotFoundError:
+        return "missing"
+    if len(data) != record.size_bytes:
+        return f"{len(data)} bytes, the record says {record.size_bytes}"
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        return "sha256 is not the record's, its bytes have changed"
+    return None
+
+
+def _reason(error: CorpusError, name: str) -> str:
+    """What an error says of a file, without its name, which a fault says already."""
+    text = str(error)
+    return text.partition(f"{name}: ")[2] or text

@@ -1,0 +1,199 @@
+"""Every byte of a corpus is compared with what was written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from curation.corpus import layout
+from curation.corpus.manifest import read_corpus
+from curation.corpus.store import Store
+from curation.errors import CorpusError
+from pipelines.cli import main
+from pipelines.verify import Findings, Kind, verify
+
+
+@pytest.fixture
+def store(small_corpus: Path, tmp_path: Path) -> Store:
+    """A copy that a test may damage."""
+    shutil.copytree(small_corpus, tmp_path / "corpus")
+    return Store(str(tmp_path / "corpus"))
+
+
+def folder_of(store: Store, name: str) -> str:
+    return layout.layer_folder(read_corpus(store).layers[name])
+
+
+def path_of(store: Store, folder: str, part: int = 0) -> Path:
+    return Path(store.path(f"{folder}/{layout.part_file(part)}"))
+
+
+def names(found: Findings) -> set[str]:
+    return {fault.name for fault in found.faults}
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def test_an_undamaged_corpus_has_no_fault_and_every_file_of_it_was_read(store: Store) -> None:
+    found = verify(store)
+    assert not found.faults
+    assert not found.notes
+    files = store.files(recursive=True)
+    beside = {"all.json", "plan.json"}  # records speak for themselves, the plan is in the manifest
+    assert found.num_files >= len([name for name in files if Path(name).name not in beside])
+
+
+@pytest.mark.parametrize("layer", ["probe", "scenes", "captions"])
+def test_a_changed_byte_is_found_wherever_it_is(store: Store, layer: str) -> None:
+    folder = folder_of(store, layer)
+    path = path_of(store, folder, 1)
+    whole = path.read_bytes()
+    ends = [
+        *range(8),
+        *range(len(whole) - 12, len(whole)),
+    ]  # magic, page header, footer, its length
+    for position in {*ends, *range(0, len(whole), max(1, len(whole) // 150))}:
+        flip(path, position)
+        assert names(verify(store, only=frozenset({folder}))) == {f"{folder}/part-00001.parquet"}
+        path.write_bytes(whole)
+    assert not verify(store, only=frozenset({folder})).faults
+
+
+@pytest.mark.parametrize("kind", ["sources", "layer", "selection"])
+def test_a_part_that_was_truncated_emptied_swapped_or_deleted_is_named(
+    store: Store, kind: str
+) -> None:
+    folder = {
+        "sources": layout.SOURCES,
+        "layer": folder_of(store, "keyframes"),
+        "selection": layout.selection("default"),
+    }[kind]
+    only = frozenset({folder})
+    first, second = path_of(store, folder, 0), path_of(store, folder, 1)
+    bytes_of = first.read_bytes(), second.read_bytes()
+    both = {f"{folder}/{first.name}", f"{folder}/{second.name}"}
+
+    first.write_bytes(bytes_of[0][:-1])
+    assert names(verify(store, only=only)) == {f"{folder}/{first.name}"}
+    first.write_bytes(b"")
+    assert names(verify(store, only=only)) == {f"{folder}/{first.name}"}
+    first.write_bytes(bytes_of[1])
+    second.write_bytes(bytes_of[0])
+    assert names(verify(store, only=only)) == both
+    second.unlink()
+    first.unlink()
+    found = verify(store, only=only)
+    assert names(found) == both
+    assert {fault.what for fault in found.faults} == {"missing"}
+    assert {fault.kind for fault in found.faults} == {Kind(kind)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "corpus.json",
+        "selections/default/rules.json",
+        "selections/default/funnel.json",
+        "sources/committed/all.json",
+        "shards/default/manifest.json",
+        "shards/default/plan.json",
+        "shards/default/index.parquet",
+    ],
+)
+def test_a_changed_byte_in_what_says_how_things_are_is_found(store: Store, name: str) -> None:
+    path = Path(store.path(name))
+    whole = path.read_bytes()
+    for position in range(0, len(whole), max(1, len(whole) // 12)):
+        flip(path, position)
+        found = verify(store)
+        assert len(found.faults) == 1, (position, whole[position - 5 : position + 5])
+        assert found.faults[0].name in (name, str(Path(name).parent))
+        path.write_bytes(whole)
+
+
+def test_a_damaged_tar_and_a_missing_one_are_named_with_what_is_wrong(store: Store) -> None:
+    tars = [name for name in store.files("shards/default", recursive=True) if name.endswith(".tar")]
+    flip(Path(store.path(tars[0])), 700)
+    Path(store.path(tars[1])).unlink()
+    found = verify(store)
+    assert {(fault.name, fault.what.split(",")[0]) for fault in found.faults} == {
+        (tars[0], "sha256 is not the manifest's"),
+        (tars[1], "missing"),
+    }
+
+
+def test_what_is_unfinished_is_said_and_is_no_fault(store: Store) -> None:
+    captions = folder_of(store, "captions")
+    shutil.rmtree(store.path(captions))
+    Path(store.path("shards/default/manifest.json")).unlink()
+    Path(store.path("selections/default/rules.json")).unlink()
+    found = verify(store)
+    assert not found.faults
+    assert [note.partition(":")[0] for note in found.notes] == [
+        captions,
+        "selections/default",
+        "shards/default",
+    ]
+
+
+def test_parts_on_no_record_are_tested_by_their_own_checksums_and_it_is_said(store: Store) -> None:
+    folder = folder_of(store, "probe")
+    Path(store.path(f"{folder}/committed/all.json")).unlink()
+    path = path_of(store, folder)
+    path.write_bytes(path.read_bytes()[:-30])
+    found = verify(store, only=frozenset({folder}))
+    assert names(found) == {f"{folder}/{path.name}"}
+    assert "on no record" in found.notes[0]
+
+
+def test_the_command_says_a_sentence_a_fault_and_fails(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", store.root]) == 0
+    assert "files are as they were written" in capsys.readouterr().out
+    flip(path_of(store, folder_of(store, "scenes"), 2), 100)
+    path_of(store, layout.SOURCES, 0).unlink()
+    assert main(["verify", store.root]) == 1
+    said = capsys.readouterr().out
+    assert f"{store.root}/sources/part-00000.parquet: missing" in said
+    assert "part-00002.parquet: sha256 is not the record's, its bytes have changed" in said
+
+
+def test_a_folder_without_a_corpus_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CorpusError, match="holds no corpus"):
+        verify(Store(str(tmp_path)))
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "holds no corpus" in capsys.readouterr().err
+
+
+def test_a_corpus_on_an_object_store_is_read_too(
+    store: Store, s3_bucket: str, tmp_path: Path, copied: Callable[[Store, Store], None]
+) -> None:
+    remote = Store(f"{s3_bucket}/corpus")
+    copied(store, remote)
+    assert not verify(remote).faults
+    name = f"{folder_of(store, 'scenes')}/{layout.part_file(0)}"
+    data = bytearray(store.read(name))
+    data[50] ^= 1
+    remote.write(name, bytes(data))
+    assert names(verify(remote)) == {name}
+
+
+@pytest.fixture
+def copied() -> Callable[[Store, Store], None]:
+    """Puts all files of one store into another."""
+
+    def copy(source: Store, target: Store) -> None:
+        for name in source.files(recursive=True):
+            target.write(name, source.read(name))
+
+    return copy
