@@ -226,6 +226,19 @@ def _say_counts(what: str, counts: Counter[str], console: Console) -> None:
         console.print(f"{what}: {numbers}", highlight=False)
 
 
+def fill_layers(
+    ledger: Ledger,
+    configured: River,
+    num_parts: int,
+    *,
+    console: Console = QUIET,
+    ray_address: str = "local",
+) -> None:
+    """Make every part of the river's layers that is missing, damaged or to be made anew."""
+    stages = _stages(ledger, configured, num_parts)
+    _run(ledger, configured, stages, console=console, ray_address=ray_address)
+
+
 def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> None:
     """Ask the models of stations that have work to do whether they can be asked, before any work."""
     busy = {stage.name for stage in stages if set(stage.units) - stage.done}

@@ -25,6 +25,7 @@ from curation.errors import CorpusError, TornPart
 READING_THREADS = 8
 """Files that are read at the same time; each is held whole, and a part of keyframes may have 100 MB."""
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
 ENCODED = "encoded"
 SHARDS = "shards"
 Progress = Callable[[str, int, int], None]
@@ -248,6 +249,7 @@ class _Reader:
         except TornPart as error:
             self._fault(kind, folder, name, _reason(error, name))
             return
+        self._check_plan(kind, folder, manifest)
         files = sorted(manifest["files"].items())
         names = [f"{folder}/{name}" for name, _ in files]
 
@@ -260,6 +262,20 @@ class _Reader:
                 if what is not None:
                     self._fault(kind, folder, names[number], what)
         self._found.num_files += len(files) + 1
+
+    def _check_plan(self, kind: Kind, folder: str, manifest: Mapping[str, Any]) -> None:
+        """Compare the plan of latents with what the manifest says of it."""
+        plan = manifest.get("plan")
+        name = f"{folder}/{PLAN}"
+        if plan is None:
+            return
+        try:
+            is_same = self._store.read(name) == canonical_json(plan)
+        except FileNotFoundError:
+            self._fault(kind, folder, name, "missing")
+        else:
+            if not is_same:
+                self._fault(kind, folder, name, "its bytes are not those that were written")
 
 
 def read_sealed_manifest(store: Store, name: str) -> dict[str, Any]:

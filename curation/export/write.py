@@ -46,6 +46,8 @@ class ShardWriter:
         info: contents of corpus.json.
         selection: name of the selection that was planned.
         config: as it was planned with.
+
+    What is cut goes to `out`, which is the corpus unless it is set to another store.
     """
 
     seen = SeenFolders()
@@ -54,7 +56,7 @@ class ShardWriter:
     def __init__(
         self, store: Store, info: CorpusInfo, selection: str, config: ExportConfig
     ) -> None:
-        self.store = store
+        self.store = self.out = store
         self.info = info
         self.selection = selection
         self.config = config
@@ -94,9 +96,9 @@ class ShardWriter:
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 made["tar"] = {"sha256": digest, "size_bytes": path.stat().st_size}
-                self.store.put_file(f"{folder}/{plan.name}.tar", path)
+                self.out.put_file(f"{folder}/{plan.name}.tar", path)
         table = pa.Table.from_pylist(index, schema=INDEX_SCHEMA)
-        self.store.write(f"{folder}/{plan.name}.parquet", to_parquet(table, made_by=made))
+        self.out.write(f"{folder}/{plan.name}.parquet", to_parquet(table, made_by=made))
         return _counts(index)
 
     def _rows(self, plan: ShardPlan) -> list[dict[str, Any]]:

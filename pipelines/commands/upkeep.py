@@ -10,13 +10,14 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from curation.corpus.ledger import PartState
+from curation.corpus.store import Store
 from curation.errors import LASTING, PASSING
 from pipelines.commands.curation import check_name, corpus_store
-from pipelines.locking import writer_of
+from pipelines.locking import locked, writer_of
 from pipelines.progress import PartBar
 from pipelines.status import Layer, Product, SelectionStatus, read_status
 from pipelines.status import Status as CorpusStatus
-from pipelines.verify import Fault, verify
+from pipelines.verify import Fault, Findings, verify
 
 _STATES = (PartState.MISSING, PartState.DAMAGED, PartState.AGAIN)
 
@@ -62,21 +63,49 @@ class Verify:
     """Folder or prefix of the corpus."""
     selection: str | None = None
     """Read the verdicts, shards and latents of this selection alone; all selections by default."""
+    repair: bool = False
+    """Make what is damaged or missing anew from what it was made of, and leave all else as it is."""
+    ray_address: str = "local"
+    """Where repairs run: 'local' starts a private Ray on this machine; 'auto' or an address joins a
+    cluster."""
 
     def run(self) -> int:
-        """Print what is wrong; 1 if anything is."""
+        """Print what is wrong, repair it if asked to; 1 if anything is left."""
         console, store = Console(), corpus_store(self.corpus, "CORPUS")
         if self.selection is not None:
             check_name(self.selection, "--selection")
+        if not self.repair:
+            return 1 if self._look(console, store).faults else 0
+        with locked(store) as held:
+            found = self._look(console, held)
+            if not found.faults:
+                return 0
+            return self._repair(console, held, found)
+
+    def _look(self, console: Console, store: Store) -> Findings:
         with PartBar(console) as bar:
             found = verify(store, self.selection, on_progress=bar.advance)
-        for note in found.notes:
-            _say(console, note)
-        for fault in found.faults:
-            console.print(sentence(store.root, fault), style="red", markup=False, soft_wrap=True)
-        if not found.faults:
-            _say(console, f"{found.num_files:,} files are as they were written")
-        return 1 if found.faults else 0
+        _say_findings(console, store, found)
+        return found
+
+    def _repair(self, console: Console, store: Store, found: Findings) -> int:
+        from pipelines.repair import repair  # Ray and all stations, which a look needs not
+
+        repaired = repair(store, found, console=console, ray_address=self.ray_address)
+        _say(console, "after the repair:")
+        for line in repaired.said:
+            _say(console, line)
+        _say_findings(console, store, repaired.left)
+        return 1 if repaired.left.faults else 0
+
+
+def _say_findings(console: Console, store: Store, found: Findings) -> None:
+    for note in found.notes:
+        _say(console, note)
+    for fault in found.faults:
+        console.print(sentence(store.root, fault), style="red", markup=False, soft_wrap=True)
+    if not found.faults:
+        _say(console, f"{found.num_files:,} files are as they were written")
 
 
 def sentence(root: str, fault: Fault) -> str:

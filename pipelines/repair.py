@@ -1,0 +1,253 @@
+"""Make what is damaged or gone anew, by the same steps that made it, and leave the rest as it is.
+
+The same inputs give the same bytes, so what was made of a part stays when the part comes out as it was
+on record; when it does not, what was made of it is made anew too. Nothing is thrown away that cannot be
+made: a part whose source is gone stays as it is, and is named.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger
+from curation.corpus.manifest import CorpusInfo, read_corpus
+from curation.corpus.parts import read_table
+from curation.corpus.selection import RULES, read_rules
+from curation.corpus.store import Store
+from curation.errors import BadSource, CorpusError, LavieError, TornPart
+from curation.select import SelectConfig, select
+from curation.sources import fetched
+from pipelines import curate, river
+from pipelines.again import noted_parts
+from pipelines.curation_config import RiverConfig
+from pipelines.repair_latents import repair_latents
+from pipelines.repair_shards import repair_shards
+from pipelines.verify import Fault, Findings, Kind, verify
+
+
+@dataclass(slots=True)
+class Repaired:
+    """What a repair did."""
+
+    left: Findings
+    """Another look at every folder that had a fault."""
+    said: list[str] = field(default_factory=list)
+    """Why something could not be repaired, and what to do about it; a sentence each."""
+
+
+def repair(
+    store: Store, found: Findings, *, console: Console, ray_address: str = "local"
+) -> Repaired:
+    """Redo what is damaged or missing.
+
+    Args:
+        store: the corpus, held by this run.
+        found: by `verify`.
+        console: for progress.
+        ray_address: see `curate.HowToRun`.
+    """
+    work = _Repair(store, found.faults, console, ray_address)
+    said = work.run()
+    folders = frozenset(fault.folder for fault in found.faults) | work.touched
+    return Repaired(verify(store, only=folders), said)
+
+
+class _Repair:
+    """One repair under way."""
+
+    def __init__(
+        self, store: Store, faults: Sequence[Fault], console: Console, ray_address: str
+    ) -> None:
+        self._store = store
+        self._faults = faults
+        self._console = console
+        self._ray_address = ray_address
+        self._said: list[str] = []
+        self.touched: frozenset[str] = frozenset()
+
+    def _of(self, *kinds: Kind) -> list[Fault]:
+        return [fault for fault in self._faults if fault.kind in kinds]
+
+    def run(self) -> list[str]:
+        """Repair in the order in which things are made of each other."""
+        if self._of(Kind.CORPUS):
+            return [
+                (
+                    f"{layout.CORPUS} names layers and settings and nothing else does: put it back from "
+                    "a copy. Nothing was repaired"
+                )
+            ]
+        info = read_corpus(self._store)
+        self._forget_records()
+        if self._of(Kind.SOURCES):
+            self._said.append(
+                "parts of the list of sources are written once and made of nothing else: put them "
+                "back from a copy"
+            )
+        changed = self._redo_layers(info)
+        selections = {fault.folder.partition("/")[2] for fault in self._of(Kind.SELECTION)}
+        for name in sorted(selections | set(self._selections_of(changed))):
+            self._select(info, name)
+        for folder in sorted({fault.folder for fault in self._of(Kind.SHARDS)}):
+            name = folder.partition("/")[2]
+            self._said += repair_shards(
+                self._store, info, name, console=self._console, ray_address=self._ray_address
+            )
+        for folder in sorted({fault.folder for fault in self._of(Kind.ENCODED)}):
+            faults = [fault for fault in self._faults if fault.folder == folder]
+            self._said += repair_latents(self._store, folder, faults)
+        return self._said
+
+    def _forget_records(self) -> None:
+        """Take damaged records away: the parts are read and recorded again."""
+        for fault in self._of(Kind.RECORD):
+            for name in self._store.files(f"{fault.folder}/{layout.COMMITTED}"):
+                self._store.delete(name)
+            self._said.append(
+                f"{fault.folder}: its record was damaged and is made anew from the parts that are there; "
+                "that they are the ones that were written is told by their own checksums alone"
+            )
+            num_parts = read_corpus(self._store).num_parts
+            ledger = Ledger(self._store)
+            ledger.reconcile(fault.folder, num_parts)
+            ledger.compact()
+
+    def _redo_layers(self, info: CorpusInfo) -> set[str]:
+        """Make damaged parts of layers anew; returns the folders of which a part came out otherwise."""
+        faults = self._of(Kind.LAYER)
+        if not faults:
+            return set()
+        try:
+            configured = curate.configure(_settings(info))
+        except LavieError as error:
+            self._said.append(f"layers cannot be made anew here: {error}")
+            return set()
+        folders = {layout.layer_folder(layer_id) for layer_id in configured.layers.values()}
+        decoded = {layout.layer_folder(configured.layers[name]) for name in river.DECODED_LAYERS}
+        redo = []
+        for fault in faults:
+            if fault.folder not in folders:
+                self._said.append(
+                    f"{fault.name}: made by other settings or another version than the last "
+                    "`lavie curate`; run that again with them, or delete the folder if nothing needs it"
+                )
+            elif fault.folder not in decoded or self._can_decode(info, fault):
+                redo.append(fault)
+        return self._make(info, configured, redo)
+
+    def _make(self, info: CorpusInfo, configured: curate.River, redo: list[Fault]) -> set[str]:
+        if not redo:
+            return set()
+        ledger, noted = Ledger(self._store), noted_parts(self._store)
+        before = {
+            folder: dict(ledger.records(folder))
+            for folder in map(layout.layer_folder, configured.layers.values())
+        }
+        for fault in redo:
+            assert fault.part is not None, "every file of a layer that is compared is a part"
+            on_record = ledger.mark_again(fault.folder, [fault.part])
+            if fault.part in noted or not on_record:
+                self._store.delete(fault.name)  # or rows of it would be taken over as they are
+        curate.fill_layers(
+            ledger,
+            configured,
+            info.num_parts,
+            console=self._console,
+            ray_address=self._ray_address,
+        )
+        changed = set()
+        for folder, records in before.items():
+            after = ledger.records(folder)
+            others = [part for part in records if after[part].sha256 != records[part].sha256]
+            if others:
+                changed.add(folder)
+                self._said.append(
+                    f"{folder}: {len(others)} parts came out with other bytes than they had; what was "
+                    "made of them was made anew"
+                )
+        self.touched |= changed
+        return changed
+
+    def _can_decode(self, info: CorpusInfo, fault: Fault) -> bool:
+        """Whether all sources of a part are there with the bytes that were curated; says if not."""
+        assert fault.part is not None
+        lost = lost_sources(self._store, info, fault.part)
+        if lost:
+            self._said.append(
+                f"{fault.name}: cannot be made anew, since {len(lost)} of its sources cannot be read "
+                f"or have changed, first {lost[0]}; the part stays as it is"
+            )
+        return not lost
+
+    def _selections_of(self, changed: set[str]) -> Iterable[str]:
+        """Finished selections that read a layer of which a part came out otherwise."""
+        for name in self._store.folders("selections") if changed else ():
+            if self._store.exists(f"{layout.selection(name)}/{RULES}"):
+                layers = read_rules(self._store, name)["layers"].values()
+                if changed & {layout.layer_folder(layer_id) for layer_id in layers}:
+                    yield name
+
+    def _select(self, info: CorpusInfo, name: str) -> None:
+        """Select again by the rules that are written down."""
+        try:
+            rules = read_rules(self._store, name)
+            config = TypeAdapter(SelectConfig).validate_python(rules["config"])
+        except (CorpusError, ValidationError) as error:
+            self._said.append(
+                f"selection {name}: its rules cannot be read ({error}); run `lavie select --name {name}` "
+                "with them"
+            )
+            return
+        select(self._store, info, name, config)
+        self.touched |= {layout.selection(name)}
+
+
+def lost_sources(store: Store, info: CorpusInfo, part: int) -> list[str]:
+    """Sources of a part that were decoded and cannot be decoded again to the same end."""
+    sources = read_table(store, layout.sources(part), ["uri", "size_bytes"]).to_pylist()
+    expected: list[dict[str, Any]] = [{"source_sha256": None, "source_reject": None}] * len(sources)
+    try:
+        path = layout.layer(info.layers["probe"], part)
+        expected = read_table(store, path, list(expected[0])).to_pylist()
+    except CorpusError:  # the probe is what is damaged: all that is known is the length
+        pass
+    lost = []
+    for source, probe in zip(sources, expected, strict=True):
+        if probe["source_reject"] is None and not _is_there(source, probe["source_sha256"]):
+            lost.append(str(source["uri"]))
+    return lost
+
+
+def _is_there(source: dict[str, Any], sha256: str | None) -> bool:
+    with tempfile.TemporaryDirectory(prefix="lavie-repair-") as scratch:
+        size_bytes = source["size_bytes"]
+        try:
+            with fetched(
+                source["uri"], max_bytes=max(1, size_bytes or 2**63 - 1), scratch=Path(scratch)
+            ) as file:
+                return sha256 in (None, file.sha256) and size_bytes in (None, file.size_bytes)
+        except BadSource:
+            return False
+
+
+def _settings(info: CorpusInfo) -> RiverConfig:
+    """The settings of the last `lavie curate`.
+
+    Raises:
+        TornPart: if they are not those of this version.
+    """
+    try:
+        return TypeAdapter(RiverConfig).validate_python(info.settings)
+    except ValidationError as error:
+        raise TornPart(
+            f"the settings in {layout.CORPUS} are not of this version: "
+            f"{error.errors(include_url=False)[0]}"
+        ) from error

@@ -1,0 +1,272 @@
+"""Cut damaged or missing shards again, and put them back if they are what they were."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from curation.corpus import layout
+from curation.corpus.generations import write_plan
+from curation.corpus.manifest import CorpusInfo, canonical_json
+from curation.corpus.parts import read_table
+from curation.corpus.selection import read_verdicts
+from curation.corpus.shards import file_fault, read_index, read_manifest
+from curation.corpus.store import Store
+from curation.errors import CorpusError, TornPart
+from curation.export import ExportConfig, ShardWriter, finish_shards
+from curation.export.shard_plan import ShardPlan
+from curation.stations.station import Resources
+from pipelines.progress import ProgressBars
+from pipelines.run import Stage, UnitResult, run_stages, start_ray
+
+_ID_LENGTH = 36  # of a UUID as text
+
+
+@dataclass(slots=True)
+class RecutJob:
+    """Shard N of a list of damaged ones -> the same shard, if it can be cut again to the same bytes."""
+
+    writer: ShardWriter
+    files: Mapping[str, Mapping[str, Any]]
+    """Of the manifest."""
+
+    def setup(self) -> None:
+        """Find the encoder."""
+        self.writer.setup()
+
+    def run(self, unit: int, plan: ShardPlan) -> UnitResult:
+        """Cut one shard aside, and put it in its place only if it is what the manifest says."""
+        store, folder = self.writer.store, layout.shards(self.writer.selection)
+        with tempfile.TemporaryDirectory(prefix="lavie-recut-") as scratch:
+            self.writer.out = Store(scratch)
+            self.writer(plan)
+            names = [
+                name for name in (f"{plan.name}.tar", f"{plan.name}.parquet") if name in self.files
+            ]
+            same = all(
+                file_fault(self.writer.out, f"{folder}/{name}", self.files[name]) is None
+                for name in names
+            )
+            if same:
+                for name in names:
+                    store.put_file(f"{folder}/{name}", Path(scratch) / folder / name)
+        return UnitResult(counts={"same" if same else "other": 1})
+
+    def close(self) -> None:
+        """End the child process that reads the sources."""
+        self.writer.close()
+
+
+def repair_shards(
+    store: Store, info: CorpusInfo, selection: str, *, console: Console, ray_address: str
+) -> list[str]:
+    """Repair the shards of one selection.
+
+    Returns:
+        What could not be repaired and why, a sentence each.
+    """
+    try:
+        manifest = _whole_manifest(store, selection)
+    except (CorpusError, KeyError, FileNotFoundError) as error:
+        line = f"{layout.shards(selection)}: index and manifest cannot be made anew ({error})"
+        return [line]
+    return _Shards(store, info, selection, manifest).repair(console, ray_address)
+
+
+def _whole_manifest(store: Store, selection: str) -> dict[str, Any]:
+    """The manifest, made anew from the shards' own rows where it is damaged."""
+    try:
+        return read_manifest(store, selection)
+    except TornPart:
+        store.delete(layout.shard_manifest(selection))
+        return finish_shards(store, selection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shards:
+    """The shards of one selection, and a manifest that is whole."""
+
+    store: Store
+    info: CorpusInfo
+    selection: str
+    manifest: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        return layout.shards(self.selection)
+
+    @property
+    def files(self) -> Mapping[str, Mapping[str, Any]]:
+        files: Mapping[str, Mapping[str, Any]] = self.manifest["files"]
+        return files
+
+    def is_damaged(self, name: str) -> bool:
+        return file_fault(self.store, f"{self.folder}/{name}", self.files[name]) is not None
+
+    def repair(self, console: Console, ray_address: str) -> list[str]:
+        """Bring back what is damaged: plans, then shards, then the index."""
+        damaged = sorted(filter(self.is_damaged, self.files))
+        said = [
+            f"{self.folder}/{name}: put it back from a copy; readers can do without it"
+            for name in damaged
+            if name.endswith(".json") and not self._rewrite_plan(name)
+        ]
+        shards = sorted({name.rpartition(".")[0] for name in damaged if "/" in name})
+        if shards:
+            self._recut(shards, console, ray_address)
+            said += [
+                f"{self.folder}/{shard}: cut again it has other bytes, since a source is gone or has "
+                "changed, this is another version of the encoder, or index, rows and tar are damaged all "
+                "three; it stays as it is"
+                for shard in shards
+                if any(map(self.is_damaged, self._files_of(shard)))
+            ]
+        if "index.parquet" in damaged and not said:
+            said += self._finish()
+        return said
+
+    def _files_of(self, shard: str) -> list[str]:
+        names = (f"{shard}.tar", f"{shard}.parquet")
+        return [name for name in names if name in self.files]
+
+    def _finish(self) -> list[str]:
+        """Make the index anew; it is put before the manifest, so the manifest goes first."""
+        self.store.delete(layout.shard_manifest(self.selection))
+        after = finish_shards(self.store, self.selection)
+        if after["files"] == self.files:
+            return []
+        line = (
+            f"{self.folder}: the index was made anew and says what the selection keeps now, which is not "
+            "what it said before"
+        )
+        return [line]
+
+    def _rewrite_plan(self, name: str) -> bool:
+        """Write a generation's plan from what the manifest says of it; False if it is another."""
+        manifest, generations = self.manifest, self.manifest["generations"]
+        entry = next((g for g in generations if g.get("plan", "plan.json") == name), None)
+        if entry is None:
+            return False
+        buckets = self._buckets(entry["generation"])
+        plan = {
+            "format_version": manifest["format_version"],
+            "generation": entry["generation"],
+            "export": entry["export"],
+            "selection_sha256": entry["selection_sha256"],
+            **{key: manifest[key] for key in ("made_by", "selection", "rules", "layers")},
+            "num_selected": sum(counts["num_clips"] for counts in buckets.values()),
+            "buckets": buckets,
+        }
+        sha256 = hashlib.sha256(canonical_json(plan)).hexdigest()
+        if sha256 != self.files[name]["sha256"]:
+            return False
+        write_plan(self.store, plan)
+        return True
+
+    def _buckets(self, generation: int) -> dict[str, dict[str, int]]:
+        """What a plan says of the buckets of its generation."""
+        buckets: dict[str, dict[str, int]] = {}
+        for file, facts in sorted(self.files.items()):
+            is_rows = "/" in file and file.endswith(".parquet")
+            if is_rows and facts.get("generation", 1) == generation:
+                bucket, number = file.removesuffix(".parquet").split("/")
+                counts = buckets.setdefault(
+                    bucket, {"first_shard": int(number), "num_shards": 0, "num_clips": 0}
+                )
+                counts["num_shards"] += 1
+                counts["num_clips"] += facts["num_rows"]
+        return buckets
+
+    def _recut(self, shards: list[str], console: Console, ray_address: str) -> None:
+        """Cut shards again, several at a time."""
+        settings = self.manifest["made_by"]["settings"]
+        config = TypeAdapter(ExportConfig).validate_python(settings)
+        plans = list(self._plans(shards))
+        stage = Stage(
+            name="export",
+            job=RecutJob(ShardWriter(self.store, self.info, self.selection, config), self.files),
+            resources=Resources(cpus=config.threads),
+            units=range(len(plans)),
+            plans=plans,
+        )
+        start_ray(ray_address)
+        with ProgressBars(console, unit="shards") as bars:
+            run_stages([stage], bars)
+
+    def _plans(self, shards: list[str]) -> Iterator[ShardPlan]:
+        """Which clips lie in each shard."""
+        exports = {entry["generation"]: entry["export"] for entry in self.manifest["generations"]}
+        ids_of = {shard: self._clip_ids(shard) for shard in shards}
+        places = self._places({clip_id for ids in ids_of.values() for clip_id in ids})
+        for shard, clip_ids in ids_of.items():
+            bucket, number = shard.split("/")
+            seen: Counter[str] = Counter()
+            found = []
+            for clip_id in clip_ids:
+                # The same bytes under two names give the same ids: the first to the first, and so on.
+                of_id = places.get(clip_id, [])
+                found += of_id[min(seen[clip_id], len(of_id) - 1) :][:1] if of_id else []
+                seen[clip_id] += 1
+            columns = {
+                name: pa.array([place[axis] for place in found], pa.int32())
+                for axis, name in enumerate(("part", "row"))
+            }
+            yield ShardPlan(
+                bucket=bucket,
+                number=int(number),
+                export=exports[self.files[f"{shard}.parquet"].get("generation", 1)],
+                clips=pa.table(columns),
+            )
+
+    def _clip_ids(self, shard: str) -> list[str]:
+        """Clips of a shard in its order, by its own rows, by its tar, or by the index: what is whole.
+
+        Empty if all of them are damaged.
+        """
+        rows, tar, index = f"{shard}.parquet", f"{shard}.tar", "index.parquet"
+        if not self.is_damaged(rows):
+            table = read_table(self.store, f"{self.folder}/{rows}", ["clip_id"])
+        elif tar in self.files and not self.is_damaged(tar):
+            return _ids_of_tar(self.store, f"{self.folder}/{tar}")
+        elif not self.is_damaged(index):
+            table = read_index(self.store, self.selection, ["clip_id", "shard"], dropped=True)
+            table = table.filter(pc.equal(table["shard"], tar))
+        else:
+            return []
+        clip_ids: list[str] = table["clip_id"].to_pylist()
+        return clip_ids
+
+    def _places(self, wanted: set[str]) -> dict[str, list[tuple[int, int]]]:
+        """Clip id -> part and row of every clip of this id; of the selected ones if there are any."""
+        kept: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        others: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        ids = pa.array(sorted(wanted), pa.string())
+        for part in range(self.info.num_parts):
+            verdicts = read_verdicts(self.store, self.selection, part, columns=["clip_id", "keep"])
+            is_wanted = pc.is_in(verdicts["clip_id"], value_set=ids)
+            for row in np.flatnonzero(is_wanted.to_numpy()).tolist():
+                into = kept if verdicts["keep"][row].as_py() else others
+                into[verdicts["clip_id"][row].as_py()].append((part, row))
+        return others | kept
+
+
+def _ids_of_tar(store: Store, name: str) -> list[str]:
+    """Clip ids of a tar's samples, in their order; a sample's key is its id, and a number if needed."""
+    with (
+        store.filesystem.open_input_file(store.path(name)) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        keys = dict.fromkeys(member.partition(".")[0] for member in tar.getnames())
+    return [key[:_ID_LENGTH] for key in keys]

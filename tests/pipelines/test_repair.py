@@ -1,0 +1,166 @@
+"""What is damaged is made anew, to the same bytes, and nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from rich.console import Console
+
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger
+from curation.corpus.manifest import read_corpus
+from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.store import Store
+from pipelines.cli import main
+from pipelines.repair import Repaired, lost_sources, repair
+from pipelines.run import start_ray
+from pipelines.verify import verify
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    start_ray("local", num_cpus=2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def store(small_corpus: Path, tmp_path: Path) -> Store:
+    """A copy that a test may damage."""
+    shutil.copytree(small_corpus, tmp_path / "corpus")
+    return Store(str(tmp_path / "corpus"))
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {name: store.read(name) for name in store.files(recursive=True) if name != layout.LOCK}
+
+
+def ages(store: Store) -> dict[str, int]:
+    return {name: os.stat(store.path(name)).st_mtime_ns for name in contents(store)}
+
+
+def part_of(store: Store, layer: str, part: int) -> str:
+    return layout.layer(read_corpus(store).layers[layer], part)
+
+
+def flip(store: Store, name: str, position: int) -> None:
+    path = Path(store.path(name))
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def repaired(store: Store) -> Repaired:
+    return repair(store, verify(store), console=Console(quiet=True))
+
+
+def test_damaged_layers_selection_and_shards_come_back_and_the_rest_is_not_written(
+    store: Store,
+) -> None:
+    whole = contents(store)
+    tars = sorted(name for name in whole if name.endswith(".tar"))
+    rows = tars[1].replace(".tar", ".parquet")
+    flip(store, part_of(store, "keyframes", 1), 5000)
+    flip(store, part_of(store, "captions", 0), -1)
+    Path(store.path(part_of(store, "scenes", 2))).write_bytes(b"")
+    Path(store.path("selections/default/part-00001.parquet")).unlink()
+    flip(store, "selections/default/funnel.json", 40)
+    flip(store, tars[0], 600)
+    Path(store.path(tars[-1])).unlink()
+    flip(store, rows, 20)
+    flip(store, "shards/default/plan.json", 30)
+    flip(store, "shards/default/index.parquet", 300)
+    before = ages(store)
+    result = repaired(store)
+    assert not result.said
+    assert not result.left.faults
+    assert contents(store) == whole
+    after = ages(store)
+    untouched = [part_of(store, "captions", 1), part_of(store, "caption_text", 0), tars[2]]
+    assert [after[name] for name in untouched] == [before[name] for name in untouched]
+
+
+def test_a_damaged_manifest_comes_back_from_the_shards_themselves(store: Store) -> None:
+    whole = contents(store)
+    flip(store, "shards/default/manifest.json", 100)
+    assert not repaired(store).left.faults
+    assert contents(store) == whole
+
+
+def test_what_was_made_of_a_part_that_comes_out_otherwise_is_made_anew(store: Store) -> None:
+    """As when a model answers otherwise the second time: here the record is of other bytes."""
+    whole = contents(store)
+    name, folder = part_of(store, "captions", 0), os.path.dirname(part_of(store, "captions", 0))
+    table = read_table(store, name)
+    ledger = Ledger(store)
+    old = to_parquet(table.slice(0, table.num_rows))[:-1] + b"?"
+    from curation.corpus.ledger import Commit, record_of
+
+    record = record_of(folder, old, table)
+    ledger.record([Commit(folder=folder, part=0, record=record)])
+    ledger.compact()
+    downstream = part_of(store, "caption_text", 0)
+    other = part_of(store, "caption_text", 1)
+    before = ages(store)
+    result = repaired(store)
+    assert any("came out with other bytes" in line for line in result.said)
+    assert not result.left.faults
+    after = ages(store)
+    assert after[downstream] > before[downstream]
+    assert after[other] == before[other]
+    assert contents(store) == whole
+
+
+def test_a_part_whose_source_is_gone_stays_as_it_is_and_is_named(
+    store: Store, tmp_path: Path
+) -> None:
+    info = read_corpus(store)
+    table = read_table(store, layout.sources(0))
+    moved = tmp_path / "moved.mp4"
+    uris = table["uri"].to_pylist()
+    shutil.copy(uris[0].removeprefix("file://"), moved)
+    renamed = table.set_column(
+        table.column_names.index("uri"),
+        table.schema.field("uri"),
+        [[str(moved), *uris[1:]]],
+    )
+    store.write(layout.sources(0), to_parquet(renamed))
+    shutil.rmtree(store.path("sources/committed"))
+    assert lost_sources(store, info, 0) == []
+    moved.write_bytes(moved.read_bytes()[:-1] + b"!")
+    assert lost_sources(store, info, 0) == [str(moved)]
+    moved.unlink()
+    name = part_of(store, "keyframes", 0)
+    flip(store, name, 5000)
+    damaged = store.read(name)
+    result = repaired(store)
+    assert [fault.name for fault in result.left.faults] == [name]
+    assert "cannot be made anew, since 1 of its sources" in "".join(result.said)
+    assert store.read(name) == damaged
+
+
+def test_a_lost_list_of_sources_and_a_damaged_corpus_json_are_said_to_be_beyond_repair(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(store.path(layout.sources(1))).unlink()
+    assert main(["verify", store.root, "--repair"]) == 1
+    assert "put them back from a copy" in " ".join(capsys.readouterr().out.split())
+    flip(store, "corpus.json", 10)
+    assert main(["verify", store.root, "--repair"]) == 1
+    assert "Nothing was repaired" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_damaged_record_is_made_anew_from_the_parts_and_it_is_said(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = contents(store)
+    folder = os.path.dirname(part_of(store, "probe", 0))
+    flip(store, f"{folder}/committed/all.json", 50)
+    assert main(["verify", store.root, "--repair"]) == 0
+    assert "its record was damaged" in " ".join(capsys.readouterr().out.split())
+    assert contents(store) == whole
