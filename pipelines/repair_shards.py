@@ -29,7 +29,8 @@ from curation.export import ExportConfig, ShardWriter, finish_shards
 from curation.export.shard_plan import ShardPlan
 from curation.stations.station import Resources
 from pipelines.progress import ProgressBars
-from pipelines.run import Stage, UnitResult, run_stages, start_ray
+from pipelines.ray_cluster import start_ray
+from pipelines.run import Stage, UnitResult, run_stages
 
 _ID_LENGTH = 36  # of a UUID as text
 

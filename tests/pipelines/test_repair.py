@@ -17,8 +17,8 @@ from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_table, to_parquet
 from curation.corpus.store import Store
 from pipelines.cli import main
+from pipelines.ray_cluster import start_ray
 from pipelines.repair import Repaired, lost_sources, repair
-from pipelines.run import start_ray
 from pipelines.verify import verify
 
 
