@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -329,6 +330,12 @@ class Checkpoints:
         return values
 
 
+GROWN = (
+    " (the shards have grown or were made anew; what is new is for a run of its own, which can start "
+    "from this one's weights)"
+)
+
+
 def check_unchanged(marker: Marker, made_of: Mapping[str, str]) -> None:
     """Refuse to go on from a checkpoint that was made of something else.
 
@@ -338,6 +345,7 @@ def check_unchanged(marker: Marker, made_of: Mapping[str, str]) -> None:
     names = sorted(marker.made_of.keys() | made_of.keys())
     lines = [
         f"  {name}: was {marker.made_of.get(name, 'absent')}, is {made_of.get(name, 'absent')}"
+        + (GROWN if re.fullmatch(r"corpus/\d+/manifest", name) else "")
         for name in names
         if marker.made_of.get(name) != made_of.get(name)
     ]

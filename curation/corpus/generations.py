@@ -281,8 +281,20 @@ def _differences(what: str, then: Any, now: Any) -> Iterator[str]:
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for name in sorted({*then, *now}):
             yield from _differences(f"{what}.{name}", then.get(name), now.get(name))
+    elif isinstance(then, list) and isinstance(now, list):
+        gone, new = ([each for each in a if each not in b] for a, b in ((then, now), (now, then)))
+        for text, some in (("no longer", gone), ("new", new)):
+            yield from (f"{what}: {text} {_label(each)}" for each in some)
+        if then != now and not gone and not new:
+            yield f"{what}: in another order"
     elif then != now:
         yield f"{what}: {_short(then)} then, {_short(now)} now"
+
+
+def _label(value: Any) -> str:
+    """A rule by its name; anything else as it is."""
+    name = value.get("name") or value.get("column") if isinstance(value, Mapping) else None
+    return str(name) if name else _short(value)
 
 
 def _short(value: Any) -> str:

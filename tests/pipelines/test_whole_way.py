@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.dataset as pads
@@ -166,6 +168,56 @@ def test_a_second_run_does_nothing_and_changes_no_byte(
     assert again.returncode == 0, again.stderr
     assert contents(reference) == before
     assert {name: (reference / name).stat().st_mtime_ns for name in times} == times
+
+
+def grown(corpus: Path, films: Sequence[Path], *more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command over films alone, into a corpus that there may be."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pipelines", "curate", *map(str, films)),
+            *("--out", str(corpus), "--preset", "tiny", *more),
+        ],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def test_a_corpus_grows_by_a_delivery_and_what_was_finished_stays(
+    reference: Path, tmp_path: Path, make_video: Callable[..., Path]
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(reference, corpus)
+    before = contents(corpus)
+    film = make_video(
+        tmp_path / "new.mp4", [("teal/9", 60), ("gold/9", 66)], size=(320, 180), fps=24
+    )
+
+    refused = grown(corpus, [film], "--stations", "captions")
+    assert refused.returncode == 1
+    assert re.search(r"caption_text would lack 1 of \d+ parts", refused.stderr)
+    refused = grown(corpus, [film], "--rule", "duration_s>=2.6")
+    assert refused.returncode == 1
+    assert "rules.rules: new duration_s>=2.6" in refused.stderr
+    assert contents(corpus) == before  # both before any work
+
+    done = grown(corpus, [film])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "generation 2 of the shards: 2 new clips in 1 new tars" in done.stdout
+    assert "13 of the corpus's 14 sources are not in this list; they stay" in done.stdout
+    after = contents(corpus)
+    stay = [n for n in before if n.startswith("shards/") and n.endswith((".tar", "0.parquet"))]
+    assert stay
+    assert {name: after[name] for name in stay} == {name: before[name] for name in stay}
+    index = pads.dataset(corpus / "shards/default/index.parquet").to_table()
+    assert Counter(index["generation"].to_pylist()) == {1: 20, 2: 2}
+    assert all(index["still_selected"].to_pylist())
+
+    again = grown(corpus, [film])
+    assert again.returncode == 0, again.stderr
+    assert "no new shards" in again.stdout
+    assert contents(corpus) == after
 
 
 def children(pid: int) -> list[int]:

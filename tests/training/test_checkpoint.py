@@ -101,6 +101,15 @@ def test_what_changed_is_named_with_both_values():
         check_unchanged(marker, {"a": "1", "b": "3", "c": "4"})
 
 
+def test_shards_that_have_grown_since_the_checkpoint_are_said_to_have():
+    marker = Marker(step=3, files={}, made_of={"corpus/0/manifest": "1", "seed": "2"}, score=None)
+    with pytest.raises(ChangedRun, match=r"corpus/0/manifest: was 1, is 2 \(the shards have grown"):
+        check_unchanged(marker, {"corpus/0/manifest": "2", "seed": "2"})
+    with pytest.raises(ChangedRun) as other:
+        check_unchanged(marker, {"corpus/0/manifest": "1", "seed": "3"})
+    assert "grown" not in str(other.value)
+
+
 def test_what_a_killed_writer_left_is_swept(tmp_path):
     left = tmp_path / "checkpoints" / ".writing-step-00000009"
     left.mkdir(parents=True)

@@ -3,6 +3,7 @@
 import json
 import math
 import uuid
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.corpus import layout
-from curation.corpus.manifest import CorpusInfo
+from curation.corpus.manifest import CorpusInfo, canonical_json
 from curation.corpus.parts import read_table, to_parquet
-from curation.corpus.schema import LAYERS, SELECTION, SOURCES, layer_schema, schema
+from curation.corpus.schema import LAYERS, SELECTION, SHARD_ROWS, SOURCES, layer_schema, schema
 from curation.corpus.selection import read_funnel, read_rules, read_verdicts
 from curation.corpus.store import Store
 from curation.errors import CorpusError, MissingColumn, TornPart
@@ -403,6 +404,63 @@ def test_of_look_alikes_the_larger_then_the_better_then_the_first_id_is_kept(tmp
     groups = [v["duplicate_group"] for v in verdicts(store, info)]
     assert groups == [*(str(uuid.UUID(int=n)) for n in (2, 2, 4, 4, 5, 5)), None]
     assert funnel.duplicate_groups == 3
+
+
+def write_shard(store, config, info, *numbers):
+    """Shards of the selection "s" that hold some clips: their plan, and the rows of one."""
+    store.write(
+        "shards/s/plan.json",
+        canonical_json(
+            {
+                "export": "abc",
+                "selection": "s",
+                "selection_sha256": "0",
+                "layers": info.layers,
+                "rules": {"version": 1, "config": asdict(config)},
+            }
+        ),
+    )
+    rows = [clip(number, shard="wide/000000.tar") for number in numbers]
+    table = full_table(rows, schema(SHARD_ROWS))
+    store.write("shards/s/wide/000000.parquet", to_parquet(table, made_by={"export": "abc"}))
+
+
+def test_of_look_alikes_one_that_is_exported_is_kept_before_a_better_new_one(tmp_path):
+    rng = np.random.default_rng(0)
+    a, b, c = hashes(rng), hashes(rng), hashes(rng)
+    clips = [
+        clip(1, perceptual_hashes=a),
+        clip(2, perceptual_hashes=a, width=1920, height=1080),
+        clip(3, perceptual_hashes=b),
+        clip(4, perceptual_hashes=b, width=1920, height=1080),
+        clip(5, perceptual_hashes=c),
+    ]
+    store, info = write_corpus(tmp_path, one_source(*clips))
+    config = SelectConfig()
+    select(store, info, "s", config)
+    assert kept_numbers(store, info) == [2, 4, 5]
+    write_shard(store, config, info, 1, 5)
+    select(store, info, "s", config)
+    assert kept_numbers(store, info) == [1, 4, 5]
+    assert [v["duplicate_group"] for v in verdicts(store, info)][:2] == [str(uuid.UUID(int=1))] * 2
+
+
+def test_other_rules_under_a_name_that_has_shards_are_refused_with_the_selection_untouched(
+    tmp_path,
+):
+    store, info = write_corpus(tmp_path, one_source(clip(1), clip(2)))
+    config = SelectConfig(dedup=NO_DEDUP)
+    select(store, info, "s", config)
+    write_shard(store, config, info, 1)
+    before = all_bytes(store, "s")
+    other = replace(config, rules=(Rule(column="aesthetic_score", min=4.5),))
+    with pytest.raises(CorpusError, match="another name"):
+        select(store, info, "s", other)
+    moved = replace(info, layers=info.layers | {"taxonomy": "taxonomy@2-other"})
+    with pytest.raises(CorpusError, match=r"layers\.taxonomy"):
+        select(store, moved, "s", config)
+    assert all_bytes(store, "s") == before
+    select(store, info, "t", other)
 
 
 def test_look_alikes_are_found_across_parts_but_only_among_clips_that_pass(tmp_path):
