@@ -38,11 +38,18 @@ Plan = dict[str, Any]
 
 
 def read_plans(store: Store, selection: str) -> list[Plan]:
-    """The plans of all generations, the first one first; empty where no export was begun."""
+    """The plans of all generations, the first one first; empty where no export was begun.
+
+    Raises:
+        TornPart: if one is damaged.
+    """
     plans = []
     for path in store.files(layout.shards(selection)):
         if match := _PLAN.match(path.rpartition("/")[2]):
-            plan: Plan = json.loads(store.read(path))
+            try:
+                plan: Plan = json.loads(store.read(path))
+            except ValueError as error:
+                raise TornPart(f"{store.root}/{path}: not JSON ({error})") from error
             plans.append({"generation": int(match[1] or 1)} | plan)
     return sorted(plans, key=lambda plan: int(plan["generation"]))
 
