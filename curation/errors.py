@@ -134,7 +134,7 @@ LASTING: dict[str, str] = {
     "unknown_format": "the first bytes are of no format on the list",
     "playlist": "a playlist or script that names other files",
     "no_video": "no video stream (audio only, subtitles, cover art)",
-    "undecodable": "the decoder gives no frame, or stops with an error before the end",
+    "undecodable": "the decoder gives no frame",
     "truncated": "the container promises more than the file holds",
     "too_many_pixels": "a frame is larger than the limit",
     "too_long": "longer than the limit",

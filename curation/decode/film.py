@@ -71,7 +71,9 @@ class Film:
         if config.skip_loop_filter != "none":
             options = {"skip_loop_filter": config.skip_loop_filter}
             self._context.options = {**self._context.options, **options}
-        self._base = Fraction(stream.time_base or 1)
+        base = Fraction(stream.time_base or 1)
+        self._base_s = float(base)
+        self._max_ticks = int(Fraction(config.limits.max_duration_s) / base)
         self._is_broadcast = container.format.name in BROADCAST
         self._is_untimed = container.format.name in UNTIMED
         self._clock = SteadyClock(container.format.name, stream)
@@ -159,11 +161,10 @@ class Film:
             return
         if self._first is None:
             self._first = frame.pts
-        seconds = (frame.pts - self._first) * self._base
-        if seconds > self._limits.max_duration_s:
+        if frame.pts - self._first > self._max_ticks:
+            seconds = (frame.pts - self._first) * self._base_s
             raise BadSource(
-                "too_long",
-                f"over {float(seconds):.0f} s, the limit is {self._limits.max_duration_s} s",
+                "too_long", f"over {seconds:.0f} s, the limit is {self._limits.max_duration_s} s"
             )
 
     def _is_after_jump(self, pts: int | None) -> bool:
@@ -181,10 +182,10 @@ class Film:
         """Seconds of frames that are missing before this one; 0 where a picture only stands."""
         if pts is None or self._last is None:
             return 0.0
-        gap, step = pts - self._last, self._clock.step
-        gap_s = float(gap * self._base)
+        gap = pts - self._last
+        gap_s = gap * self._base_s
         is_loss = self._num_errors > 0 or self._is_hurt or (self._is_broadcast and gap_s > PAUSE_S)
-        if gap <= LOST_STEPS * step or not is_loss:
+        if not is_loss or gap <= LOST_STEPS * (step := self._clock.step):
             return 0.0
         self.num_lost += max(0, gap // step - 1 - self._num_errors)
         return gap_s

@@ -37,6 +37,8 @@ class Timeline:
     """Timestamps of all frames, rising."""
     keyframes: NDArray[np.int64]
     """Those of the frames that need no other, rising."""
+    end: int
+    """Timestamp at which the last frame is no longer shown."""
     time_base_s: float
     """Unit of the timestamps, in seconds."""
 
@@ -47,11 +49,13 @@ class Timeline:
             times_s: from the first frame, rising.
 
         Raises:
-            BadSource: if the film ends before the last time by more than a frame.
+            BadSource: if the film ends before the last time by more than a frame. A picture that
+                stands at the end is shown for as long as the file says.
         """
         at_s = (self.shown - self.shown[0]) * self.time_base_s
         frame_s = at_s[-1] / max(1, len(at_s) - 1)
-        if times_s[-1] > at_s[-1] + frame_s:
+        end_s = float(self.end - self.shown[0]) * self.time_base_s
+        if times_s[-1] > max(at_s[-1] + frame_s, end_s):
             raise BadSource(
                 ENDS_EARLY, f"last frame at {at_s[-1]:.3f} s, {times_s[-1]:.3f} s wanted"
             )
@@ -173,10 +177,12 @@ def _timeline(packets: Sequence[Packet[VideoStream]], stream: VideoStream) -> Ti
     if not there or stream.time_base is None:
         raise BadSource(UNDECODABLE, "no frames")
     shown = np.array(sorted(map(_pts, there)), np.int64)
+    last = max(there, key=_pts)
     keyframes = sorted(_pts(packet) for packet in there if packet.is_keyframe)
     return Timeline(
         shown=shown,
         keyframes=np.array(keyframes or [shown[0]], np.int64),
+        end=_pts(last) + (last.duration or 0),
         time_base_s=float(stream.time_base),
     )
 

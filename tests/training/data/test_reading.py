@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -60,9 +61,13 @@ def test_frames_of_a_variable_rate_are_the_nearest_in_time(tmp_path, encode_vide
 
 
 def test_of_two_equally_near_frames_the_earlier_is_taken():
-    film = Timeline(shown=np.array([10, 20, 30]), keyframes=np.array([10]), time_base_s=0.125)
+    film = Timeline(
+        shown=np.array([10, 20, 30]), keyframes=np.array([10]), end=40, time_base_s=0.125
+    )
     assert film.nearest([0.625, 1.25, 1.875, 2.5]) == [10, 20, 20, 30]
-    one = Timeline(shown=np.array([7]), keyframes=np.array([7]), time_base_s=1.0)
+    standing = replace(film, end=90)
+    assert standing.nearest([9.9]) == [30]  # 80 ticks of 1/8 s from the first frame
+    one = Timeline(shown=np.array([7]), keyframes=np.array([7]), end=8, time_base_s=1.0)
     assert one.nearest([0.0, 0.0]) == [7, 7]
 
 
