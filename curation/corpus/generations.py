@@ -230,8 +230,8 @@ def check_grows(
         CorpusError: names what differs and the ways out.
     """
     plans = read_plans(store, selection)
-    if not plans:
-        return
+    if not plans or not committed_names(store, selection):
+        return  # a plan of which nothing was made binds nobody
     last = plans[-1]
     differences: list[str] = []
     if rules is not None:

@@ -139,8 +139,15 @@ def _after(generation: int) -> list[str]:
 
 
 def _begun(store: Store, selection: str, plans: list[Plan], verdicts: str) -> Plan | None:
-    """The plan of the generation that these verdicts began and that was not finished."""
-    if not plans or plans[-1]["generation"] in finished_generations(store, selection):
+    """The plan of the generation that these verdicts began and that was not finished.
+
+    One of which nothing was made is no beginning: it is planned anew, maybe under other settings.
+    """
+    if (
+        not committed_names(store, selection)
+        or not plans
+        or plans[-1]["generation"] in finished_generations(store, selection)
+    ):
         return None
     is_same = plans[-1]["selection_sha256"] == verdicts and "closed_early" not in plans[-1]
     return plans[-1] if is_same else None

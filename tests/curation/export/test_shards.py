@@ -741,6 +741,19 @@ def test_an_export_that_had_made_nothing_is_planned_anew(
     assert len(read_manifest(store, "all")["generations"]) == 1
 
 
+def test_a_plan_of_which_nothing_was_made_does_not_bind_other_settings(
+    tmp_path: Path, deliveries: list[list[tuple[Path, str]]]
+) -> None:
+    store, info = write_corpus(tmp_path / "corpus", deliveries[:1])
+    list(plan_shards(store, info, "all", FAST))
+    other = replace(FAST, crf=30)
+    manifest, _ = export(store, info, other)
+    assert manifest["made_by"]["settings"]["crf"] == 30
+    assert len(manifest["generations"]) == 1
+    with pytest.raises(CorpusError, match=r"export\.crf: 30 then, 18 now"):
+        export(store, info)
+
+
 def as_format_1(store: Store) -> None:
     """Turn a finished export of one generation into what the format before was."""
     manifest = read_manifest(store, "all")
