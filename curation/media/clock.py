@@ -34,8 +34,9 @@ PAUSE_S = 900.0
 this length (ours: a quarter of an hour)."""
 MAX_REORDER_FRAMES = 16
 """A frame is shown at most this many later than it is decoded: H.264's most."""
-LOOK_AHEAD = 2
-"""Packets by which it is told whether a jump is one, and whom libav meant by its flags."""
+LOOK_AHEAD = 8
+"""Packets by which it is told whether a jump is one, which picture comes first behind it, and whom
+libav meant by its flags; more B-frames in a row are rare."""
 STEPS = 16
 """Distances of packets by which the pace is known."""
 MAX_READ_ERRORS = 100
@@ -119,8 +120,9 @@ class SteadyClock:
         self._base = Fraction(stream.time_base or 1)
         self._untimed = container in UNTIMED
         self._is_broadcast = container in BROADCAST
-        # Where containers have no times of decoding, libav makes them up: no witnesses of a jump.
-        self._by_decoding = container in UNTIMED | BROADCAST | {"mov", "flv"}
+        # Elsewhere times of decoding are made up, by libav or by whoever wrote the file, and jump
+        # some packets later than the pictures do.
+        self._by_decoding = container in UNTIMED | BROADCAST
         longest_s = CLOCK_JUMP_S if self._is_broadcast else PAUSE_S
         self._longest = round(Fraction(longest_s) / self._base)
         rate = stream.guessed_rate or stream.average_rate
@@ -144,7 +146,7 @@ class SteadyClock:
         return max(1, round(forward[len(forward) // 2] * len(forward) / len(self._steps)))
 
     def read(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
-        """The same packets, timestamps rewritten, two behind."""
+        """The same packets, timestamps rewritten, a few behind."""
         window = deque(itertools.islice(packets, LOOK_AHEAD))
         number = 0
         while window:
@@ -162,7 +164,7 @@ class SteadyClock:
             if not later or self._fits(later[0]) or not self._follows(later[0], time):
                 self._make_up(packet)
                 return
-            self._jump(packet, number, time)
+            self._jump(packet, number, following)
         # Those before a jump are flagged only because the count of packets restarts there too.
         if packet.is_corrupt and (time is None or all(self._follows(t, time) for t in later)):
             packet.opaque = Hurt()
@@ -195,15 +197,23 @@ class SteadyClock:
         self._recent.append(time)
         self._last = time if self._last is None else max(time, self._last)
 
-    def _jump(self, packet: Packet[Any], number: int, time: int) -> None:
+    def _jump(self, packet: Packet[Any], number: int, following: deque[Packet[Any]]) -> None:
         """The clock jumps at this packet: what comes goes on behind what has been shown."""
         assert self._top is not None, "the first packet fits"
-        shown = time if packet.pts is None or self._untimed else packet.pts
+        reach = MAX_REORDER_FRAMES * self.step
+        shown = self._shown(packet)
+        assert shown is not None, "it has the time by which the jump was seen"
+        times = [t for each in following if (t := self._shown(each)) is not None]
+        first = min([shown, *(t for t in times if shown - reach <= t)])
         steady = self._top + self.step
-        self.shifts.append(ClockShift(number, steady - shown))
+        self.shifts.append(ClockShift(number, steady - first))
         self.edges.append(steady)
         self._last = None
         self._recent.clear()
+
+    def _shown(self, packet: Packet[Any]) -> int | None:
+        """When its picture is shown, on the stream's own clock."""
+        return packet.dts if self._untimed or packet.pts is None else packet.pts
 
     def _shift(self, packet: Packet[Any]) -> None:
         pts, dts = packet.pts, packet.dts

@@ -113,7 +113,9 @@ def _check_times(stream: Any, packets: list[Any], container: str) -> None:
     frames = [frame for each in (*packets, None) for frame in stream.codec_context.decode(each)]
     shown = [frame.pts for frame in frames]
     if shown != times:
-        raise BadSource("no_timestamps", f"a {container} file says when to decode, not to show")
+        raise BadSource(
+            "no_timestamps", f"files of kind {container} say when to decode, not to show"
+        )
 
 
 class _End:

@@ -210,6 +210,20 @@ def test_many_jumps_are_as_many_scenes(tmp_path, encode: Encode, numbers_of):
     )
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_an_hour_without_a_frame_is_a_jump_in_any_container(
+    tmp_path, encode: Encode, numbers_of, suffix
+):
+    times = "settb=1/1000,setpts='N*33+if(gte(N,70),3600000,0)'"
+    options = ("-vf", times, "-fps_mode", "passthrough", "-enc_time_base", "1/1000")
+    path = encode(tmp_path / f"film.{suffix}", [140], *H264, *options)
+    rows = decoded(path)
+    assert rows.probe["num_clock_jumps"] == 1
+    assert rows.probe["source_duration_s"] == pytest.approx(140 * 0.033, abs=0.1)
+    assert [row["cut_in"] for row in rows.scenes] == ["start", "discontinuity"]
+    assert numbers_of(path, rows) == frames((0, 70), (70, 140))
+
+
 def damaged(path: Path, *, begin: float, end: float, share: float) -> Path:
     """Some bytes of a share of the transport packets in a stretch of the file are changed."""
     data, draw = bytearray(path.read_bytes()), random.Random(3)
