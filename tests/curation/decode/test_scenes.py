@@ -103,27 +103,6 @@ def test_a_declared_edge_ends_a_scene_to_the_frame():
     ]
 
 
-def test_timeline_starts_at_zero_whatever_the_first_timestamp():
-    timeline = Timeline(Fraction(1, 90_000))
-    for index in range(3):
-        timeline.add(126_000 + index * 3000, 3000)
-    assert timeline.seconds(0) == 0.0
-    assert timeline.seconds(3) == pytest.approx(0.1)
-
-
-def test_frames_without_or_with_backward_timestamps_still_rise():
-    timeline = Timeline(Fraction(1, 24))
-    assert [timeline.add(pts, 2) for pts in (10, None, 14, 14, 13, 20)] == [10, 12, 14, 15, 16, 20]
-    assert timeline.end_pts == 22
-
-
-def test_a_last_frame_without_length_is_as_long_as_the_one_before():
-    timeline = Timeline(Fraction(1, 24))
-    for pts in (0, 4, 8):
-        timeline.add(pts, 0)
-    assert timeline.end_pts == 12
-
-
 def test_settings_out_of_range_are_named():
     with pytest.raises(ValueError, match="max_s must be 2"):
         SceneConfig(max_s=1.0)
