@@ -14,6 +14,7 @@
     |   +-- TornPart         a committed file is unreadable or its rows do not line up
     |   +-- SourceChanged    the bytes behind a source are not those that were curated
     |   +-- CorpusBusy       another run is writing this corpus
+    |   +-- RemovalUnfinished  a removal was interrupted; nothing is added before it has ended
     |   +-- TrainingDataError  the shards cannot feed the run that was asked for
     +-- NothingToDo          no source could be read, or no clip was selected
     +-- UsageError           what the user typed cannot be: a flag, a rule, a source; exit code 2
@@ -97,6 +98,10 @@ class CorpusBusy(CorpusError):
     """Another run is writing this corpus."""
 
 
+class RemovalUnfinished(CorpusError):
+    """A removal was begun and has not ended; nothing is added to the corpus before."""
+
+
 class TrainingDataError(CorpusError):
     """The shards cannot feed the training run that was asked for, or no longer do."""
 
@@ -127,6 +132,7 @@ def typed(what: str) -> Iterator[None]:
 
 LASTING: dict[str, str] = {
     "bad_row": "the row of a source list cannot be read",
+    "removed": "it was taken out of the corpus at somebody's wish",
     "bad_address": "the row of a source list names no file or object that may be fetched",
     "not_regular": "a link out of the source folder, a FIFO, a device or a folder",
     "empty": "the file holds no byte",

@@ -24,6 +24,7 @@ from pipelines.commands.curation import Curate, Export, Report, Select
 from pipelines.commands.doctor import Doctor
 from pipelines.commands.encoding import Encode
 from pipelines.commands.evaluation import Evaluate
+from pipelines.commands.removal import Remove
 from pipelines.commands.studio import Studio
 from pipelines.commands.upkeep import Status, Verify
 from pipelines.commands.weights import Weights
@@ -123,6 +124,7 @@ def _commands(arguments: Sequence[str]) -> Any:
         "studio": Studio,
         "status": Status,
         "verify": Verify,
+        "remove": Remove,
         "weights": Weights,
         "doctor": Doctor,
     }

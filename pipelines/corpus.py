@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.removal import read_removed
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
 from curation.errors import SourceChanged
@@ -69,7 +70,9 @@ def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> De
 
     Raises:
         SourceChanged: if a listed file has another size than the corpus has curated.
+        RemovalUnfinished: if a removal was interrupted.
     """
+    listed = _without_removed(store, listed)
     info = existing(store)
     num_parts = info.num_parts if info else 0
     num_not_listed = 0
@@ -88,6 +91,17 @@ def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> De
         sources_per_part=sources_per_part,
         num_not_listed=num_not_listed,
     )
+
+
+def _without_removed(store: Store, listed: pa.Table) -> pa.Table:
+    """The list without sources that were removed from this corpus."""
+    removed = read_removed(store)
+    removed.check_finished()
+    stay_out = pc.is_in(listed["uri"], value_set=pa.array(sorted(removed.uris), pa.string()))
+    num_out = pc.sum(stay_out).as_py() or 0
+    if num_out:
+        logger.warning("%d listed sources were removed from this corpus and stay out", num_out)
+    return listed.filter(pc.invert(stay_out))
 
 
 def _check_unchanged(known: pa.Table, listed: pa.Table) -> None:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from curation.corpus import layout
 from curation.corpus.ledger import commit_part
 from curation.corpus.parts import read_clips, read_table
+from curation.corpus.removal import Removed, read_removed, without_removed
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import LAYERS as DECODED
@@ -52,9 +53,12 @@ class DecodeJob:
     layers: Mapping[str, str]
     seen: SeenFolders = field(default_factory=SeenFolders)
     """Folders of the sources where they were listed."""
+    removed: Removed | None = None
+    """What was taken out of the corpus; read by `setup`."""
 
     def setup(self) -> None:
         """Start the decoder's child process."""
+        self.removed = read_removed(self.store)
         self.decoding.setup()
 
     def run(self, unit: int, plan: Any = None) -> UnitResult:
@@ -78,7 +82,10 @@ class DecodeJob:
     def _decoded(self, sources: pa.Table) -> dict[str, pa.Table]:
         for uri in sources.filter(pc.is_null(sources["listing_reject"]))["uri"].to_pylist():
             self.seen.check(uri)
-        return self.decoding(sources)
+        tables = self.decoding(sources)
+        if self.removed is not None and self.removed.removals:
+            tables = without_removed(self.removed, tables)
+        return tables
 
     def _decoded_again(self, unit: int, sources: pa.Table, again: Again) -> dict[str, pa.Table]:
         """The three layers with those sources decoded anew that may do better now; empty if not there."""

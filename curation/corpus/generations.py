@@ -59,6 +59,12 @@ def write_plan(store: Store, plan: Plan) -> None:
     store.write(layout.shard_plan(plan["selection"], plan["generation"]), canonical_json(plan))
 
 
+def replaced_names(plans: list[Plan]) -> set[tuple[str, int]]:
+    """Bucket and number of the shards that were written anew without removed samples, and deleted."""
+    found = (_SHARD.match(f"{old}.tar") for plan in plans for old in plan.get("replaces", {}))
+    return {(match["bucket"], int(match["number"])) for match in found if match}
+
+
 def finished_generations(store: Store, selection: str) -> frozenset[int]:
     """Numbers of the generations that the manifest names."""
     if not store.exists(layout.shard_manifest(selection)):
@@ -75,7 +81,8 @@ def check_finished(store: Store, selection: str) -> None:
     """
     if not store.exists(layout.shard_manifest(selection)):
         return
-    done = {layout.shard(*named) for named in committed_names(store, selection)}
+    replaced = replaced_names(read_plans(store, selection))
+    done = {layout.shard(*named) for named in (*committed_names(store, selection), *replaced)}
     of_shards = (name for name in read_manifest(store, selection)["files"] if "/" in name)
     lost = sorted({name.rpartition(".")[0] for name in of_shards} - done)
     if lost:

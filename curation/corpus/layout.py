@@ -2,7 +2,7 @@
 
 ::
 
-    corpus.json
+    corpus.json  removed.json
     sources/part-00000.parquet  committed/all.json       so beside the parts of layers and selections
     layers/scenes@1-1f0c.../part-00000.parquet
     again/part-00000.json       while rows of the part are being made anew
@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 
 CORPUS = "corpus.json"
+REMOVED = "removed.json"
 LOCK = ".lock"
 LEASE = ".lease.json"
 SOURCES = "sources"

@@ -7,6 +7,7 @@
     facts        the .json of a sample
     tar          a tar that says where each member's bytes lie
     write        one shard: cut its clips, pack them, commit: `ShardWriter`
+    takedown     shards written anew without removed samples
     finish       index.parquet and manifest.json over all shards: `finish_shards`
 
 An export adds a generation: the kept clips that no shard holds yet (`curation.corpus.generations`).
@@ -19,6 +20,7 @@ from __future__ import annotations
 from curation.export.clips import EXPORT_REJECTS, ExportConfig
 from curation.export.finish import finish_shards
 from curation.export.shard_plan import ShardPlan, plan_shards
+from curation.export.takedown import rewrite_shards
 from curation.export.write import ShardWriter
 
 __all__ = [
@@ -28,4 +30,5 @@ __all__ = [
     "ShardWriter",
     "finish_shards",
     "plan_shards",
+    "rewrite_shards",
 ]

@@ -24,6 +24,7 @@ from curation.corpus.generations import (
     committed_names,
     read_plans,
     read_shard,
+    replaced_names,
 )
 from curation.corpus.manifest import canonical_json
 from curation.corpus.parts import read_table
@@ -45,11 +46,17 @@ OF_THE_SELECTION = ["tier", "sampling_weight"]
 """Columns whose values are the selection's of today."""
 
 
-def finish_shards(store: Store, selection: str) -> dict[str, Any]:
+def finish_shards(store: Store, selection: str, *, all_exported: bool = True) -> dict[str, Any]:
     """Bring index.parquet, then manifest.json up to all that is exported; returns the manifest.
 
     The manifest is the last file of an export: a reader that finds it finds everything it names. While
     an index is put in the place of an earlier one there is none.
+
+    Args:
+        store: the corpus.
+        selection: name of the selection.
+        all_exported: whether every clip that the selection keeps is in a shard, as after an export;
+            otherwise the manifest does not say that the shards are the selection's own.
 
     Raises:
         CorpusError: if shards of a plan are missing.
@@ -68,9 +75,12 @@ def finish_shards(store: Store, selection: str) -> dict[str, Any]:
     _check_complete(store, selection, plans)
     with tempfile.TemporaryDirectory(prefix="lavie-index-") as scratch:
         path = Path(scratch) / "index.parquet"
-        manifest = _gather(store, selection, plans, path)
+        manifest = _gather(store, selection, plans, path, all_exported=all_exported)
         if earlier is not None:
-            _check_kept(store, selection, earlier["files"], manifest["files"])
+            replaced = {layout.shard(*named) for named in replaced_names(plans)}
+            named = earlier["files"].items()
+            kept = {n: entry for n, entry in named if n.rpartition(".")[0] not in replaced}
+            _check_kept(store, selection, kept, manifest["files"])
         if earlier is None or manifest["contents"] != earlier["contents"]:
             store.delete(layout.shard_manifest(selection))
             store.put_file(layout.shard_index(selection), path)
@@ -89,7 +99,7 @@ def _is_up_to_date(
 
 
 def _check_complete(store: Store, selection: str, plans: list[Plan]) -> None:
-    there = set(committed_names(store, selection))
+    there = {*committed_names(store, selection), *replaced_names(plans)}
     planned = [
         (bucket, counts.get("first_shard", 0) + number)
         for plan in plans
@@ -119,7 +129,9 @@ def _check_kept(
             )
 
 
-def _gather(store: Store, selection: str, plans: list[Plan], path: Path) -> dict[str, Any]:
+def _gather(
+    store: Store, selection: str, plans: list[Plan], path: Path, *, all_exported: bool
+) -> dict[str, Any]:
     """Write the index of all shards to a local file; returns the manifest."""
     verdicts = CurrentVerdicts(store, selection)
     files: dict[str, dict[str, Any]] = {}
@@ -142,13 +154,14 @@ def _gather(store: Store, selection: str, plans: list[Plan], path: Path) -> dict
             rows = verdicts.of_today(shard)
             num_selected += pc.sum(rows[STILL_SELECTED.name]).as_py() or 0
             index.add(rows)
-    assert num_selected == verdicts.num_kept, "every selected clip has one row"
+    if all_exported:
+        assert num_selected == verdicts.num_kept, "every selected clip has one row"
     files["index.parquet"] = _entry(path, index.num_rows)
     totals = _total(counts.values())
     manifest = {
         "format_version": FORMAT_VERSION,
         "selection": selection,
-        "selection_sha256": verdicts.digest,
+        "selection_sha256": verdicts.digest if all_exported else "",
         "made_by": plans[-1]["made_by"],
         "rules": plans[-1].get("rules"),
         "layers": plans[-1]["layers"],
@@ -172,6 +185,7 @@ def _generation(plan: Plan, counts: _Counts) -> dict[str, Any]:
         "export": plan["export"],
         "plan": _plan_name(plan),
         "selection_sha256": plan["selection_sha256"],
+        **({"replaces": plan["replaces"]} if "replaces" in plan else {}),
         **asdict(counts),
     }
 

@@ -23,6 +23,7 @@ from curation.corpus.generations import (
     exported_ids,
     finished_generations,
     read_plans,
+    replaced_names,
     rules_of,
     write_plan,
 )
@@ -149,7 +150,8 @@ def _begun(store: Store, selection: str, plans: list[Plan], verdicts: str) -> Pl
         or plans[-1]["generation"] in finished_generations(store, selection)
     ):
         return None
-    is_same = plans[-1]["selection_sha256"] == verdicts and "closed_early" not in plans[-1]
+    is_over = "closed_early" in plans[-1] or "replaces" in plans[-1]
+    is_same = plans[-1]["selection_sha256"] == verdicts and not is_over
     return plans[-1] if is_same else None
 
 
@@ -176,7 +178,8 @@ def _first_numbers(store: Store, selection: str, begun: Plan | None) -> dict[str
     """Bucket -> the number of its first new shard; 0 where the bucket is not named."""
     if begun is not None:
         return {name: counts.get("first_shard", 0) for name, counts in begun["buckets"].items()}
-    return {bucket: number + 1 for bucket, number in committed_names(store, selection)}
+    taken = {*committed_names(store, selection), *replaced_names(read_plans(store, selection))}
+    return {bucket: number + 1 for bucket, number in sorted(taken)}
 
 
 def _deal(

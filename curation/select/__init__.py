@@ -7,6 +7,7 @@ peers'). Out: `selections/<name>/` with a verdict on every clip, and a `Funnel`.
 
 from curation.select.dedup import Dedup
 from curation.select.funnel import Amount, Funnel, Step
+from curation.select.recount import drop_clips
 from curation.select.rules import (
     Balance,
     Buckets,
@@ -32,6 +33,7 @@ __all__ = [
     "Tier",
     "change_rules",
     "check_selection",
+    "drop_clips",
     "parse_rule",
     "select",
 ]

@@ -1,0 +1,116 @@
+"""Clips leave the verdicts of a selection, and its funnel is counted again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.corpus import layout
+from curation.corpus.ledger import Commit, commit_part
+from curation.corpus.manifest import CorpusInfo
+from curation.corpus.parts import read_clips, read_sources
+from curation.corpus.removal import Change, changed_file
+from curation.corpus.selection import (
+    FUNNEL,
+    RULES,
+    read_funnel,
+    read_rules,
+    read_verdicts,
+    verdict_parts,
+)
+from curation.corpus.store import Store
+from curation.select.funnel import Amount, Funnel, StepName, check_accounts, make_steps
+from curation.select.write import publish
+
+
+def drop_clips(
+    store: Store, info: CorpusInfo, name: str, ids: pa.Array
+) -> Iterator[tuple[Commit | None, Change]]:
+    """Take clips out of a finished selection, and nothing else.
+
+    Look-alikes of a clip that goes stay rejected until the next `lavie select`: what shows the same
+    should not come in its place unasked.
+
+    Args:
+        store: the corpus, its layers free of the clips already.
+        info: its contents.
+        name: of the selection.
+        ids: clip ids that go.
+    """
+    rules = read_rules(store, name)
+    for path in verdict_parts(store, name):
+        part = layout.part_number(path)
+        assert part is not None, path
+        verdicts = read_verdicts(store, name, part)
+        kept = verdicts.filter(pc.invert(pc.is_in(verdicts["clip_id"], value_set=ids)))
+        place = kept.schema.get_field_index("duplicate_group")
+        groups = kept["duplicate_group"]
+        known = pc.if_else(pc.is_in(groups, value_set=ids), pa.scalar(None, pa.string()), groups)
+        kept = kept.set_column(place, kept.schema.field(place), known)
+        if kept.equals(verdicts):
+            continue
+        num_removed = verdicts.num_rows - kept.num_rows
+        with changed_file(store, path, num_removed) as change:
+            commit = commit_part(store, layout.selection(name), part, kept)
+        yield commit, change.made()
+    funnel = _recounted(store, info, name)  # also where a killed run had changed the last part
+    folder = layout.selection(name)
+    if funnel.to_json() == store.read(f"{folder}/{FUNNEL}") and "verdicts_sha256" not in rules:
+        return
+    rules.pop("verdicts_sha256", None)
+    with (
+        changed_file(store, f"{folder}/{FUNNEL}", 0) as of_funnel,
+        changed_file(store, f"{folder}/{RULES}", 0) as of_rules,
+    ):
+        publish(store, name, rules=rules, funnel=funnel)
+    yield None, of_funnel.made()
+    yield None, of_rules.made()
+
+
+def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
+    """The funnel by the verdicts that are there."""
+    before = read_funnel(store, name)
+    names = [
+        StepName(**{key: step[key] for key in ("rule", "allows", "source")})
+        for step in before["steps"]
+    ]
+    bits = {step.rule: 1 << bit for bit, step in enumerate(names)}
+    by_failed: dict[int, Amount] = {}
+    tiers: dict[str, Amount] = {}
+    buckets: dict[str, Amount] = {}
+    groups: set[str] = set()
+    num_sources, rejected = 0, Counter[str]()
+    for part in range(info.num_parts):
+        sources = read_sources(store, info.layers, part, ["source_reject"])["source_reject"]
+        num_sources += len(sources)
+        rejected.update(word for word in sources.to_pylist() if word is not None)
+        durations = read_clips(store, info.layers, part, ["duration_s"])["duration_s"].to_pylist()
+        verdicts = read_verdicts(store, name, part).to_pylist()
+        for duration_s, row in zip(durations, verdicts, strict=True):
+            amount = Amount(
+                clips=1, images=int(duration_s == 0), duration_ms=round(duration_s * 1000)
+            )
+            failed = sum(bits[rule] for rule in row["failed_rules"])
+            by_failed[failed] = by_failed.get(failed, Amount()) + amount
+            groups |= {row["duplicate_group"]} - {None}
+            if row["keep"]:
+                tiers[row["tier"] or ""] = tiers.get(row["tier"] or "", Amount()) + amount
+                buckets[row["bucket"]] = buckets.get(row["bucket"], Amount()) + amount
+    kept = by_failed.get(0, Amount())
+    gone = sum((amount for failed, amount in by_failed.items() if failed), Amount())
+    funnel = Funnel(
+        sources=num_sources,
+        sources_rejected=dict(sorted(rejected.items())),
+        clips=kept + gone,
+        kept=kept,
+        rejected=gone,
+        steps=make_steps(names, by_failed),
+        duplicate_groups=len(groups),
+        tiers=tiers if before["tiers"] else {},
+        buckets=dict(sorted(buckets.items())),
+    )
+    check_accounts(funnel)
+    return funnel

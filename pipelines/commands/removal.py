@@ -1,0 +1,102 @@
+"""remove."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from rich.console import Console
+from tyro.conf import Positional
+
+from curation.corpus.store import Store
+from curation.errors import UsageError
+from curation.sources.json_lines import read_objects
+from curation.sources.lists import LIST_SUFFIXES, read_list
+from pipelines.locking import locked
+from pipelines.remove import remove
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remove:
+    """Take sources or clips out of a corpus and of all that was made of it: takedown, opt-out.
+
+    Layers of all settings, selections, shards, latents and reports are freed of them; what was removed from
+    which file is written to removed.json, with each file's sha256 before and after. Sources go with all
+    others of the same bytes, and none of them is curated again. Interrupted? Run it again.
+    """
+
+    corpus: Positional[str]
+    """Folder or prefix of the corpus."""
+    sources: str | None = None
+    """Sources to remove: a file with an address a line (.txt), or a list (.csv .jsonl .parquet) with a
+    column 'uri', spelled as for `lavie curate`."""
+    clips: str | None = None
+    """Clips to remove: a file with a clip_id a line (.txt), or a list with a column 'clip_id'."""
+
+    def run(self) -> int:
+        """Remove, and say what was changed."""
+        uris = read_uris(self.sources) if self.sources else []
+        clip_ids = read_clip_ids(self.clips) if self.clips else []
+        with locked(Store(self.corpus)) as store:
+            remove(store, uris=uris, clip_ids=clip_ids, console=Console(stderr=False))
+        return 0
+
+
+def read_uris(path: str) -> list[str]:
+    """Addresses of sources from a file; relative ones are taken from its folder.
+
+    Raises:
+        UsageError: if the file is not there, or is no list.
+    """
+    if Path(path).suffix.lower() in LIST_SUFFIXES:
+        rows = read_list(path).select(["uri", "listing_reject"]).to_pylist()
+        return [row["uri"] for row in rows if row["listing_reject"] is None]
+    folder = Path(path).resolve().parent
+    return [
+        line if "://" in line else os.path.normpath(folder / line)
+        for line in _lines(path, "--sources")
+    ]
+
+
+def read_clip_ids(path: str) -> list[str]:
+    """Clip ids from a file.
+
+    Raises:
+        UsageError: if the file is not there, or has no column 'clip_id'.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in LIST_SUFFIXES:
+        return _lines(path, "--clips")
+    try:
+        if suffix == ".parquet":
+            column = pq.read_table(path, columns=["clip_id"])["clip_id"].to_pylist()
+        elif suffix == ".csv":
+            options = pa.csv.ConvertOptions(
+                include_columns=["clip_id"], column_types={"clip_id": pa.string()}
+            )
+            column = pa.csv.read_csv(path, convert_options=options)["clip_id"].to_pylist()
+        else:
+            with pa.OSFile(path) as file:
+                column = [content.get("clip_id") for _, content, _ in read_objects(file)]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UsageError(f"--clips: {path!r} cannot be read: {error}") from error
+    ids = [str(value).strip() for value in column if value]
+    if not ids:
+        raise UsageError(f"--clips: {path!r} names no clip under 'clip_id'")
+    return ids
+
+
+def _lines(path: str, flag: str) -> list[str]:
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{flag}: {path!r} cannot be read: {error}") from error
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise UsageError(f"{flag}: {path!r} has no line that names anything")
+    return found

@@ -1,0 +1,177 @@
+"""Taking sources and clips out of a corpus and of all that was made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+from rich.console import Console
+
+from curation.corpus import layout
+from curation.corpus.generations import read_plans, replaced_names, shards_state
+from curation.corpus.ledger import Commit, Ledger
+from curation.corpus.manifest import CorpusInfo, read_corpus
+from curation.corpus.removal import (
+    Change,
+    Removal,
+    Removed,
+    blank_uri,
+    changed_file,
+    plan_removal,
+    read_removed,
+    scrub_part,
+    sha256_of,
+)
+from curation.corpus.selection import RULES
+from curation.corpus.store import Store
+from curation.errors import NothingToDo
+from curation.export import finish_shards, rewrite_shards
+from curation.report import ReportConfig, write_report
+from curation.select import drop_clips
+
+
+def remove(
+    store: Store, *, uris: Sequence[str], clip_ids: Sequence[str], console: Console
+) -> Removal:
+    """Take sources and clips out of every file of a corpus; go on with a removal that was begun.
+
+    Args:
+        store: the corpus, held by this process.
+        uris: addresses of sources, as the corpus spells them. Those that it lacks stay out as well.
+        clip_ids: ids of clips.
+        console: told what was done.
+
+    Returns:
+        The removal, as removed.json has it.
+
+    Raises:
+        NothingToDo: if nothing was named and none was begun.
+    """
+    info, removed = read_corpus(store), read_removed(store)
+    if removed.unfinished is not None:
+        console.print("going on with a removal that was begun")
+        removed = _carry_out(store, info, removed, console)
+        uris = [uri for uri in uris if uri not in removed.uris]
+        clip_ids = [clip_id for clip_id in clip_ids if clip_id not in removed.clip_ids]
+        if not uris and not clip_ids:
+            return removed.removals[-1]
+    elif not uris and not clip_ids:
+        raise NothingToDo("no source and no clip was named, and no removal was begun")
+    removal = plan_removal(store, info.num_parts, uris=uris, clip_ids=clip_ids)
+    console.print(
+        f"{len(removal.uris)} sources and {len(removal.clip_ids)} clips go, "
+        f"from {len(removal.parts)} of {info.num_parts} parts",
+        highlight=False,
+    )
+    return _carry_out(store, info, removed.begin(removal), console).removals[-1]
+
+
+def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Console) -> Removed:
+    """Do what is on record, file by file, and put on record what was done."""
+    removal = removed.unfinished
+    assert removal is not None, "it was begun"
+    ids = pa.array(sorted(removal.clip_ids), pa.string())
+    ledger = Ledger(store)
+    for part in removal.parts:
+        if part < info.num_parts:
+            removed = removed.advance(_recorded(ledger, scrub_part(store, part, removal)))
+    removed = removed.advance(_scrub_command(store, info, removal))
+    for name in store.folders("selections"):
+        if not store.exists(f"{layout.selection(name)}/{RULES}"):
+            continue
+        is_own = (state := shards_state(store, name)) is not None and state.is_own
+        removed = removed.advance(_recorded(ledger, drop_clips(store, info, name, ids)))
+        removed = _rewrite_shards(store, info, name, ids, removed, all_exported=is_own)
+    ledger.flush()
+    ledger.compact()
+    for name in store.folders("reports"):
+        removed = removed.advance(_rewrite_report(store, info, name))
+    removed = removed.advance([], is_done=True)
+    done = removed.removals[-1]
+    console.print(
+        f"{len(done.changes)} files were changed; what was removed from which is in "
+        f"{store.root}/{layout.REMOVED}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return removed
+
+
+def _recorded(ledger: Ledger, done: Iterable[tuple[Commit | None, Change]]) -> Iterator[Change]:
+    for commit, change in done:
+        if commit is not None:
+            ledger.record([commit])
+        yield change
+
+
+def _scrub_command(store: Store, info: CorpusInfo, removal: Removal) -> Iterator[Change]:
+    """The command on record may name a source."""
+    command = info.created_by
+    for uri in removal.uris:
+        command = command.replace(uri, blank_uri(uri))
+    if command != info.created_by:
+        with changed_file(store, layout.CORPUS, 0) as change:
+            replace(info, created_by=command).write(store)
+        yield change.made()
+
+
+def _rewrite_shards(
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    ids: pa.Array,
+    removed: Removed,
+    *,
+    all_exported: bool,
+) -> Removed:
+    """Tars, then what was encoded of them, then the index and the manifest."""
+    for shard in rewrite_shards(store, info, selection, ids):
+        removed = removed.advance(shard.changes, media_sha256=shard.media_sha256)
+    state = shards_state(store, selection)
+    if state is None:
+        return removed
+    for layer in store.folders(f"encoded/{selection}"):
+        removed = removed.advance(_drop_latents(store, selection, layer))
+    if not state.num_generations:  # an export that was never finished has no index yet
+        return removed
+    with (
+        changed_file(store, layout.shard_index(selection), 0) as index,
+        changed_file(store, layout.shard_manifest(selection), 0) as manifest,
+    ):
+        finish_shards(store, selection, all_exported=all_exported)
+    return removed.advance(
+        change.made() for change in (index, manifest) if change.after != change.before
+    )
+
+
+def _drop_latents(store: Store, selection: str, layer: str) -> Iterator[Change]:
+    """Latents of shards that are no more go whole; `lavie encode` makes those of the new ones."""
+    folder = layout.encoded(selection, layer)
+    gone = {layout.shard(*named) for named in replaced_names(read_plans(store, selection))}
+    files = store.files(folder, recursive=True)
+    names = {name.removeprefix(f"{folder}/").partition(".")[0]: name for name in files}
+    if not gone & set(names):
+        return
+    for name in files:
+        stem = name.removeprefix(f"{folder}/").partition(".")[0]
+        if stem in gone or stem in ("index", "manifest"):
+            before = sha256_of(store, name)
+            store.delete(name)
+            yield Change(file=name, num_removed=0, sha256_before=before, sha256_after=None)
+
+
+def _rewrite_report(store: Store, info: CorpusInfo, selection: str) -> Iterator[Change]:
+    """The page, its numbers and its galleries anew; a report whose selection is gone goes."""
+    before = {
+        name: sha256_of(store, name)
+        for name in store.files(layout.report(selection), recursive=True)
+    }
+    for name in before:
+        store.delete(name)
+    if store.exists(f"{layout.selection(selection)}/{RULES}"):
+        write_report(store, info, selection, ReportConfig())
+    for name, digest in before.items():
+        after = sha256_of(store, name) if store.exists(name) else None
+        if after != digest:
+            yield Change(file=name, num_removed=0, sha256_before=digest, sha256_after=after)

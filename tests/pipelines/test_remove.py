@@ -1,0 +1,292 @@
+"""Takedown: what is removed is in no file any more, the rest is as it was, and nothing comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from curation.corpus import layout
+from curation.corpus.ledger import Ledger, PartState
+from curation.corpus.manifest import read_corpus
+from curation.corpus.parts import read_clips, read_table
+from curation.corpus.removal import Removed, read_removed
+from curation.corpus.removal_proof import Traces, find_traces
+from curation.corpus.selection import read_funnel
+from curation.corpus.shards import read_index, read_manifest, read_sample, verify_shards
+from curation.corpus.store import Store
+from curation.errors import NothingToDo, RemovalUnfinished, UsageError
+from curation.report import ReportConfig, write_report
+from curation.sources import list_sources
+from pipelines.commands.removal import read_clip_ids, read_uris
+from pipelines.corpus import deal_sources
+from pipelines.jobs import DecodeJob
+from pipelines.presets import tiny
+from pipelines.remove import remove
+
+QUIET = Console(file=io.StringIO())
+
+
+@pytest.fixture
+def store(small_corpus: Path, tmp_path: Path) -> Store:
+    """A corpus of its own, exported and with a report."""
+    root = tmp_path / "corpus"
+    shutil.copytree(small_corpus, root)
+    store = Store(str(root))
+    ledger = Ledger(store)
+    info = read_corpus(store)
+    for folder in store.folders("layers"):
+        ledger.reconcile(layout.layer_folder(folder), info.num_parts)
+    ledger.reconcile(layout.SOURCES, info.num_parts)
+    write_report(store, info, "default", ReportConfig())
+    return store
+
+
+def uri_of(store: Store, name: str) -> str:
+    for part in range(read_corpus(store).num_parts):
+        for uri in read_table(store, layout.sources(part), ["uri"])["uri"].to_pylist():
+            if uri.endswith(name):
+                return uri
+    raise AssertionError(name)
+
+
+def clips_of(store: Store) -> dict[str, str]:
+    """clip_id -> address of its source."""
+    info = read_corpus(store)
+    found = {}
+    for part in range(info.num_parts):
+        table = read_clips(store, info.layers, part, ["uri"])
+        found |= dict(zip(table["clip_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
+    return found
+
+
+def samples(store: Store) -> dict[str, tuple[bytes, dict, str]]:
+    """clip_id -> what its sample holds."""
+    rows = read_index(store, "default").to_pylist()
+    read = [(row["clip_id"], read_sample(store, "default", row)) for row in rows]
+    return {clip_id: (one.media, one.facts, one.caption) for clip_id, one in read}
+
+
+def all_traces(store: Store) -> list[str]:
+    return list(find_traces(store, Traces.of(read_removed(store))))
+
+
+def test_a_removed_source_is_in_no_file_and_the_others_are_as_they_were(store):
+    uri, clips, before = uri_of(store, "wide-2.mp4"), clips_of(store), samples(store)
+    gone = {clip_id for clip_id, source in clips.items() if source == uri}
+    assert len(gone & set(before)) == 5
+    index = read_index(store, "default").to_pylist()
+    affected = {row["shard"] for row in index if row["clip_id"] in gone}
+    old = {
+        name: entry["sha256"]
+        for name, entry in read_manifest(store, "default")["files"].items()
+        if name.endswith(".tar") and name not in affected
+    }
+    clean = find_traces(store, Traces(frozenset({uri, *gone}), frozenset()))
+    assert len(list(clean)) >= 5 + len(affected)  # sources, layers, selection, shards, report
+
+    removal = remove(store, uris=[uri], clip_ids=[], console=QUIET)
+
+    assert set(removal.clip_ids) == gone
+    assert removal.is_done
+    assert all_traces(store) == []
+    assert set(clips_of(store)) == set(clips) - gone
+    after = samples(store)
+    assert after == {clip_id: sample for clip_id, sample in before.items() if clip_id not in gone}
+    manifest = read_manifest(store, "default")
+    kept = {name: entry["sha256"] for name, entry in manifest["files"].items() if name in old}
+    assert kept == old
+    assert not affected & set(manifest["files"])
+    assert [entry["generation"] for entry in manifest["generations"]] == [1, 2]
+    assert list(verify_shards(store, "default")) == []
+    funnel = read_funnel(store, "default")
+    assert funnel["kept"]["clips"] == len(after)
+    assert funnel["sources"]["rejected"] == {"removed": 1}
+
+
+def test_what_was_removed_from_which_file_is_on_record_with_both_digests(store):
+    uri = uri_of(store, "picture-3.jpg")
+    files = {name: store.read(name) for name in store.files(recursive=True)}
+    removal = remove(store, uris=[uri], clip_ids=[], console=QUIET)
+
+    def digest(data: bytes) -> str:
+        return hashlib.sha256(data).hexdigest()
+
+    last = {}
+    for change in removal.changes:
+        last.setdefault(change.file, change)
+    for file, change in last.items():
+        assert change.sha256_before == digest(files[file]), file
+        new = change.file_after or file
+        assert change.sha256_after is None or digest(store.read(new)) == change.sha256_after, file
+    changed = {
+        name for name, data in files.items() if not store.exists(name) or store.read(name) != data
+    }
+    expected = {name for name in changed if "committed" not in name and "/" in name}
+    assert expected <= set(last)
+    assert len([f for f in last if f.endswith(".tar")]) == 1
+
+
+def test_the_record_of_committed_parts_follows(store):
+    remove(store, uris=[uri_of(store, "tall-0.mp4")], clip_ids=[], console=QUIET)
+    info = read_corpus(store)
+    for layer_id in info.layers.values():
+        states = Ledger(store).states(layout.layer_folder(layer_id), info.num_parts)
+        assert set(states) == {PartState.DONE}
+
+
+def test_a_clip_goes_alone_and_its_source_stays(store):
+    clips, before = clips_of(store), samples(store)
+    clip_id = next(iter(before))
+    remove(store, uris=[], clip_ids=[clip_id], console=QUIET)
+    assert all_traces(store) == []
+    assert set(clips_of(store)) == set(clips) - {clip_id}
+    assert set(samples(store)) == set(before) - {clip_id}
+    info = read_corpus(store)
+    probes = [
+        read_table(store, layout.layer(info.layers["probe"], part), ["num_scenes"])
+        for part in range(info.num_parts)
+    ]
+    assert sum(sum(p["num_scenes"].to_pylist()) for p in probes) == len(clips) - 1
+
+
+def test_sources_of_the_same_bytes_go_together(make_video, make_corpus, tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name, look in (("a.mp4", "red"), ("z.mp4", "teal")):
+        make_video(folder / name, [(look, 54)], size=(96, 64), options={"preset": "ultrafast"})
+    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
+    store = Store(str(make_corpus(dict.fromkeys(("a.mp4", "copy.mp4", "z.mp4"), "words"), folder)))
+    removal = remove(store, uris=[str(folder / "a.mp4")], clip_ids=[], console=QUIET)
+    assert set(removal.uris) == {str(folder / "a.mp4"), str(folder / "copy.mp4")}
+    assert all_traces(store) == []
+    assert set(clips_of(store).values()) == {str(folder / "z.mp4")}
+
+
+def test_nothing_that_was_removed_comes_back_under_its_name_or_another(
+    store, small_media, tmp_path
+):
+    uri = uri_of(store, "wide-1.mp4")
+    removal = remove(store, uris=[uri], clip_ids=[], console=QUIET)
+    folder = tmp_path / "again"
+    folder.mkdir()
+    shutil.copy(uri, folder / "another-name.mp4")
+    info = read_corpus(store)
+    num_parts = deal_sources(store, list_sources([uri, str(folder)]), sources_per_part=4)
+    assert num_parts == info.num_parts + 1
+    added = read_table(store, layout.sources(info.num_parts), ["uri"])["uri"].to_pylist()
+    assert added == [str(folder / "another-name.mp4")]
+    from curation.decode.decoding_pass import DecodingPass
+
+    job = DecodeJob(store, DecodingPass(tiny().river.decode), info.layers)
+    job.setup()
+    job.run(info.num_parts)
+    job.close()
+    probe = read_table(store, layout.layer(info.layers["probe"], info.num_parts))
+    assert probe["source_reject"].to_pylist() == ["removed"]
+    scenes = read_table(store, layout.layer(info.layers["scenes"], info.num_parts), ["clip_id"])
+    assert scenes.num_rows == 0
+    assert not set(removal.clip_ids) & set(clips_of(store))
+
+
+def test_an_interrupted_removal_is_gone_on_with_and_blocks_additions(store, monkeypatch):
+    uri = uri_of(store, "wide-0.mp4")
+    before = samples(store)
+    advance = Removed.advance
+
+    class Killed(Exception):
+        pass
+
+    def dies_after(num_changes: int):
+        left = [num_changes]
+
+        def dying(self: Removed, changes, **more) -> Removed:
+            for change in changes:
+                self = advance(self, [change])
+                left[0] -= 1
+                if not left[0]:
+                    raise Killed
+            return advance(self, [], **more)
+
+        return dying
+
+    for number, num_changes in enumerate((1, 3, 3, 4, 2, 2)):
+        monkeypatch.setattr(Removed, "advance", dies_after(num_changes))
+        with pytest.raises(Killed):
+            remove(store, uris=[uri] if number == 0 else [], clip_ids=[], console=QUIET)
+        monkeypatch.setattr(Removed, "advance", advance)
+        with pytest.raises(RemovalUnfinished, match="goes on with it"):
+            deal_sources(store, list_sources([uri]), sources_per_part=4)
+    removal = remove(store, uris=[], clip_ids=[], console=QUIET)
+    assert removal.is_done
+    assert all_traces(store) == []
+    after_it = samples(store)
+    assert after_it == {c: s for c, s in before.items() if c not in set(removal.clip_ids)}
+    assert list(verify_shards(store, "default")) == []
+
+
+def test_two_removals_one_after_the_other(store):
+    before = samples(store)
+    for name in ("wide-3.mp4", "wide-4.mp4"):
+        remove(store, uris=[uri_of(store, name)], clip_ids=[], console=QUIET)
+    assert all_traces(store) == []
+    assert len(samples(store)) == len(before) - 10
+    assert list(verify_shards(store, "default")) == []
+
+
+def test_a_trace_is_found_wherever_it_is_left(store):
+    clip_id = next(iter(samples(store)))
+    row = next(r for r in read_index(store, "default").to_pylist() if r["clip_id"] == clip_id)
+    digest = read_sample(store, "default", row).facts["media_sha256"]
+    by_id = list(find_traces(store, Traces(frozenset({clip_id}), frozenset())))
+    assert any(".tar still holds the sample" in line for line in by_id)
+    assert any("layers/keyframes" in line for line in by_id)
+    ids = frozenset(samples(store))
+    assert any("reports/default" in line for line in find_traces(store, Traces(ids, frozenset())))
+    by_media = list(find_traces(store, Traces(frozenset(), frozenset({digest}))))
+    assert [line for line in by_media if ".tar" in line] == by_media
+    assert len(by_media) == 1
+    store.write("notes/mine.txt", f"see {clip_id}".encode())
+    assert any(
+        "notes/mine.txt" in line
+        for line in find_traces(store, Traces(frozenset({clip_id}), frozenset()))
+    )
+
+
+def test_lists_are_read_in_the_forms_that_people_have(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    for name, content in {
+        "list.txt": "# opt-outs\na.mp4\n\ns3://bucket/b.mp4\n",
+        "list.csv": "uri,asked\na.mp4,yes\ns3://bucket/b.mp4,yes\n",
+        "list.jsonl": '{"uri": "a.mp4"}\n{"uri": "s3://bucket/b.mp4"}\n',
+    }.items():
+        (tmp_path / name).write_text(content)
+        assert read_uris(str(tmp_path / name)) == [str(tmp_path / "a.mp4"), "s3://bucket/b.mp4"]
+    for name, content in {
+        "c.txt": "one\ntwo\n",
+        "c.csv": "clip_id,why\none,x\ntwo,y\n",
+        "c.jsonl": '{"clip_id": "one"}\nnot json\n{"clip_id": "two"}\n',
+    }.items():
+        (tmp_path / name).write_text(content)
+        assert read_clip_ids(str(tmp_path / name)) == ["one", "two"]
+    for reader in (read_uris, read_clip_ids):
+        with pytest.raises(UsageError, match=r"gone\.txt"):
+            reader(str(tmp_path / "gone.txt"))
+    (tmp_path / "other.csv").write_text("name\nx\n")
+    with pytest.raises(UsageError, match="clip_id"):
+        read_clip_ids(str(tmp_path / "other.csv"))
+
+
+def test_a_source_that_the_corpus_lacks_stays_out_too(store, small_media, tmp_path):
+    stranger = str(tmp_path / "stranger.mp4")
+    shutil.copy(small_media / "wide-0.mp4", stranger)
+    remove(store, uris=[stranger], clip_ids=[], console=QUIET)
+    num_parts = read_corpus(store).num_parts
+    assert deal_sources(store, list_sources([stranger]), sources_per_part=4) == num_parts
+    assert len(samples(store)) == 46
+    with pytest.raises(NothingToDo, match="no source"):
+        remove(store, uris=[], clip_ids=[], console=QUIET)
