@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_table, to_parquet
-from curation.corpus.removal import read_removed
+from curation.corpus.removal import BLANK, read_removed
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
 from curation.errors import SourceChanged
@@ -83,7 +83,10 @@ def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> De
         )
         _check_unchanged(known, listed)
         is_known = pc.is_in(listed["uri"], value_set=known["uri"].combine_chunks())
-        num_not_listed = known.num_rows - (pc.sum(is_known).as_py() or 0)
+        is_blank = pc.starts_with(known["uri"], BLANK)  # they cannot be listed
+        num_not_listed = known.num_rows - sum(
+            pc.sum(which).as_py() or 0 for which in (is_known, is_blank)
+        )
         listed = listed.filter(pc.invert(is_known))
     return Dealing(
         new=listed,

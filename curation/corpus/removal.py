@@ -31,6 +31,8 @@ from curation.errors import CorpusError, RemovalUnfinished
 
 REMOVED = "removed"
 """The reject reason of a source that was removed."""
+BLANK = "removed:"
+"""What the address of a removed source's row begins with."""
 _FORMAT_VERSION = 1
 
 
@@ -282,7 +284,7 @@ def _gone_rows(store: Store, part: int, removal: Removal) -> np.ndarray:
 
 def blank_uri(uri: str) -> str:
     """What stands in the place of a removed source's address."""
-    return f"removed:{hashlib.sha256(uri.encode()).hexdigest()[:32]}"
+    return f"{BLANK}{hashlib.sha256(uri.encode()).hexdigest()[:32]}"
 
 
 @dataclass(slots=True)
@@ -375,7 +377,7 @@ def _scrub_sources(store: Store, part: int, rows: np.ndarray) -> Iterator[tuple[
     blank: dict[str, Any] = dict.fromkeys(c.name for c in SOURCES)
     blank |= {"given_captions": [], "listing_reject": REMOVED, "media": "video"}
     blank["listing_reject_detail"] = "at somebody's wish"
-    is_new = [not uri.startswith("removed:") for uri in uris]
+    is_new = [not uri.startswith(BLANK) for uri in uris]
     values = [
         blank | {"uri": blank_uri(uri) if new else uri}
         for uri, new in zip(uris, is_new, strict=True)

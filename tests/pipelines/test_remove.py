@@ -176,8 +176,10 @@ def test_nothing_that_was_removed_comes_back_under_its_name_or_another(
     folder.mkdir()
     shutil.copy(uri, folder / "another-name.mp4")
     info = read_corpus(store)
-    num_parts = deal_sources(store, list_sources([uri, str(folder)]), sources_per_part=4)
-    assert num_parts == info.num_parts + 1
+    dealing = deal_sources(store, list_sources([uri, str(folder)]), sources_per_part=4)
+    assert dealing.num_parts == info.num_parts + 1
+    assert dealing.num_not_listed == 15
+    dealing.write(store)
     added = read_table(store, layout.sources(info.num_parts), ["uri"])["uri"].to_pylist()
     assert added == [str(folder / "another-name.mp4")]
     from curation.decode.decoding_pass import DecodingPass
@@ -286,7 +288,8 @@ def test_a_source_that_the_corpus_lacks_stays_out_too(store, small_media, tmp_pa
     shutil.copy(small_media / "wide-0.mp4", stranger)
     remove(store, uris=[stranger], clip_ids=[], console=QUIET)
     num_parts = read_corpus(store).num_parts
-    assert deal_sources(store, list_sources([stranger]), sources_per_part=4) == num_parts
+    dealing = deal_sources(store, list_sources([stranger]), sources_per_part=4)
+    assert dealing.num_parts == num_parts
     assert len(samples(store)) == 46
     with pytest.raises(NothingToDo, match="no source"):
         remove(store, uris=[], clip_ids=[], console=QUIET)
