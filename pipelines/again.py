@@ -21,6 +21,7 @@ from curation.corpus import layout
 from curation.corpus.manifest import sealed, unsealed
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
+from curation.errors import CorpusError
 
 Rows = NDArray[np.bool_]
 """Which rows of a table, one value a row."""
@@ -101,6 +102,19 @@ def add_again(store: Store, notes: Mapping[int, Again]) -> None:
     for part, again in sorted(notes.items()):
         before = read_again(store, part)
         write_again(store, part, again if before is None else before.merged(again))
+
+
+def check_all_followed(store: Store) -> None:
+    """Stop who would read layers of which some have not followed yet.
+
+    Raises:
+        CorpusError: if a run that makes rows anew has not ended.
+    """
+    if parts := noted_parts(store):
+        raise CorpusError(
+            f"{store.root}: rows of {len(parts)} parts are being made anew, and the run that did so "
+            "has not ended; run the same `lavie curate` again first"
+        )
 
 
 def forget(store: Store) -> None:

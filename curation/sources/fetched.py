@@ -17,7 +17,7 @@ from typing import BinaryIO
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from curation.corpus.store import is_remote
-from curation.errors import BadSource, StoreUnavailable, machine_fault
+from curation.errors import BadSource, MachineFault, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
 from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
 
@@ -106,7 +106,8 @@ def _download(uri: str, target: BinaryIO, max_bytes: int, outage_s: float) -> st
             raise BadSource("not_found", "the store has no such object") from error
         except OSError as error:
             if fault := machine_fault(error):
-                raise fault from error
+                place = os.path.dirname(target.name)
+                raise MachineFault(f"{fault}: copying {redacted(uri)} to {place}") from error
             seen = redacted(str(error))[:300]
             if _answers(uri):
                 raise BadSource("unreadable", seen) from error

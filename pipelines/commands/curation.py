@@ -38,6 +38,7 @@ from curation.select.sql import check_types
 from curation.sources import local_path
 from curation.sources.uris import SCHEMES
 from pipelines import curate, dry_run
+from pipelines.again import check_all_followed
 from pipelines.curation_config import CurationConfig
 from pipelines.growing import OnIncomplete, PlannedShards
 from pipelines.listing import ListingConfig, listed
@@ -272,6 +273,7 @@ def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
     store = corpus_store(root, "CORPUS")
     read_corpus(store)
     with locked(store) as held:
+        check_all_followed(held)
         yield held, read_corpus(held)
 
 
