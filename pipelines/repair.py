@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,9 @@ class _Repair:
         """Select again by the rules that are written down."""
         try:
             rules = read_rules(self._store, name)
-            config = TypeAdapter(SelectConfig).validate_python(rules["config"])
+            config = as_written(
+                TypeAdapter(SelectConfig).validate_python(rules["config"]), rules["config"]
+            )
         except (CorpusError, ValidationError) as error:
             self._said.append(
                 f"selection {name}: its rules cannot be read ({error}); run `lavie select --name {name}` "
@@ -208,6 +210,21 @@ class _Repair:
             return
         select(self._store, info, name, config)
         self.touched |= {layout.selection(name)}
+
+
+def as_written(value: Any, given: Any) -> Any:
+    """Settings read from JSON with the whole numbers that it has: 0 and 0.0 are other bytes in a file."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value,
+            **{
+                one.name: as_written(getattr(value, one.name), given[one.name])
+                for one in fields(value)
+            },
+        )
+    if isinstance(value, tuple):
+        return tuple(map(as_written, value, given))
+    return given if isinstance(value, float) else value
 
 
 def lost_sources(store: Store, info: CorpusInfo, part: int) -> list[str]:

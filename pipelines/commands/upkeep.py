@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from curation.corpus import layout
 from curation.corpus.ledger import PartState
+from curation.corpus.manifest import read_corpus
 from curation.corpus.store import Store
 from curation.errors import LASTING, PASSING
 from pipelines.commands.curation import check_name, corpus_store
@@ -76,6 +78,8 @@ class Verify:
             check_name(self.selection, "--selection")
         if not self.repair:
             return 1 if self._look(console, store).faults else 0
+        if not store.exists(layout.CORPUS):
+            read_corpus(store)  # says so: a mistyped name does not become a folder
         with locked(store) as held:
             found = self._look(console, held)
             if not found.faults:

@@ -171,8 +171,10 @@ def test_a_folder_without_a_corpus_is_one_sentence(
 ) -> None:
     with pytest.raises(CorpusError, match="holds no corpus"):
         verify(Store(str(tmp_path)))
-    assert main(["verify", str(tmp_path)]) == 1
-    assert "holds no corpus" in capsys.readouterr().err
+    for more in ([], ["--repair"]):
+        assert main(["verify", str(tmp_path / "mistyped"), *more]) == 1
+        assert "holds no corpus" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_corpus_on_an_object_store_is_read_too(
