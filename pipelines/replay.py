@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from curation.errors import LavieError
+from curation.errors import UsageError
 from training.data.batch import Batch
 from training.distributed import process_group
 from training.losses import frame_errors, target
@@ -54,10 +54,10 @@ def replay(config: TrainConfig, run: str, step: int, console: Console) -> list[R
     prints a table.
 
     Raises:
-        LavieError: for a step that the run does not have.
+        UsageError: for a step that the run does not have.
     """
     if not 0 <= step < config.num_steps:
-        raise LavieError(f"--replay must be 0 to {config.num_steps - 1}, got {step}")
+        raise UsageError(f"--replay must be 0 to {config.num_steps - 1}, got {step}")
     with process_group() as ranks:
         # Workers and journal are for training; a replay leaves no trace in either.
         alone = replace(config, data=replace(config.data, num_workers=0))

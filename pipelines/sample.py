@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from curation.corpus.store import Store
-from curation.errors import LavieError
+from curation.errors import LavieError, UsageError
 from curation.stations.station import Resources
 from curation.weights.catalog import file_sha256
 from inference.cascade import CascadeConfig, Request, cascade
@@ -176,16 +176,16 @@ def read_prompts(path: Path) -> list[str]:
     """The prompts of a text file, one a line; empty lines and those that begin with # do not count.
 
     Raises:
-        LavieError: There is no such file, it is no UTF-8 text, or it has no prompt.
+        UsageError: There is no such file, it is no UTF-8 text, or it has no prompt.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LavieError(f"no prompts can be read from {path}: {error}") from error
+        raise UsageError(f"--prompts: no prompts can be read from {path}: {error}") from error
     prompts = [line.strip() for line in lines]
     prompts = list(dict.fromkeys(p for p in prompts if p and not p.startswith("#")))
     if not prompts:
-        raise LavieError(f"{path} holds no prompt: one a line is expected")
+        raise UsageError(f"--prompts: {path} holds no prompt: one a line is expected")
     return prompts
 
 

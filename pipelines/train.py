@@ -7,6 +7,7 @@ iterators cannot be put back to a step.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from pipelines.training_samples import VideoSamples, check_sampling
 from training.distributed import process_group
 from training.run_config import TrainConfig
 from training.trainer import Hooks, Outcome, Trainer, train
+
+logger = logging.getLogger(__name__)
 
 OnLog = Callable[[int, Mapping[str, float]], None]
 OnBegin = Callable[[Trainer], None]
@@ -47,13 +50,24 @@ class RayConfig:
     storage: str | None = None
     """Folder or prefix of Ray Train's own records, seen by every node; None is ~/ray_results."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for workers that cannot be."""
+        if self.num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {self.num_workers}")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.num_workers:
+            raise ValueError(f"min_workers must be 1 to num_workers, got {self.min_workers}")
+        if self.cpus_per_worker <= 0:
+            raise ValueError(f"cpus_per_worker must be positive, got {self.cpus_per_worker}")
+        if self.max_failures < 0:
+            raise ValueError(f"max_failures must be at least 0, got {self.max_failures}")
+
 
 def train_here(
     config: TrainConfig, run: str, *, on_log: OnLog, on_begin: OnBegin | None = None
 ) -> Outcome:
     """Train in this process, which may be one of those that torchrun started.
 
-    SIGTERM makes all ranks finish the step, save and return.
+    SIGTERM, or Ctrl-C once, makes all ranks finish the step, save and return; Ctrl-C again stops now.
 
     Args:
         config: the run.
@@ -62,7 +76,7 @@ def train_here(
         on_begin: told on rank 0 when everything is checked.
     """
     check_sampling(config)
-    with _terminated() as asked, process_group() as ranks:
+    with _asked_to_stop() as asked, process_group() as ranks:
         hooks = Hooks(
             on_begin=on_begin if ranks.is_first else None,
             on_log=on_log if ranks.is_first else None,
@@ -114,14 +128,22 @@ def _on_worker(given: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _terminated() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, for as long as the block lasts."""
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that SIGTERM and the first Ctrl-C set; the second Ctrl-C is a KeyboardInterrupt."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+    def stop(number: int, _: object) -> None:
+        asked.set()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            logger.warning("finishing this step and saving; Ctrl-C again stops now, unsaved")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from curation.errors import LavieError
+from curation.errors import UsageError
 from inference.interpolation import InterpolationPipeline
 from inference.super_resolution import SuperResolutionPipeline
 from inference.text_to_video import LaViePipeline
@@ -36,26 +36,26 @@ def check_sampling(config: TrainConfig) -> None:
     """Refuse settings under which videos cannot be sampled, before the first step.
 
     Raises:
-        LavieError: names the setting.
+        UsageError: names the setting.
     """
     if config.watch.sample_every_steps is None:
         return
     if config.scale.parallel == "fsdp":
-        raise LavieError("watch.sample_every_steps needs scale.parallel ddp, got fsdp")
+        raise UsageError("--watch.sample-every-steps needs scale.parallel ddp, got fsdp")
     encoded = all(source.encoded for source in config.data.sources)
     if encoded and config.model.companions is None:
-        raise LavieError(
-            "watch.sample_every_steps needs the autoencoder and text encoder: name their folder "
+        raise UsageError(
+            "--watch.sample-every-steps needs the autoencoder and text encoder: name their folder "
             "with --model.companions"
         )
     if encoded and config.stage != "base":
-        raise LavieError(
-            f"sampling {config.stage} in mid-training starts from held-out pixels, "
-            f"the sources are encoded"
+        raise UsageError(
+            f"--watch.sample-every-steps: sampling {config.stage} in mid-training starts from held-out "
+            f"pixels, the sources are encoded"
         )
     if config.model.first_frame_channels:
-        raise LavieError(
-            "watch.sample_every_steps samples from text alone, model.first_frame_channels needs "
+        raise UsageError(
+            "--watch.sample-every-steps samples from text alone, model.first_frame_channels needs "
             "a frame; leave one of them out"
         )
 

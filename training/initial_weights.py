@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from curation.errors import LavieError
+from curation.errors import UsageError
 from training.models import UNet, UNetConfig
 from training.models.autoencoder import Autoencoder
 from training.models.exported import load_model
@@ -35,7 +35,7 @@ TINY = "tiny"
 FIRST_FRAME_CHANNELS = 5  # mask, and the masked latents (SEINE)
 
 
-class WrongInitialWeights(LavieError):
+class WrongInitialWeights(UsageError):
     """The weights that a run should start from cannot be used; the message says why."""
 
 
@@ -49,7 +49,8 @@ def initial_network(config: TrainConfig, objective: Objective) -> UNet:
         net = _network(config, objective)
     except (FileNotFoundError, ValueError) as error:
         raise WrongInitialWeights(
-            f"training {config.stage} cannot start from {config.model.initial_weights}: {error}"
+            f"--model.initial-weights: training {config.stage} cannot start from "
+            f"{config.model.initial_weights}: {error}"
         ) from error
     if config.model.first_frame_channels and net.config.in_channels == net.config.out_channels:
         net = widen_input(net, FIRST_FRAME_CHANNELS)
@@ -118,18 +119,19 @@ def companions_of(config: TrainConfig, objective: Objective, width: int) -> Comp
         autoencoder, text_encoder = Autoencoder.load(folder / "vae"), TextEncoder.load(folder)
     except (FileNotFoundError, OSError, ValueError) as error:
         raise WrongInitialWeights(
-            f"no autoencoder and text encoder in {folder}: {error}; name their folder with "
-            f"--config.model.companions (`lavie weights fetch stable-diffusion-1.4`, or "
+            f"--model.companions: no autoencoder and text encoder in {folder}: {error}; "
+            f"name the folder that has them (`lavie weights fetch stable-diffusion-1.4`, or "
             f"x4-upscaler for super-resolution)"
         ) from error
     if autoencoder.scale != objective.latent_scale:
         raise WrongInitialWeights(
-            f"the autoencoder of {folder} scales latents by {autoencoder.scale}, "
+            f"--model.companions: the autoencoder of {folder} scales latents by {autoencoder.scale}, "
             f"{config.stage} needs {objective.latent_scale}"
         )
     if text_encoder.width != width:
         raise WrongInitialWeights(
-            f"the text encoder of {folder} is {text_encoder.width} wide, the network reads {width}"
+            f"--model.companions: the text encoder of {folder} is {text_encoder.width} wide, "
+            f"the network reads {width}"
         )
     return Companions(autoencoder, text_encoder)
 

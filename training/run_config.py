@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Suppress
 
-from training.models.schedule import Prediction, Stage
+from training.models.schedule import Objective, Prediction, Stage
 
 
 def _check(rule: bool, text: str) -> None:
@@ -148,6 +148,11 @@ class DataConfig:
                 0 <= getattr(self, name) <= 1, f"{name} must be 0 to 1, got {getattr(self, name)}"
             )
         _check(self.num_workers >= 0, f"num_workers must be at least 0, got {self.num_workers}")
+        _check(
+            self.batch_size % self.micro_batch_size == 0,
+            f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} "
+            f"and {self.micro_batch_size}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +238,10 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
+        for beta in self.betas:
+            _check(0 <= beta < 1, f"betas must be in [0, 1), got {self.betas}")
+        _check(self.eps > 0, f"eps must be positive, got {self.eps}")
+        _check(self.weight_decay >= 0, f"weight_decay must be at least 0, got {self.weight_decay}")
         _check(self.warmup_steps >= 0, f"warmup_steps must be at least 0, got {self.warmup_steps}")
         _check(0 <= self.final_share <= 1, f"final_share must be 0 to 1, got {self.final_share}")
         _check(
@@ -320,10 +329,19 @@ class WatchConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a field outside its range."""
-        for name in ("log_every_steps", "evaluate_every_steps", "evaluation_samples"):
-            _check(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
+        for name in (
+            "log_every_steps",
+            "evaluate_every_steps",
+            "evaluation_samples",
+            "sample_every_steps",
+        ):
+            value = getattr(self, name)
+            _check(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+        _check(
+            self.max_nonfinite_steps >= 0,
+            f"max_nonfinite_steps must be at least 0, got {self.max_nonfinite_steps}",
+        )
+        _check(self.spike_factor > 1, f"spike_factor must be above 1, got {self.spike_factor}")
         _check(
             bool(self.evaluation_timesteps)
             and all(0 <= t < 1000 for t in self.evaluation_timesteps),
@@ -380,6 +398,12 @@ class TrainConfig:
         _check(
             not self.model.first_frame_channels or self.stage == "base",
             f"first_frame_channels is for base, got {self.stage}",
+        )
+        prediction = self.loss.prediction or Objective.of(self.stage).prediction
+        _check(
+            not self.loss.zero_terminal_snr or prediction != "epsilon",
+            "zero_terminal_snr needs loss.prediction velocity or sample: without signal, the noise "
+            f"says nothing of the clean latents; got {prediction}",
         )
 
     @property

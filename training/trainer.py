@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from curation.corpus.store import Store
+from curation.errors import UsageError
 from training.checkpoint import Checkpoints, check_unchanged
 from training.data.batch import Batch
 from training.data.loader import TrainingData
@@ -120,8 +121,8 @@ class Trainer:
     def _check_batch(self) -> None:
         data, world = self.config.data, self.ranks.world_size
         if data.batch_size % (world * data.micro_batch_size):
-            raise ValueError(
-                f"batch_size must be a multiple of ranks times micro_batch_size, "
+            raise UsageError(
+                f"--data.batch-size must be a multiple of ranks times --data.micro-batch-size, "
                 f"got {data.batch_size} for {world} ranks of {data.micro_batch_size}"
             )
         self.num_micro_batches = data.batch_size // (world * data.micro_batch_size)

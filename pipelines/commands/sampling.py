@@ -12,8 +12,7 @@ from rich.console import Console
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from curation.corpus.store import Store
-from curation.errors import LavieError, MissingWeights
+from curation.errors import LavieError, MissingWeights, UsageError, typed
 from curation.stations.station import Resources
 from curation.weights.catalog import find
 from curation.weights.catalog import missing as missing_of
@@ -23,13 +22,22 @@ from inference.cascade import (
     Request,
     check_request,
     sample_to_file,
+    stage_files,
 )
 from inference.memory import Models
-from inference.video_file import Encoding, check_suffix, read_video
+from inference.video_file import Encoding, UnreadableVideo, Video, check_suffix, read_video
 from inference.weights import ReleasedWeights, TinyWeights, Weights, exported_weights
 from pipelines.commands.weights import known_files, known_groups
+from pipelines.places import check_out_files, check_out_folder, store_at
 from pipelines.progress import ProgressBars
-from pipelines.sample import MachineConfig, Personalisation, SampleJob, read_prompts, sample_batch
+from pipelines.sample import (
+    SETTINGS,
+    MachineConfig,
+    Personalisation,
+    SampleJob,
+    read_prompts,
+    sample_batch,
+)
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF, LAVIE
 from training.models.schedule import Stage
 
@@ -75,6 +83,8 @@ class Sample:
     """What the video shows; leave it out with --prompts."""
     out: str
     """New .mp4 or .gif file, or without suffix a folder of PNG frames; with --prompts a folder or prefix."""
+    overwrite: bool = False
+    """Replace the files of --out, or with --prompts write into a folder that holds other files."""
     weights: str = "released"
     """"released" (see `lavie weights`), folder of exported models, or "tiny": untrained, coloured noise."""
     seed: int = 0
@@ -114,13 +124,13 @@ class Sample:
                 f"--tiling.height 160 --tiling.width 256. {error}"
             ) from error
         except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise LavieError(str(error)) from error
+            raise UsageError(str(error)) from error
 
     def _run(self) -> int:
         if bool(self.prompt) == (self.prompts is not None):
-            raise LavieError("give one prompt, or --prompts with a file of them")
+            raise UsageError("give one prompt, or --prompts with a file of them")
         if self.ray and self.prompts is None:
-            raise LavieError("--ray is for many videos: give --prompts with a file of prompts")
+            raise UsageError("--ray is for many videos: give --prompts with a file of prompts")
         console = Console(stderr=True)
         weights = stage_weights(self.weights, self.config.stages)
         if self.weights == "tiny":
@@ -131,10 +141,13 @@ class Sample:
 
     def _one(self, weights: dict[Stage, Weights], console: Console) -> int:
         out = Path(self.out)
-        check_suffix(out)
-        given = None if self.video is None else read_video(self.video)
+        with typed("--out"):
+            check_suffix(out)
+        given = None if self.video is None else _video(self.video)
         request = Request(prompt=self.prompt, seed=self.seed, given=given)
         check_request(request, self.config)
+        files = list(stage_files(out, self.config.stages).values())
+        check_out_files(files, "--out", overwrite=self.overwrite)
         personalisation = self._personalisation()
         models = Models(
             weights,
@@ -160,9 +173,11 @@ class Sample:
 
     def _batch(self, prompts: Path, weights: dict[Stage, Weights], console: Console) -> int:
         if "base" not in self.config.stages or self.video is not None:
-            raise LavieError("--prompts needs the base stage, and no --video")
+            raise UsageError("--prompts needs the base stage, and no --video")
+        asked, out = read_prompts(prompts), store_at(self.out, "--out")
+        check_out_folder(out, "--out", ours=(SETTINGS,), overwrite=self.overwrite)
         job = SampleJob(
-            out=Store(self.out),
+            out=out,
             config=self.config,
             weights=weights,
             machine=self.machine,
@@ -171,7 +186,7 @@ class Sample:
         )
         made = sample_batch(
             job,
-            read_prompts(prompts),
+            asked,
             self.seeds or (self.seed,),
             console=console,
             ray_address=self.ray_address if self.ray else None,
@@ -187,13 +202,20 @@ class Sample:
             try:
                 loras.append((path, float(weight)))
             except ValueError as error:
-                raise LavieError(f"--lora takes file or file=weight, got {given!r}") from error
+                raise UsageError(f"--lora takes file or file=weight, got {given!r}") from error
         for path in (*(path for path, _ in loras), *self.word, *filter(None, [self.image_weights])):
             if not Path(path).exists():
-                raise LavieError(f"there is no file {path} to personalise with")
+                raise UsageError(f"--lora, --word, --image-weights: there is no file {path}")
         return Personalisation(
             loras=tuple(loras), words=self.word, image_weights=self.image_weights
         )
+
+
+def _video(path: Path) -> Video:
+    try:
+        return read_video(path)
+    except UnreadableVideo as error:
+        raise UsageError(f"--video: {error}") from error
 
 
 def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:

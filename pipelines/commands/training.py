@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, UseAppendAction, arg
 
-from curation.errors import LavieError
+from curation.corpus import layout
+from curation.errors import CorpusError, LavieError, TornPart, UsageError, typed
 from curation.weights.catalog import cache_dir
+from pipelines.locking import command_line
+from pipelines.places import check_out_folder, store_at
 from pipelines.train import RayConfig, train_here, train_on_ray
-from training.data.sources import PoolSummary
+from training.checkpoint import FOLDER as CHECKPOINTS
+from training.data.sources import PoolSummary, open_sources
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
 from training.presets import PresetName
 from training.run_config import ModelConfig, Source, TrainConfig
+from training.stages import stage_of
 from training.trainer import Trainer
 
 StageName = Literal["base", "interpolation", "super-resolution"]
 EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
+OF_A_RUN = ("config.json", CHECKPOINTS, "catalog", "log.jsonl")  # what a run's folder holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +60,8 @@ class Train:
     """config.json of an earlier run, or one like it: stands for all flags below but --steps."""
     replay: int | None = None
     """Do not train: run the batch of this step alone, with the newest weights before it, and show it."""
+    overwrite: bool = False
+    """Train into --out although it holds files that are not of a run; a run there is gone on with."""
     ray: bool = False
     """Train in workers of Ray Train, laid out by --cluster."""
     cluster: RayConfig = field(default_factory=RayConfig)
@@ -64,6 +73,7 @@ class Train:
         """Train; 75 where the run was asked to leave before its end."""
         console = Console()
         config = self.effective()
+        self._check_places(config)
         if self.replay is not None:
             from pipelines.replay import replay
 
@@ -77,7 +87,11 @@ class Train:
         outcome = train_here(config, self.out, on_log=progress, on_begin=progress.begin)
         if outcome.stopped:
             if _is_first():
-                console.print(f"stopped after step {outcome.step}; the same command goes on")
+                console.print(
+                    f"saved and stopped after step {outcome.step}; go on with: {command_line()}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             return EXIT_STOPPED
         if _is_first():
             console.print(f"{outcome.step} steps; the trained model: {self.out}", highlight=False)
@@ -89,27 +103,59 @@ class Train:
         """The run's configuration, with what stands outside of it on the command line.
 
         Raises:
-            LavieError: for arguments that do not fit together.
+            UsageError: for arguments that do not fit together.
         """
         config = self.config if self.config_file is None else read_config(self.config_file)
         if config.stage != self.network.replace("-", "_"):
-            raise LavieError(f"{self.config_file} is of stage {config.stage}, got {self.network}")
+            raise UsageError(
+                f"--config-file {self.config_file} is of stage {config.stage}, got {self.network}"
+            )
         if self.corpus:
-            config = replace(config, data=replace(config.data, sources=self._sources()))
+            with typed("--corpus"):
+                config = replace(config, data=replace(config.data, sources=self._sources()))
         if not config.data.sources:
-            raise LavieError("no corpus to train on; name one with --corpus")
+            raise UsageError("no corpus to train on; name one with --corpus")
         if self.steps is not None:
-            last = replace(config.phases[-1], steps=self.steps)
+            with typed("--steps"):
+                last = replace(config.phases[-1], steps=self.steps)
             config = replace(config, phases=(*config.phases[:-1], last))
+        with typed(f"train {self.network}"):
+            stage_of(config)  # refuses settings that do not fit the stage
         if not config.model.initial_weights:
             config = replace(config, model=released_initial_weights(config))
         return config
+
+    def _check_places(self, config: TrainConfig) -> None:
+        """Refuse corpora without shards and a folder that is not a run's, before torch does any work."""
+        for source in config.data.sources:
+            store_at(source.corpus, "--corpus")
+            with typed("--selection"):
+                layout.check_selection_name(source.selection)
+        try:
+            open_sources(config)
+        except TornPart:
+            raise
+        except CorpusError as error:
+            raise UsageError(f"--corpus: {error}") from error
+        ranks, data = self.cluster.num_workers if self.ray else 1, config.data
+        if data.batch_size % (ranks * data.micro_batch_size):
+            raise UsageError(
+                f"--cluster.num-workers: --data.batch-size must be a multiple of ranks times "
+                f"--data.micro-batch-size, got {data.batch_size} for {ranks} ranks of "
+                f"{data.micro_batch_size}"
+            )
+        run = store_at(self.out, "--out")
+        if self.replay is None:
+            check_out_folder(run, "--out", ours=OF_A_RUN, overwrite=self.overwrite)
+            return
+        if not run.exists("config.json"):
+            raise UsageError(f"--replay: {run.root} holds no run to replay a step of; train first")
 
     def _sources(self) -> tuple[Source, ...]:
         for name in ("selection", "encoded"):
             given = getattr(self, name)
             if len(given) > len(self.corpus):
-                raise LavieError(
+                raise UsageError(
                     f"--{name} is given {len(given)} times for {len(self.corpus)} --corpus"
                 )
         selections = (*self.selection, *["default"] * len(self.corpus))
@@ -144,17 +190,52 @@ def read_config(path: Path) -> TrainConfig:
     """A configuration from JSON.
 
     Raises:
-        LavieError: for a file that is none; the message names the fields.
+        UsageError: for a file that is none; the message names the fields.
     """
     try:
-        return TypeAdapter(TrainConfig).validate_json(path.read_bytes())
+        text = path.read_bytes()
+        config = TypeAdapter(TrainConfig).validate_json(text)
     except FileNotFoundError as error:
-        raise LavieError(f"no configuration at {path}") from error
+        raise UsageError(f"--config-file: no configuration at {path}") from error
+    except OSError as error:
+        raise UsageError(f"--config-file: {path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
         )
-        raise LavieError(f"{path} is not a training configuration: {faults}") from error
+        raise UsageError(
+            f"--config-file: {path} is not a training configuration: {faults}"
+        ) from error
+    unknown = unknown_settings(json.loads(text), asdict(config))
+    if unknown:
+        raise UsageError(
+            f"--config-file: {path} has settings that this version does not know: "
+            f"{', '.join(unknown)}"
+        )
+    return config
+
+
+def unknown_settings(given: Any, known: Any, name: str = "") -> list[str]:
+    """Names in a configuration file that are of no setting.
+
+    >>> unknown_settings({"model": {"start": "tiny"}}, {"model": {"initial_weights": ""}})
+    ['model.start']
+    """
+    if isinstance(given, dict) and isinstance(known, dict):
+        wrong = [f"{name}{key}" for key in given if key not in known]
+        both = [key for key in given if key in known]
+        return wrong + [
+            line
+            for key in both
+            for line in unknown_settings(given[key], known[key], f"{name}{key}.")
+        ]
+    if isinstance(given, list) and isinstance(known, list | tuple):
+        return [
+            line
+            for number, (one, other) in enumerate(zip(given, known, strict=False))
+            for line in unknown_settings(one, other, f"{name}{number}.")
+        ]
+    return []
 
 
 def held_out_table(losses: Mapping[str, float]) -> Table:

@@ -1,7 +1,11 @@
 """`lavie train` as a user runs it; and the whole way, from shards through training to an mp4."""
 
 import json
+import os
+import re
+import signal
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -146,7 +150,33 @@ def test_the_saved_configuration_starts_the_same_run(trained_cascade, tmp_path):
     ("arguments", "message"),
     [
         (["base", "--preset", "tiny"], "no corpus to train on; name one with --corpus"),
-        (["base", "--corpus", "nowhere", "--preset", "tiny"], "holds no"),
+        (["base", "--corpus", "nowhere", "--preset", "tiny"], "--corpus: nowhere holds no"),
+        (["base", "--corpus", "CORPUS", "--preset", "tiny", "--steps", "0"], "--steps: steps of"),
+        (
+            ["base", "--corpus", "CORPUS", "--preset", "tiny", "--loss.zero-terminal-snr"],
+            "zero_terminal_snr needs loss.prediction velocity or sample",
+        ),
+        (
+            ["base", "--corpus", "CORPUS", "--preset", "tiny", "--data.micro-batch-size", "3"],
+            "batch_size must be a multiple of micro_batch_size, got 4 and 3",
+        ),
+        (
+            ["interpolation", "--corpus", "CORPUS", "--preset", "tiny", "--sample.num-frames", "8"],
+            "num_frames of interpolation must be 4 k + 1",
+        ),
+        (
+            ["base", "--corpus", "CORPUS", "--preset", "tiny", "--selection", "../x"],
+            "--selection: the name of a selection",
+        ),
+        (["base", "--corpus", "https://x/y", "--preset", "tiny"], "--corpus: it lies in a folder"),
+        (
+            ["base", "--corpus", "CORPUS", "--preset", "tiny", "--replay", "1"],
+            "holds no run to replay a step of",
+        ),
+        (
+            ["base", "--corpus", "CORPUS", "--preset", "tiny", "--cluster.num-workers", "0"],
+            "num_workers must be at least 1, got 0",
+        ),
         (["base", "--corpus", "CORPUS"], "lavie weights fetch stable-diffusion-1.4"),
         (["interpolation", "--corpus", "CORPUS"], "lavie weights fetch lavie"),
         (
@@ -175,15 +205,21 @@ def test_the_saved_configuration_starts_the_same_run(trained_cascade, tmp_path):
             "the package wandb is missing",
         ),
     ],
-    ids=range(9),
+    ids=range(17),
 )
 def test_what_cannot_be_trained_is_refused_before_the_first_step(
     arguments, message, small_corpus, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("LAVIE_CACHE", str(tmp_path / "empty"))
     words = [str(small_corpus) if word == "CORPUS" else word for word in arguments]
-    assert main(["train", *words, "--out", str(tmp_path / "run")]) == 1
-    assert message in " ".join(capsys.readouterr().err.split())
+    try:
+        code = main(["train", *words, "--out", str(tmp_path / "run")])
+    except SystemExit as refused:  # by the parser
+        code = refused.code
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in told
+    of_the_world = ("weights fetch", "no full batch", "wandb")  # not what was typed
+    assert code == (1 if any(words in told for words in of_the_world) else 2)
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -192,8 +228,56 @@ def test_a_configuration_with_a_wrong_field_is_named(tmp_path, capsys):
     content = asdict(tiny("base"))
     content["optim"]["ema_decay"] = 1.5
     file.write_text(json.dumps(content))
-    assert main(["train", "base", "--config-file", str(file), "--out", str(tmp_path / "r")]) == 1
+    assert main(["train", "base", "--config-file", str(file), "--out", str(tmp_path / "r")]) == 2
     assert "ema_decay must be in [0, 1), got 1.5" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_setting_of_another_version_is_named_and_not_passed_over(tmp_path, capsys):
+    file = tmp_path / "config.json"
+    content = asdict(tiny("base"))
+    content["model"]["start"] = content["model"].pop("initial_weights")
+    content["phases"][0]["lr"] = 1.0
+    file.write_text(json.dumps(content))
+    assert main(["train", "base", "--config-file", str(file), "--out", str(tmp_path / "r")]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "settings that this version does not know: phases.0.lr, model.start" in told
+
+
+def test_a_folder_of_somebody_else_is_not_trained_into(small_corpus, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    arguments = ["train", "base", "--corpus", str(small_corpus), "--preset", "tiny"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert "was not made by this command, it holds thesis.txt" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_ctrl_c_saves_the_step_and_says_how_to_go_on(small_corpus, tmp_path):
+    """A real process, with reading processes; the signal goes to all of them, as a terminal's does."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "pipelines", "train", "base", "--corpus", str(small_corpus)]
+    command += ["--preset", "tiny", "--out", str(run), "--watch.evaluation-samples", "2"]
+    command += ["--data.num-workers", "1", "--watch.log-every-steps", "1", "--steps", "100000"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        cwd=root,
+    ) as trainer:
+        assert trainer.stdout is not None
+        for line in trainer.stdout:
+            if line.startswith("step ") and "loss" in line and "held-out" not in line:
+                break
+        os.killpg(trainer.pid, signal.SIGINT)
+        told, warned = trainer.communicate(timeout=120)
+    assert trainer.returncode == 75, warned
+    assert "Ctrl-C again stops now" in warned
+    stopped = int(re.search(r"saved and stopped after step (\d+)", told).group(1))
+    assert f"--out {run}" in told.split("go on with: lavie train")[1]
+    saved = run / "checkpoints" / f"step-{stopped:08d}"
+    assert json.loads((saved / "complete.json").read_text())["step"] == stopped
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ the number of ranks.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -183,12 +184,18 @@ def _load(micro: _MicroBatches, numbers: range, num_workers: int, prefetch: int)
         prefetch_factor=prefetch,
         multiprocessing_context=context,
         collate_fn=_same,
+        worker_init_fn=_ignore_interrupt,
         generator=torch.Generator(),  # or it would take a number from the trainer's own
     )
 
 
 def _same(batch: Any) -> Any:
     return batch
+
+
+def _ignore_interrupt(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; the trainer still needs this one for its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class FailureWatch:

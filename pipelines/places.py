@@ -1,0 +1,82 @@
+"""Places that the user names: a store, a file or folder to write. Looked at before any work."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from curation.corpus.store import Store
+from curation.errors import UsageError, typed
+from curation.sources.uris import SCHEMES
+
+SHOWN = 3  # names of foreign files in a message
+
+
+def store_at(root: str, flag: str) -> Store:
+    """The folder or object-store prefix that a flag names.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    scheme = root.split("://")[0] if "://" in root else "file"
+    if scheme not in (*SCHEMES, "file"):
+        raise UsageError(f"{flag}: it lies in a folder, s3:// or gs://, got {root!r}")
+    with typed(flag):
+        return Store(root)
+
+
+def check_out_folder(store: Store, flag: str, *, ours: Sequence[str], overwrite: bool) -> None:
+    """Refuse a folder that cannot be written, or that holds what this command did not put there.
+
+    Args:
+        store: where the command will write.
+        flag: what named it.
+        ours: entries of which a folder that this command has made holds at least one.
+        overwrite: write beside foreign files all the same.
+
+    Raises:
+        UsageError: says what is there.
+    """
+    if store.is_local and Path(store.path()).is_file():
+        raise UsageError(f"{flag}: {store.root} is a file where a folder is due")
+    held = sorted({*store.folders(), *store.files()})
+    if held and not overwrite and not set(held) & set(ours):
+        names = ", ".join(held[:SHOWN]) + (", ..." if len(held) > SHOWN else "")
+        raise UsageError(
+            f"{flag}: {store.root} was not made by this command, it holds {names}; name another "
+            f"folder, or give --overwrite to write into it"
+        )
+    if store.is_local:
+        check_writable(Path(store.path()), flag)
+
+
+def check_out_files(files: Sequence[Path], flag: str, *, overwrite: bool) -> None:
+    """Refuse files, or folders of frames, that are there already or cannot be written.
+
+    Raises:
+        UsageError: names the first one.
+    """
+    for file in files:
+        held = any(file.iterdir()) if file.is_dir() else file.exists()
+        if held and not overwrite:
+            raise UsageError(f"{flag}: {file} is there already; --overwrite replaces it")
+        if file.is_dir() and file.suffix:
+            raise UsageError(f"{flag}: {file} is a folder where a file is due")
+        check_writable(file.parent, flag)
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Make a folder and try to write into it.
+
+    Raises:
+        UsageError: neither can be done here.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileExistsError as error:
+        raise UsageError(f"{flag}: {folder} is a file where a folder is due") from error
+    except OSError as error:
+        raise UsageError(f"{flag}: {folder} cannot be written: {error.strerror}") from error
