@@ -146,8 +146,6 @@ class Sample:
         given = None if self.video is None else _video(self.video)
         request = Request(prompt=self.prompt, seed=self.seed, given=given)
         check_request(request, self.config)
-        files = list(stage_files(out, self.config.stages).values())
-        check_out_files(files, "--out", overwrite=self.overwrite)
         personalisation = self._personalisation()
         models = Models(
             weights,
@@ -155,6 +153,8 @@ class Sample:
             adjust=personalisation,
             adjustment=personalisation.described(),
         )
+        places = list(stage_files(out, self.config.stages).values())
+        check_out_files(places, "--out", overwrite=self.overwrite)
         with ProgressBars(console, unit="steps") as bars:
 
             def show(stage: Stage, done: int, total: int) -> None:

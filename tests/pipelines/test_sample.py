@@ -135,14 +135,14 @@ def test_a_lora_changes_the_video_by_its_weight_and_is_on_record(tmp_path, monke
     [
         (["a", "--weights", "tiny", "--height", "100"], 2, "multiples of 8, got 100x512"),
         (["a", "--weights", "tiny", "--stages", "bass"], 2, "stages must be of base,"),
-        (["--weights", "tiny"], 1, "give one prompt, or --prompts"),
-        (["a", "--weights", "tiny", "--ray"], 1, "--ray is for many videos"),
-        (["a", "--weights", "tiny", "--video", "gone.mp4"], 1, "no video at gone.mp4"),
-        (["a", "--weights", "tiny", "--stages", "interpolation"], 1, "a video must be given"),
-        (["a", "--weights", "nowhere"], 1, "no model of stage base in nowhere"),
-        (["a", "--weights", "tiny", "--lora", "gone"], 1, "there is no file gone"),
-        (["a", "--weights", "tiny", "--device", "gpu"], 1, "device must be a torch device"),
-        (["--weights", "tiny", "--prompts", "gone.txt"], 1, "no prompts can be read from gone.txt"),
+        (["--weights", "tiny"], 2, "give one prompt, or --prompts"),
+        (["a", "--weights", "tiny", "--ray"], 2, "--ray is for many videos"),
+        (["a", "--weights", "tiny", "--video", "gone.mp4"], 2, "no video at gone.mp4"),
+        (["a", "--weights", "tiny", "--stages", "interpolation"], 2, "a video must be given"),
+        (["a", "--weights", "nowhere"], 2, "no model of stage base in nowhere"),
+        (["a", "--weights", "tiny", "--lora", "gone"], 2, "there is no file gone"),
+        (["a", "--weights", "tiny", "--device", "gpu"], 2, "device must be a torch device"),
+        (["--weights", "tiny", "--prompts", "gone.txt"], 2, "no prompts can be read from gone.txt"),
     ],
 )
 def test_bad_input_is_named_before_any_work(arguments, code, message, tmp_path, capsys):
@@ -153,6 +153,25 @@ def test_bad_input_is_named_before_any_work(arguments, code, message, tmp_path, 
     said = capsys.readouterr()
     assert message in " ".join((said.err + said.out).replace("\u2502", " ").split())
     assert not (tmp_path / "new").exists()
+
+
+def test_an_existing_video_is_kept_until_overwrite_is_given(tmp_path, capsys):
+    out = tmp_path / "x.mp4"
+    out.write_text("precious")
+    arguments = ["sample", "a panda", "--weights", "tiny", "--out", str(out), "--base.steps", "1"]
+    arguments += ["--height", "32", "--width", "32", "--num-frames", "2"]
+    assert main(arguments) == 2
+    assert "is there already; --overwrite replaces it" in " ".join(capsys.readouterr().err.split())
+    assert out.read_text() == "precious"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert out.read_bytes()[4:8] == b"ftyp"
+
+
+def test_many_videos_do_not_go_into_a_folder_of_somebody_else(tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a panda")
+    arguments = ["sample", "--weights", "tiny", "--prompts", str(tmp_path / "prompts.txt")]
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert "it holds prompts.txt; name another folder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_missing_released_weights_come_with_the_command(tmp_path, capsys, monkeypatch):
