@@ -148,7 +148,12 @@ SCENES = (
     Column("clip_id", STR, "uuid5 of source digest and span: the same for the same bytes and span"),
     Column("source_row", I32, "row of the source in the sources file of this part"),
     Column("scene_index", I32, "position of the scene in its source, from 0"),
-    Column("scene_reject", STR, "'too_short' (under the minimum seconds or frames), else null"),
+    Column(
+        "scene_reject",
+        STR,
+        "'too_short' (under the minimum seconds or frames), 'interlaced' (where asked for), else "
+        "null",
+    ),
     Column(
         "start_pts",
         I64,
@@ -183,6 +188,13 @@ SCENES = (
         STR,
         "how the stored frames are coded: matrix/range/transfer/primaries in libav's words, what "
         "the file leaves out filled in (HD is BT.709, SD BT.601); keyframes and clips are SDR",
+    ),
+    Column(
+        "interlaced",
+        STR,
+        "'progressive', 'interlaced' (every frame is two fields of different moments) or "
+        "'telecined' (some are), by the pictures and, where nothing moves, by the flags; keyframes "
+        "and exactly cut clips show no combs",
     ),
     Column(
         "cut_in",

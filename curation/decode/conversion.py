@@ -14,19 +14,13 @@ from numpy.typing import NDArray
 
 from curation.decode.keyframes import keyframe_size
 from curation.decode.picture import analysis_size
-from curation.media.colour import Colour, colour_of, tag
+from curation.media.colour import Colour, colour_of, is_see_through, tag
 from curation.media.image import on_white
 from curation.media.orientation import Orientation, upright
 from curation.media.tone import to_sdr_8bit
 
 if TYPE_CHECKING:
     from av import VideoFrame
-
-
-def has_alpha(frame: VideoFrame) -> bool:
-    """Whether pixels of the frame can be seen through; a palette (pal8) may have such colours."""
-    names = frame.format.name
-    return names.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya", "pal8"))
 
 
 class Conversion:
@@ -54,7 +48,7 @@ class Conversion:
         self.size = analysis_size(*geometry)
         self._keyframe_size = keyframe_size(*geometry, short_side_px=short_side_px)
         self._orientation = orientation
-        self._has_alpha = has_alpha(first)
+        self._has_alpha = is_see_through(first.format.name)
         if self._has_alpha:
             self._mapped: Colour | None = None
             layout = "rgb24"
@@ -83,10 +77,16 @@ class Conversion:
             return _packed(small)
         return np.ascontiguousarray(to_sdr_8bit(_packed16(small), self._mapped)[..., ::-1])
 
-    def candidate(self, frame: VideoFrame) -> VideoFrame:
-        """The frame at keyframe size; one of luma and chroma stays so: half the memory of RGB."""
+    def candidate(self, frame: VideoFrame, *, one_field: bool = False) -> VideoFrame:
+        """The frame at keyframe size; one of luma and chroma stays so: half the memory of RGB.
+
+        Args:
+            frame: as decoded.
+            one_field: leave out every second line, which belongs to another moment.
+        """
+        whole = self._sound(frame)
         return self._to_candidate.reformat(
-            self._sound(frame),
+            _field(whole) if one_field else whole,
             *self._keyframe_size,
             format=self._candidate_layout,
             interpolation="AREA",
@@ -111,6 +111,25 @@ class Conversion:
             return Frame.from_ndarray(on_white(seen_HWC), "rgb24")
         tag(frame, self.colour)
         return frame
+
+
+def _field(frame: VideoFrame) -> Any:
+    """The upper field: a frame of half the height, by libavfilter's `field`."""
+    from av.filter import Graph
+
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1, 25),
+    )
+    field, sink = graph.add("field", "type=top"), graph.add("buffersink")
+    source.link_to(field)
+    field.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 def _packed(frame: Any) -> NDArray[np.uint8]:

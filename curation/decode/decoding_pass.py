@@ -236,6 +236,7 @@ def _scene_row(
         "width": scene.size[0],
         "height": scene.size[1],
         "colour": scene.colour,
+        "interlaced": scene.interlacing,
         "cut_in": scene.scene.cut_in,
         "cut_out": scene.scene.cut_out,
         **scene.measures,

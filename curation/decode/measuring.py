@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curation.decode.conversion import Conversion
+from curation.decode.interlacing import FieldSample, Interlacing, field_sample, interlacing
 from curation.decode.keyframes import Candidate, Candidates, KeyframeConfig, jpeg, perceptual_hash
 from curation.decode.motion import FlowMeter, Pair, scene_motion
 from curation.decode.picture import (
@@ -59,6 +60,9 @@ class DecodeConfig:
     so that nothing is carried on (a tenth faster, no difference to be seen); all (faster still, but
     errors add up until the next intra frame and sharpness is off by half). See
     docs/performance.md."""
+    interlaced: Literal["deinterlace", "reject"] = "deinterlace"
+    """What becomes of scenes whose frames are two fields of different moments: keyframes show one
+    field and exact cuts are deinterlaced, or they stay rows, rejected as 'interlaced'."""
     limits: Limits = field(default_factory=Limits)
     """What one source may take."""
     threads: int = 1
@@ -123,6 +127,7 @@ class MeasuredScene:
     colour: str
     """How the frames are coded, as the column has it."""
     num_damaged_frames: int
+    interlacing: Interlacing
     measures: Mapping[str, float | None]
     keyframes: tuple[Keyframe, ...]
 
@@ -172,6 +177,8 @@ class VideoPass:
         self._samples: deque[PictureSample] = deque()
         self._pairs: deque[Pair] = deque()
         self._damaged: deque[int] = deque()
+        self._fields: deque[FieldSample] = deque()
+        self._before: Any = None
 
     def _begin(self, shown: Shown) -> None:
         """Begin a stretch with the next frame."""
@@ -221,7 +228,11 @@ class VideoPass:
         if self._sample_due.due(pts):
             self._sample(index, picture_HWC)
         if self._candidate_due.due(pts):
-            self._candidates.add(Candidate(index, conversion.candidate(frame)))
+            self._fields.append(field_sample(index, frame, self._before))
+            one_field = bool(self._fields[-1].is_comb)
+            candidate = conversion.candidate(frame, one_field=one_field)
+            self._candidates.add(Candidate(index, candidate))
+        self._before = frame
         found = self._of_the_film(self._finder.push(picture_HWC))
         settled = self._first + self._finder.settled
         return scenes + self._measured_all(self._cutter.advance(found, settled=settled))
@@ -284,6 +295,12 @@ class VideoPass:
         num_damaged = sum(scene.start <= index < scene.end for index in self._damaged)
         while self._damaged and self._damaged[0] < scene.end:
             self._damaged.popleft()
+        fields = [each for each in self._fields if scene.start <= each.index < scene.end]
+        while self._fields and self._fields[0].index < scene.end:
+            self._fields.popleft()
+        kind = interlacing(fields)
+        if kind != "progressive" and self._config.interlaced == "reject":
+            scene = replace(scene, reject=scene.reject or "interlaced")
         num_wanted = 0 if scene.reject else self._config.keyframes.num
         assert self._conversion is not None, "a scene has frames"
         candidates = self._candidates.take(scene.start, scene.end, num_wanted=num_wanted)
@@ -296,6 +313,7 @@ class VideoPass:
             size=self._shown.size,
             colour=self._conversion.colour.text,
             num_damaged_frames=num_damaged,
+            interlacing=kind,
             measures=scene_motion(pairs) | scene_picture(samples, self._conversion.size),
             keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
         )

@@ -216,6 +216,8 @@ def _clip(row: dict[str, Any]) -> Clip:
         width=row["width"],
         height=row["height"],
         colour=Colour.of_text(row["colour"]),
+        interlaced=row["interlaced"],
+        pixel_format=row["pixel_format"],
     )
 
 

@@ -120,6 +120,12 @@ def colour_of(frame: VideoFrame) -> Colour:
     return Colour(matrix, full_range, transfer, primaries)
 
 
+def is_see_through(pixel_format: str) -> bool:
+    """Whether pixels of a layout, in libav's words, can be seen through; a palette's may be."""
+    with_alpha = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya", "pal8")
+    return pixel_format.startswith(with_alpha)
+
+
 def tag(frame: VideoFrame, colour: Colour) -> None:
     """Write into a frame what `colour_of` made of it, so that libswscale converts it by that."""
     if colour.matrix != "gbr":

@@ -17,7 +17,8 @@ SNIFF_BYTES = 4096
 """Enough for five packets of a transport stream and for a playlist with some comment before it."""
 
 IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe")
-"""Demuxers of still images. GIF is left out: 256 colours, and it is mostly screen captures."""
+"""Demuxers of still images. GIF is left out: 256 colours, and it is mostly screen captures; so is
+animated WebP, its successor. Of an animated PNG the default image is taken."""
 
 _MOV_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
 _MEDIA_BOXES = _MOV_BOXES | {b"moof", b"mfra", b"sidx", b"ssix", b"meta", b"udta", b"uuid", b"emsg"}
@@ -74,6 +75,9 @@ def _by_signature(data: bytes) -> str | None:
             raise BadSource("unknown_format", f"a {data[8:12].decode()} image")
         return "mov"
     if data[:4] == b"RIFF":
+        # The second bit of the flags of the extended format; libav decodes no animation.
+        if data[8:16] == b"WEBPVP8X" and len(data) > 20 and data[20] & 2:
+            raise BadSource("unknown_format", "an animated WebP")
         return {b"AVI ": "avi", b"WEBP": "webp_pipe"}.get(data[8:12])
     signatures = {
         b"\x1a\x45\xdf\xa3": "matroska",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -38,6 +39,19 @@ def is_srgb(profile: bytes) -> bool:
     return "srgb" in name.lower()
 
 
+@contextlib.contextmanager
+def _opened(file: BinaryIO, container: str) -> Iterator[Image]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file, formats=[PILLOW_FORMATS[container]]) as image:
+            yield image
+    except Image.DecompressionBombError as error:
+        raise BadSource("too_many_pixels", str(error)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise BadSource("undecodable", str(error)) from error
+
+
 def upright_rgb(file: BinaryIO, container: str) -> tuple[NDArray[np.uint8], Orientation]:
     """The picture as it is shown, RGB uint8 ``[H, W, 3]``, and what was done to bring it upright.
 
@@ -51,16 +65,9 @@ def upright_rgb(file: BinaryIO, container: str) -> tuple[NDArray[np.uint8], Orie
     Raises:
         BadSource: 'undecodable' or 'too_many_pixels'.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(file, formats=[PILLOW_FORMATS[container]]) as image:
-            orientation = orientation_of_image(image)
-            return upright(_opaque(image), orientation), orientation
-    except Image.DecompressionBombError as error:
-        raise BadSource("too_many_pixels", str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise BadSource("undecodable", str(error)) from error
+    with _opened(file, container) as image:
+        orientation = orientation_of_image(image)
+        return upright(_opaque(image), orientation), orientation
 
 
 def _opaque(image: Image) -> NDArray[np.uint8]:

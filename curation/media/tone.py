@@ -27,6 +27,9 @@ SDR_GAMMA = 2.4
 """Of the reference display (BT.1886)."""
 CUBE_SIDE = 65
 """Nodes along each side of the table; between them ffmpeg interpolates in tetrahedra."""
+SIGNAL_WHITE = 255 * 256
+"""What libswscale makes of white when it converts luma and chroma to RGB of 16 bits, of any
+version and by any flags; taken for 65535 it would cost PQ a fiftieth of its light."""
 M1, M2 = 2610 / 16384, 2523 / 4096 * 128
 C1, C2, C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 """Of SMPTE ST 2084, equations 4.1 to 5.2."""
@@ -77,8 +80,8 @@ def rolled_off(nits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @functools.cache
 def _linear(transfer: str) -> NDArray[np.float32]:
-    """Light for each 16-bit signal: in whites, or 0..1 of the scene for HLG."""
-    signal = np.arange(65536) / 65535
+    """Light for each signal: in whites, or 0..1 of the scene for HLG."""
+    signal = np.minimum(np.arange(65536) / SIGNAL_WHITE, 1)
     if transfer == "smpte2084":
         return (pq_nits(signal) / WHITE_NITS).astype(np.float32)
     if transfer == "arib-std-b67":
@@ -98,7 +101,7 @@ def to_sdr(signal_NC: NDArray[np.uint16], colour: Colour) -> NDArray[np.float32]
     """RGB of any kind as BT.709 SDR.
 
     Args:
-        signal_NC: R'G'B' of full range in the last axis, 16 bits.
+        signal_NC: R'G'B' in the last axis, 0 to `SIGNAL_WHITE`.
         colour: says transfer and primaries.
 
     Returns:

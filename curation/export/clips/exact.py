@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from curation.errors import BadSource, MachineFault
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.media.clock import UNTIMED
-from curation.media.colour import UNSPECIFIED, Colour
+from curation.media.colour import UNSPECIFIED, Colour, is_see_through
 from curation.media.guard import isolated_command
 from curation.media.probe import ffmpeg_input_args
 from curation.media.tone import cube
@@ -123,13 +123,16 @@ def _command(
             "seek_timestamp": 1,
             "noaccurate_seek": None,
         }
-    frames = (
+    source = (
         # By its descriptor, for the name may have come to mean another file.
         ffmpeg.input(f"file:/dev/fd/{file.fileno()}", **opening)[str(clip.stream_index)]
+    )
+    frames = (
+        _deinterlaced(source, clip.interlaced)
         .filter("settb", base)
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
     )
-    frames = _coloured(frames, clip.colour, (width, height), target.parent / TABLE)
+    frames = _coloured(frames, clip, (width, height), target.parent / TABLE)
     encoding = {
         "c:v": "libx264",
         "preset": config.x264_preset,
@@ -160,13 +163,40 @@ def _command(
     return command
 
 
-def _coloured(frames: Any, colour: Colour, size: tuple[int, int], table: Path) -> Any:
+def _deinterlaced(frames: Any, interlaced: str) -> Any:
+    """As many frames as come in, at their times, without combs.
+
+    Film under pulldown is put together again from its fields. The frame that pulldown shows twice
+    stays: without it the times would no longer be the source's.
+    """
+    if interlaced == "progressive":
+        return frames
+    which = "all"
+    if interlaced == "telecined":
+        frames = frames.filter("fieldmatch", combmatch="full")
+        which = "interlaced"  # what fieldmatch leaves and marks
+    return frames.filter("bwdif", mode="send_frame", parity="auto", deint=which)
+
+
+def _laid_on_white(frames: Any) -> Any:
+    """Frames that can be seen through, before a white wall; they become planes of colours."""
+    import ffmpeg
+
+    split = frames.filter("format", "gbrap").filter_multi_output("split")
+    white = split[0].filter("lutrgb", r=255, g=255, b=255, a=255)
+    return ffmpeg.overlay(white, split[1], format="gbrp", shortest=1)
+
+
+def _coloured(frames: Any, clip: Clip, size: tuple[int, int], table: Path) -> Any:
     """The frames in the size and the colours of the clip, 4:2:0 at 8 bit, all tags written."""
-    width, height = size
+    (width, height), colour = size, clip.colour
     if colour.matrix != "gbr":
         scale = "full" if colour.full_range else "limited"
         frames = frames.filter("setparams", colorspace=colour.matrix, range=scale)
     frames = frames.filter("crop", "iw-mod(iw,2)", "ih-mod(ih,2)", 0, 0)
+    if is_see_through(clip.pixel_format):
+        frames = _laid_on_white(frames)
+        colour = Colour("gbr", True, "bt709", "bt709")
     is_rgb = colour.is_mapped or colour.matrix == "gbr"
     to_yuv = {"out_color_matrix": "bt709", "out_range": "limited"}
     if colour.is_mapped:

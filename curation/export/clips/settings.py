@@ -129,6 +129,10 @@ class Clip:
     """Shown height in px."""
     colour: Colour
     """How the source's frames are coded, nothing left to guess."""
+    interlaced: str = "progressive"
+    """'progressive', 'interlaced' or 'telecined', as the column has it."""
+    pixel_format: str = "yuv420p"
+    """Of the source's frames, in libav's words: says whether they can be seen through."""
     stream_index: int = 0
     """Index of the picture stream among all streams, from `read_stream`."""
     shifts: tuple[ClockShift, ...] = ()

@@ -64,6 +64,7 @@ def source_rows(path: Path, media: str) -> tuple[dict[str, Any], dict[str, Any]]
         "source_height": 72,
         "rotation_deg": 0,
         "bit_depth": 8,
+        "pixel_format": "yuv420p",
         "source_duration_s": 0.0,
         "source_num_frames": 1,
     }
@@ -98,6 +99,7 @@ def scene_rows(path: Path, media: str, source_row: int) -> list[dict[str, Any]]:
             "width": 128,
             "height": 72,
             "colour": "smpte170m/limited/unspecified/unspecified",
+            "interlaced": "progressive",
             "motion_mean": 0.25 if index % 2 else None,  # null in some: types must not waver
             "brightness_mean": 100.0,
         }

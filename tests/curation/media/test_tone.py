@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from curation.media.colour import Colour
-from curation.media.tone import TO_709, cube, pq_nits, pq_signal, rolled_off, to_sdr
+from curation.media.tone import SIGNAL_WHITE, TO_709, cube, pq_nits, pq_signal, rolled_off, to_sdr
 
 PQ = Colour("bt2020nc", False, "smpte2084", "bt2020")
 HLG = Colour("bt2020nc", False, "arib-std-b67", "bt2020")
@@ -19,7 +19,7 @@ SDR_TO_HDR = {
 
 
 def signal(values: object) -> np.ndarray:
-    return np.rint(np.asarray(values) * 65535).astype(np.uint16)
+    return np.rint(np.asarray(values) * SIGNAL_WHITE).astype(np.uint16)
 
 
 def grey(values: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def test_what_zscale_put_into_hdr_comes_back(colour, ffmpeg_exe):
     command += ["-f", "rawvideo", "-pix_fmt", "rgb48le", "-"]
     made = subprocess.run(command, input=picture.tobytes(), check=True, capture_output=True)
     hdr = np.frombuffer(made.stdout, "<u2").reshape(16, 16, 3)
-    back = to_sdr(hdr, colour) * 255
+    back = to_sdr(signal(hdr / 65535), colour) * 255
     assert np.abs(back - picture).max() < 3
 
 
@@ -128,5 +128,6 @@ def test_the_table_is_the_mapping_at_its_nodes(colour):
     assert len(rows) == 65**3
     for red, green, blue in ((0, 0, 0), (20, 30, 40), (64, 64, 64), (40, 0, 10)):
         node = np.array(rows[red + 65 * (green + 65 * blue)].split(), float)
-        expected = to_sdr(signal(np.array([[red, green, blue]]) / 64), colour)[0]
+        steps = np.rint(np.array([[red, green, blue]]) / 64 * 65535).astype(np.uint16)
+        expected = to_sdr(steps, colour)[0]
         assert node == pytest.approx(expected, abs=1e-4)

@@ -88,6 +88,17 @@ def test_colours_without_a_word_on_them_are_bt601_below_hd_and_bt709_above(rows)
     )  # the other matrix is off by 15
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_greys_keep_their_level(scaled):
+    for luma in (16, 60, 126, 200, 235):
+        frame = av.VideoFrame(128, 64, "yuv420p")
+        for plane, value in zip(frame.planes, (luma, 128, 128), strict=True):
+            plane.update(bytes([value]) * plane.buffer_size)
+        size = (32, 64) if scaled else (64, 128)
+        rgb = pixels(frame, view(64, 128, size, fit="cover", draw=None), 0, converter())
+        assert np.abs(rgb - (luma - 16) * 255 / 219).max() <= 1
+
+
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_turned_film_is_upright(turn, tmp_path, encode_video, rotated):
     from training.data.reading import read_frames
