@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 
@@ -58,14 +59,17 @@ def drop_clips(
         yield commit, change.made()
     funnel = _recounted(store, info, name)  # also where a killed run had changed the last part
     folder = layout.selection(name)
-    if funnel.to_json() == store.read(f"{folder}/{FUNNEL}") and "verdicts_sha256" not in rules:
+    digest = hashlib.sha256()
+    for path in verdict_parts(store, name):
+        digest.update(store.read(path))
+    now = rules | {"verdicts_sha256": digest.hexdigest()}
+    if funnel.to_json() == store.read(f"{folder}/{FUNNEL}") and now == rules:
         return
-    rules.pop("verdicts_sha256", None)
     with (
         changed_file(store, f"{folder}/{FUNNEL}", 0) as of_funnel,
         changed_file(store, f"{folder}/{RULES}", 0) as of_rules,
     ):
-        publish(store, name, rules=rules, funnel=funnel)
+        publish(store, name, rules=now, funnel=funnel)
     yield None, of_funnel.made()
     yield None, of_rules.made()
 

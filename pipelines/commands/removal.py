@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from tyro.conf import Positional
 
-from curation.corpus.store import Store
 from curation.errors import UsageError
 from curation.sources.json_lines import read_objects
 from curation.sources.lists import LIST_SUFFIXES, read_list
+from pipelines.commands.curation import corpus_store
 from pipelines.locking import locked
 from pipelines.remove import remove
 
@@ -41,9 +41,23 @@ class Remove:
         """Remove, and say what was changed."""
         uris = read_uris(self.sources) if self.sources else []
         clip_ids = read_clip_ids(self.clips) if self.clips else []
-        with locked(Store(self.corpus)) as store:
+        with locked(corpus_store(self.corpus, "CORPUS")) as store:
             remove(store, uris=uris, clip_ids=clip_ids, console=Console(stderr=False))
         return 0
+
+
+def read_names(path: str) -> frozenset[str]:
+    """Addresses and clip ids of a list for either flag of `lavie remove`.
+
+    Raises:
+        UsageError: if it names neither.
+    """
+    if Path(path).suffix.lower() not in LIST_SUFFIXES:
+        return frozenset((*read_uris(path), *read_clip_ids(path)))
+    try:
+        return frozenset(read_uris(path))
+    except UsageError:  # no column 'uri'
+        return frozenset(read_clip_ids(path))
 
 
 def read_uris(path: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rich.console import Console
@@ -12,9 +12,12 @@ from tyro.conf import Positional
 from curation.corpus import layout
 from curation.corpus.ledger import PartState
 from curation.corpus.manifest import read_corpus
+from curation.corpus.removal import read_removed
+from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
 from curation.errors import LASTING, PASSING
 from pipelines.commands.curation import check_name, corpus_store
+from pipelines.commands.removal import read_names
 from pipelines.locking import locked, writer_of
 from pipelines.progress import PartBar
 from pipelines.status import Layer, Product, SelectionStatus, read_status
@@ -70,10 +73,15 @@ class Verify:
     ray_address: str = "local"
     """Where repairs run: 'local' starts a private Ray on this machine; 'auto' or an address joins a
     cluster."""
+    removed: str | None = None
+    """Instead, prove that the sources or clips of this list, as it was given to `lavie remove`, are in no
+    file of the corpus any more: every file is looked into."""
 
     def run(self) -> int:
         """Print what is wrong, repair it if asked to; 1 if anything is left."""
         console, store = Console(), corpus_store(self.corpus, "CORPUS")
+        if self.removed is not None:
+            return self._prove(console, store, read_names(self.removed))
         if self.selection is not None:
             check_name(self.selection, "--selection")
         if not self.repair:
@@ -85,6 +93,34 @@ class Verify:
             if not found.faults:
                 return 0
             return self._repair(console, held, found)
+
+    def _prove(self, console: Console, store: Store, names: frozenset[str]) -> int:
+        """Look into every file for what was removed under some names, and for the names themselves."""
+        removed = read_removed(store)
+        unknown = names - removed.uris - removed.clip_ids
+        traces = Traces.of(removed, named=names)
+        traces = replace(traces, texts=traces.texts | names)
+        found = list(find_traces(store, traces))
+        for line in found:
+            console.print(line, style="red", markup=False, soft_wrap=True)
+        if removed.unfinished is not None:
+            _say(
+                console,
+                f"the last removal was interrupted: `lavie remove {self.corpus}` goes on with it",
+            )
+        if unknown:
+            _say(
+                console,
+                f"{len(unknown)} of the {len(names)} were never removed, such as {min(unknown)}",
+            )
+        if not found:
+            _say(
+                console,
+                f"every file was looked into: nothing is left of {len(names)} names, nor of what was "
+                f"removed with them ({len(traces.texts)} addresses, digests and clip ids, "
+                f"{len(traces.media_sha256)} media files)",
+            )
+        return 1 if found or removed.unfinished is not None else 0
 
     def _look(self, console: Console, store: Store) -> Findings:
         with PartBar(console) as bar:

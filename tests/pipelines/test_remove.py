@@ -22,6 +22,7 @@ from curation.corpus.store import Store
 from curation.errors import NothingToDo, RemovalUnfinished, UsageError
 from curation.report import ReportConfig, write_report
 from curation.sources import list_sources
+from pipelines.cli import main
 from pipelines.commands.removal import read_clip_ids, read_uris
 from pipelines.corpus import deal_sources
 from pipelines.jobs import DecodeJob
@@ -229,6 +230,26 @@ def test_an_interrupted_removal_is_gone_on_with_and_blocks_additions(store, monk
     after_it = samples(store)
     assert after_it == {c: s for c, s in before.items() if c not in set(removal.clip_ids)}
     assert list(verify_shards(store, "default")) == []
+
+
+def test_the_command_removes_a_list_and_verify_proves_it(store, tmp_path, capsys):
+    uri = uri_of(store, "tall-1.mp4")
+    (tmp_path / "opt-out.txt").write_text(f"{uri}\n")
+    asked = ["verify", store.root, "--removed", str(tmp_path / "opt-out.txt")]
+    assert main(asked) == 1
+    before = capsys.readouterr().out
+    assert f"still holds '{uri}' in column 'uri'" in before
+    assert "1 of the 2 were never removed" not in before
+    assert main(["remove", store.root, "--sources", str(tmp_path / "opt-out.txt")]) == 0
+    assert main(asked) == 0
+    assert "nothing is left of" in capsys.readouterr().out
+    assert main(["verify", store.root]) == 0
+    assert main(["status", store.root]) == 0
+    said = capsys.readouterr().out
+    assert said.count("the selection's own") == 2  # shards and report
+    assert "removed: 1 (for good)" in said
+    assert main(["remove", store.root]) == 1
+    assert "no removal was begun" in capsys.readouterr().err
 
 
 def test_two_removals_one_after_the_other(store):
