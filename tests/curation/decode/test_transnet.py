@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation.corpus.schema import SOURCES, schema
 from curation.decode.decoding_pass import DecodeConfig, DecodingPass
 from curation.decode.scenes import SceneConfig, Transition
 from curation.decode.transnet import TransNetFinder, load_transnet, predict, small_rgb
@@ -85,7 +86,7 @@ def test_it_runs_in_the_guard_as_the_detector_of_the_one_pass(tmp_path, weights,
     assert decoding.weights() == (TRANSNETV2,)
     decoding.setup()
     try:
-        tables = decoding(pa.table({"uri": [str(path)]}))
+        tables = decoding(pa.Table.from_pylist([{"uri": str(path)}], schema=schema(SOURCES)))
     finally:
         decoding.close()
     assert tables["probe"]["source_reject"].to_pylist() == [None]

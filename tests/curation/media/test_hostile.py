@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
+from curation.corpus.schema import SOURCES, schema
 from curation.decode.decoding_pass import DecodeConfig, DecodingPass
 from curation.errors import REJECT_REASONS
 from curation.media.probe import Limits
@@ -38,7 +39,7 @@ def decoding() -> Iterator[DecodingPass]:
 
 
 def verdicts(decoding: DecodingPass, *uris: str | Path) -> list[str | None]:
-    sources = pa.table({"uri": [str(uri) for uri in uris]})
+    sources = pa.Table.from_pylist([{"uri": str(uri)} for uri in uris], schema=schema(SOURCES))
     answer = decoding(sources)
     probe = answer["probe"]
     assert probe.num_rows == len(uris)  # nothing disappears
