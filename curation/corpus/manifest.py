@@ -93,7 +93,8 @@ def read_corpus(store: Store) -> CorpusInfo:
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise CorpusError(
-            f"{store.root} has schema version {version}, this program reads {SCHEMA_VERSION}"
+            f"{store.root} has schema version {version}, this program reads {SCHEMA_VERSION}: use the "
+            "version of lavie that made it, or curate into a new folder"
         )
     unknown = set(content) - set(CorpusInfo.__dataclass_fields__)
     if unknown:  # such as "digest" with a changed letter
