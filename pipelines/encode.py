@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from curation.corpus.store import Store
-from curation.errors import LavieError, MissingWeights
+from curation.errors import LavieError, MissingWeights, TrainingDataError, UsageError
 from curation.stations.station import Resources
 from pipelines.curate import costs_table
 from pipelines.progress import ProgressBars
@@ -56,6 +56,8 @@ class HowToEncode:
     """Folder with vae/, text_encoder/ and tokenizer/, on every machine."""
     resources: Resources
     """What one worker takes."""
+    allow_stopgap_captions: bool = False
+    """Whether captions made of tags are encoded too."""
     ray_address: str = "local"
     """'local' for a private Ray, 'auto' or an address for a cluster."""
 
@@ -74,15 +76,24 @@ def encode(
 
     Raises:
         MissingWeights: if a companion is not there.
+        UsageError: if the shards hold stop-gap captions and those are not allowed.
         LavieError: if the shards are not finished, or a size does not suit the autoencoder.
     """
     try:
-        digest, shards = begin_layer(store, selection, config, how.companions)
+        digest, shards = begin_layer(
+            store,
+            selection,
+            config,
+            how.companions,
+            allow_stopgap_captions=how.allow_stopgap_captions,
+        )
     except FileNotFoundError as error:
         raise MissingWeights(
             f"{error}; --companions wants a folder with vae/, text_encoder/ and tokenizer/ "
             "(`lavie weights fetch stable-diffusion-1.4`, or x4-upscaler for super-resolution)"
         ) from error
+    except TrainingDataError as error:
+        raise UsageError(f"--selection: {error}") from error
     except ValueError as error:
         raise LavieError(str(error)) from error
     encoder = ShardEncoder(store, selection, config, digest, how.companions)

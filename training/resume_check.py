@@ -17,6 +17,7 @@ NOT_COMPARED = (
     "data.micro_batch_size",
     "data.num_workers",
     "data.prefetch",
+    "data.allow_stopgap_captions",  # what the captions are, the corpora's digests say
     "data.max_dropped_share",
     "data.max_failed_share",
     "model.initial_weights",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from training.models.schedule import Objective, Prediction, Stage
 
@@ -130,6 +130,9 @@ class DataConfig:
     """Share of the clips, 0 to 1, that may be unusable: too short, too small, without caption."""
     max_failed_share: float = 0.01
     """Share of the samples, 0 to 1, that may fail to decode and be replaced."""
+    allow_stopgap_captions: Annotated[bool, arg(prefix_name=False)] = False
+    """Train on captions made of tags too ("A video of a diaper and a pinwheel", `caption_engine` tags);
+    left out, a selection that holds some is refused."""
     window_shards: int = 10
     """Shards whose samples are mixed with each other; more mixes better and reads more widely."""
     num_workers: int = 2

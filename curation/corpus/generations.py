@@ -26,7 +26,7 @@ from curation.corpus.manifest import canonical_json
 from curation.corpus.parts import LAYER_METADATA
 from curation.corpus.selection import read_rules, verdicts_digest
 from curation.corpus.settings import settings_from
-from curation.corpus.shards import read_index, read_manifest
+from curation.corpus.shards import read_index, read_manifest, with_later_columns
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
 
@@ -151,6 +151,7 @@ def read_shard(
     if made.get("export") not in generations:
         raise TornPart(f"{store.root}/{path}: not made from a plan of these shards")
     entry = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    rows = with_later_columns(rows)
     return CommittedShard(*named, generations[made["export"]], made, entry, rows)
 
 

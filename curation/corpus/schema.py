@@ -522,6 +522,12 @@ SHARD_ROWS = (
     Column("txt_offset", I64, "first byte of the .txt in the tar", "bytes"),
     Column("txt_size", I64, "length of the .txt; 0 where there is no caption", "bytes"),
     Column("caption", STR, "as in the captions layer, also where cutting failed"),
+    Column(
+        "caption_engine",
+        STR,
+        "as in the captions layer, also where cutting failed; null where there is no caption, and in "
+        "shards of a program that did not write it",
+    ),
     Column("num_frames", I32, "frames in the media file"),
     Column("fps", F32, "num_frames / duration_s of the media file; null for images", "1/s"),
     Column("duration_s", F32, "of the media file; 0 for images", "s"),

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.corpus import layout
 from curation.corpus.manifest import canonical_json, seal_of
-from curation.corpus.schema import SHARD_INDEX
+from curation.corpus.schema import SHARD_INDEX, SHARD_ROWS, Column
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
 
@@ -29,6 +29,13 @@ KEY_GRAMMAR = r"[A-Za-z0-9_-]+"
 """What a sample's key may be: no dot (it would begin the extension), no slash, no space."""
 GENERATION, STILL_SELECTED = SHARD_INDEX[-2:]
 SHARD_COLUMNS = tuple(column.name for column in SHARD_INDEX)
+LATER_COLUMNS = tuple(column for column in SHARD_ROWS if column.name == "caption_engine")
+"""Columns of rows that shards of earlier programs lack; their values are null there."""
+STOPGAP_ENGINE = "tags"
+"""The `caption_engine` of a sentence that was made of tags: it stands in until a person or a model
+writes one, and is not trained on unasked."""
+UNKNOWN_ENGINE = "unknown"
+"""In `count_engines`: clips with a caption whose shard does not say who wrote it."""
 _PIECE_BYTES = 16 * 1024**2
 
 
@@ -138,11 +145,38 @@ def read_index(
     return table.select(wanted)
 
 
-def with_growth(index: pa.Table) -> pa.Table:
-    """Rows of an index with `generation` and `still_selected`, which one of format 1 lacks.
+def with_later_columns(rows: pa.Table, columns: Iterable[Column] = SHARD_ROWS) -> pa.Table:
+    """Rows of a shard in the columns of today, null where an earlier program wrote none."""
+    columns = tuple(columns)
+    for column in LATER_COLUMNS:
+        if column.name not in rows.column_names:
+            rows = rows.append_column(column.field, pa.nulls(rows.num_rows, column.type))
+    return rows.select([column.name for column in columns])
 
-    There all clips are of the first generation and selected.
+
+def count_engines(rows: pa.Table) -> dict[str, int]:
+    """`caption_engine` -> clips of an index that were cut and are selected and captioned.
+
+    Clips whose engine is not on record are `UNKNOWN_ENGINE`; those without a caption are not counted.
+
+    Args:
+        rows: `shard`, `still_selected`, `caption` and `caption_engine`.
     """
+    has_caption = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(rows["caption"], "")), "")
+    counted = pc.and_(pc.is_valid(rows["shard"]), pc.and_(rows["still_selected"], has_caption))
+    engines = pc.fill_null(rows.filter(counted)["caption_engine"], UNKNOWN_ENGINE)
+    counts = pc.value_counts(engines).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
+
+
+def with_growth(index: pa.Table) -> pa.Table:
+    """Rows of an index with the columns that one of an earlier program lacks.
+
+    In one of format 1 all clips are of the first generation and selected; who wrote a caption is null.
+    """
+    for column in LATER_COLUMNS:
+        if column.name not in index.column_names:
+            index = index.append_column(column.field, pa.nulls(index.num_rows, column.type))
     for column, value in ((GENERATION, 1), (STILL_SELECTED, True)):
         if column.name not in index.column_names:
             values = pa.repeat(pa.scalar(value, column.type), index.num_rows)

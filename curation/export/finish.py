@@ -34,6 +34,7 @@ from curation.corpus.shards import (
     FORMAT_VERSION,
     GENERATION,
     STILL_SELECTED,
+    count_engines,
     manifest_digest,
     read_manifest,
 )
@@ -138,6 +139,7 @@ def _gather(
     counts = {plan["generation"]: _Counts() for plan in plans}
     buckets: dict[str, dict[str, int]] = {}
     reasons: Counter[str] = Counter()
+    engines: Counter[str] = Counter()
     generations = by_export(plans)
     num_selected = 0
     with _IndexWriter(path) as index:
@@ -153,6 +155,7 @@ def _gather(
             of_bucket["num_clips"] += shard.rows.num_rows
             rows = verdicts.of_today(shard)
             num_selected += pc.sum(rows[STILL_SELECTED.name]).as_py() or 0
+            engines.update(count_engines(rows))
             index.add(rows)
     if all_exported:
         assert num_selected == verdicts.num_kept, "every selected clip has one row"
@@ -169,6 +172,7 @@ def _gather(
         "num_no_longer_selected": index.num_rows - num_selected,
         **totals,
         "failed": dict(sorted(reasons.items())),
+        "caption_engines": dict(sorted(engines.items())),
         "buckets": buckets,
         "generations": [_generation(plan, counts[plan["generation"]]) for plan in plans],
         "contents": hashlib.sha256(canonical_json(files)).hexdigest(),

@@ -227,6 +227,7 @@ def _index_row(plan: ShardPlan, row: dict[str, Any]) -> dict[str, Any]:
         "clip_id": row["clip_id"],
         "bucket": plan.bucket,
         "caption": row.get("caption"),
+        "caption_engine": row.get("caption_engine"),
         "tier": row["tier"],
         "sampling_weight": row["sampling_weight"],
         "source_sha256": row["source_sha256"],

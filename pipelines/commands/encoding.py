@@ -26,6 +26,9 @@ class Encode:
     """Folder with vae/, text_encoder/ and tokenizer/ of the stage that will be trained."""
     selection: str = "default"
     """Name of the exported selection."""
+    allow_stopgap_captions: bool = False
+    """Encode captions made of tags too ("A video of a diaper and a pinwheel", `caption_engine` tags);
+    left out, a selection that holds some is refused."""
     config: Annotated[EncodeConfig, arg(name="")] = field(default_factory=EncodeConfig)
     """What is encoded of each clip."""
     gpus: float = 1.0
@@ -48,6 +51,7 @@ class Encode:
                 encode.HowToEncode(
                     companions=self.companions,
                     resources=Resources(gpus=self.gpus),
+                    allow_stopgap_captions=self.allow_stopgap_captions,
                     ray_address=self.ray_address,
                 ),
                 console=console,

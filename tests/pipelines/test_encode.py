@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from curation.corpus.manifest import canonical_json
+from curation.corpus.shards import manifest_digest, read_manifest
+from curation.corpus.store import Store
 from pipelines.cli import main
 
 
@@ -83,6 +86,24 @@ def test_missing_companions_are_named_with_what_gets_them(
     small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(small_corpus, tmp_path)) == 1
+    assert "lavie weights fetch" in capsys.readouterr().err
+
+
+def test_stopgap_captions_are_encoded_only_when_asked_for(
+    small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    store = Store(str(corpus))
+    manifest = read_manifest(store, "default") | {"caption_engines": {"given": 16, "tags": 30}}
+    manifest["digest"] = manifest_digest(manifest)
+    store.write("shards/default/manifest.json", canonical_json(manifest))
+    assert main(arguments(corpus, tmp_path)) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "30 of the 46 captioned clips" in told
+    assert "--allow-stopgap-captions" in told
+    # With the flag it gets to the next thing that is amiss: there are no companions.
+    assert main([*arguments(corpus, tmp_path), "--allow-stopgap-captions"]) == 1
     assert "lavie weights fetch" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from curation.corpus.manifest import canonical_json
+from curation.corpus.shards import manifest_digest, read_manifest
+from curation.corpus.store import Store
 from inference.long_video import ContinuationPipeline
 from inference.weights import exported_weights
 from pipelines.cli import main
@@ -221,6 +225,25 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(
     of_the_world = ("weights fetch", "no full batch", "wandb")  # not what was typed
     assert code == (1 if any(words in told for words in of_the_world) else 2)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_stopgap_captions_are_trained_on_when_asked_for(small_corpus, tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    store = Store(str(corpus))
+    manifest = read_manifest(store, "default") | {"caption_engines": {"tags": 46}}
+    manifest["digest"] = manifest_digest(manifest)
+    store.write("shards/default/manifest.json", canonical_json(manifest))
+    arguments = ["train", "base", "--corpus", str(corpus), "--out", str(tmp_path / "run")]
+    arguments += ["--preset", "tiny", "--steps", "1", "--phases.0.sizes-px", "32", "48"]
+    assert main(arguments) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "46 of the 46 captioned clips" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, "--allow-stopgap-captions"]) == 0
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["data"]["allow_stopgap_captions"] is True
 
 
 def test_a_configuration_with_a_wrong_field_is_named(tmp_path, capsys):

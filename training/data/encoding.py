@@ -47,6 +47,7 @@ from training.data.latents import (
 from training.data.picture import view
 from training.data.reading import read_frames, read_image
 from training.data.samples import captions_of
+from training.data.sources import check_captions
 from training.models.autoencoder import Autoencoder
 from training.models.text_encoder import TextEncoder
 
@@ -130,7 +131,12 @@ class Companions:
 
 
 def begin_layer(
-    store: Store, selection: str, config: EncodeConfig, folder: Path
+    store: Store,
+    selection: str,
+    config: EncodeConfig,
+    folder: Path,
+    *,
+    allow_stopgap_captions: bool = False,
 ) -> tuple[str, list[str]]:
     """Write what is known before the first shard: the plan, and the captions for dropped ones.
 
@@ -139,10 +145,13 @@ def begin_layer(
 
     Raises:
         CorpusError: if the shards are not finished.
+        TrainingDataError: if they hold stop-gap captions and those are not allowed.
         FileNotFoundError: if a companion is not there.
         ValueError: if a size does not suit the autoencoder.
     """
     manifest = read_manifest(store, selection)
+    if not allow_stopgap_captions:
+        check_captions(manifest, store.root)
     digests = companions_digest(folder)
     models = Companions.load(folder)
     _check_sizes(config, models.autoencoder.downsampling)

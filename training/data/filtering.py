@@ -58,7 +58,10 @@ INDEX_COLUMNS = (
     "source_sha256",
 )
 """What is read of the rows of shards."""
-_NOT_KEPT = ("caption", "source_sha256", "encode_reject", "media", "generation", "still_selected")
+_NOT_KEPT = (
+    *("caption", "caption_engine", "source_sha256", "encode_reject", "media"),
+    *("generation", "still_selected"),
+)
 """Columns that a catalog needs no more."""
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curation.corpus import layout
-from curation.corpus.shards import read_manifest
+from curation.corpus.shards import STOPGAP_ENGINE, UNKNOWN_ENGINE, read_manifest
 from curation.corpus.store import Store
 from curation.errors import TrainingDataError
 from training.data.catalog import Catalog, Pool, PoolCounts, open_catalog, pool_key
@@ -81,11 +82,14 @@ def open_sources(config: TrainConfig) -> list[OpenSource]:
 
     Raises:
         CorpusError: if one has no finished shards.
+        TrainingDataError: if one holds stop-gap captions and the run does not allow them.
     """
     opened = []
     for number, source in enumerate(config.data.sources):
         store = Store(source.corpus)
         manifest = read_manifest(store, source.selection)
+        if not config.data.allow_stopgap_captions:
+            check_captions(manifest, store.root)
         digests = {f"corpus/{number}/manifest": str(manifest["contents"])}
         layer = None
         if source.encoded is not None:
@@ -94,6 +98,37 @@ def open_sources(config: TrainConfig) -> list[OpenSource]:
             digests[f"corpus/{number}/encoded"] = layer.manifest_digest
         opened.append(OpenSource(source, store, digests, layer))
     return opened
+
+
+def check_captions(manifest: Mapping[str, Any], corpus: str) -> None:
+    """Raise for shards with captions that nobody wrote: a network would learn to answer to lists of nouns.
+
+    Args:
+        manifest: of a selection's shards.
+        corpus: its place, for the message.
+
+    Raises:
+        TrainingDataError: says how many clips they are, of which selection, and the ways out.
+    """
+    name = f"{corpus}, selection {manifest['selection']!r}"
+    engines = manifest.get("caption_engines", {UNKNOWN_ENGINE: manifest["num_clips"]})
+    stopgap, unknown = engines.get(STOPGAP_ENGINE, 0), engines.get(UNKNOWN_ENGINE, 0)
+    out = (
+        f"caption them (docs/captions.md), or leave them out (`lavie select --rule "
+        f"'caption_engine!={STOPGAP_ENGINE}'`) and export, or use them all the same with "
+        f"--allow-stopgap-captions"
+    )
+    if stopgap:
+        raise TrainingDataError(
+            f"{stopgap:,} of the {sum(engines.values()):,} captioned clips of {name} have a stop-gap "
+            f"caption made of tags (caption_engine {STOPGAP_ENGINE!r}): {out}"
+        )
+    if unknown:
+        raise TrainingDataError(
+            f"the shards of {name} were cut by an earlier program and do not say who wrote the captions "
+            f"of {unknown:,} clips, so stop-gap ones of tags may be among them: select under another "
+            f"name and export anew, or use them all the same with --allow-stopgap-captions"
+        )
 
 
 def clip_kinds(config: TrainConfig) -> tuple[Kind, ...]:

@@ -21,7 +21,7 @@ from PIL import Image
 from curation.corpus import layout
 from curation.corpus.generations import record_rules, shards_state
 from curation.corpus.manifest import CorpusInfo, canonical_json
-from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.parts import LAYER_METADATA, read_table, to_parquet
 from curation.corpus.schema import SELECTION, SOURCES, layer_schema, schema
 from curation.corpus.shards import (
     manifest_digest,
@@ -118,6 +118,7 @@ def write_corpus(root: Path | str, parts: list[list[tuple[Path, str]]]) -> tuple
             {
                 "clip_id": s["clip_id"],
                 "caption": f"scene {s['scene_index']}" if s["motion_mean"] else None,
+                "caption_engine": ("tags", "given")[part % 2] if s["motion_mean"] else None,
             }
             for s in scenes
         ]
@@ -244,6 +245,18 @@ def test_every_selected_clip_has_one_row_and_the_counts_add_up(
     assert index["num_frames"].to_pylist() == [1, 1, 30, 30, 30, 30, 30, 30]
     assert index["fps"].to_pylist() == [None, None, *[pytest.approx(24)] * 6]
     assert index["duration_s"].to_pylist() == [0, 0, *[pytest.approx(1.25)] * 6]
+
+
+def test_the_manifest_counts_the_clips_that_each_engine_captioned(
+    exported: tuple[Store, dict[str, Any]],
+) -> None:
+    # Of each film the scenes 1 and 3 have captions: tags wrote those of the first, a list of the other.
+    store, manifest = exported
+    assert manifest["caption_engines"] == {"given": 2, "tags": 2}
+    index = read_index(store, "all", ["caption", "caption_engine"]).to_pylist()
+    assert sorted(row["caption_engine"] for row in index if row["caption"]) == [
+        *("given", "given", "tags", "tags")
+    ]
 
 
 def test_offsets_are_those_that_tarfile_finds_and_ranges_give_the_members(
@@ -766,7 +779,12 @@ def as_format_1(store: Store) -> None:
     for counts in plan["buckets"].values():
         del counts["first_shard"]
     index = read_table(store, "shards/all/index.parquet")
-    index = index.drop_columns(["generation", "still_selected"])
+    index = index.drop_columns(["generation", "still_selected", "caption_engine"])
+    for name in store.files("shards/all", recursive=True):
+        if name.count("/") == 3 and name.endswith(".parquet"):
+            rows = read_table(store, name).drop_columns(["caption_engine"])
+            made = json.loads(rows.schema.metadata[LAYER_METADATA])
+            store.write(name, to_parquet(rows.replace_schema_metadata(None), made_by=made))
     store.write("shards/all/plan.json", canonical_json(plan))
     store.write("shards/all/index.parquet", to_parquet(index))
     files = {}
@@ -788,7 +806,11 @@ def test_shards_of_format_1_are_read_left_alone_and_grow(
     whole = read_index(store, "all")
     as_format_1(store)
     before = files_of(store)
-    assert read_index(store, "all").equals(whole)
+    engine = whole.column_names.index("caption_engine")
+    nobody = pa.nulls(whole.num_rows, pa.string())
+    assert read_index(store, "all").equals(
+        whole.set_column(engine, whole.schema.field("caption_engine"), nobody)
+    )
     assert list(verify_shards(store, "all")) == []
     assert (
         export(store, info)[0]["contents"]
@@ -799,6 +821,7 @@ def test_shards_of_format_1_are_read_left_alone_and_grow(
     store, info = write_corpus(tmp_path / "corpus", deliveries)
     manifest, _ = export(store, info)
     assert (manifest["format_version"], len(manifest["generations"])) == (2, 2)
+    assert manifest["caption_engines"] == {"given": 2, "unknown": 2}
     after = files_of(store)
     shards = [name for name in before if name.count("/") == 3]
     assert {name: after[name] for name in shards} == {name: before[name] for name in shards}
