@@ -16,6 +16,7 @@
     |   +-- CorpusBusy       another run is writing this corpus
     |   +-- RemovalUnfinished  a removal was interrupted; nothing is added before it has ended
     |   +-- TrainingDataError  the shards cannot feed the run that was asked for
+    |   +-- NothingThere     no corpus, no selection of the name that was typed; a UsageError as well
     +-- NothingToDo          no source could be read, or no clip was selected
     +-- UsageError           what the user typed cannot be: a flag, a rule, a source; exit code 2
 
@@ -114,9 +115,13 @@ class UsageError(LavieError):
     """What the user typed cannot be; one sentence that names the flag, the rule and the value seen."""
 
 
+class NothingThere(CorpusError, UsageError):
+    """There is no corpus, or no selection in it, of the name that was typed."""
+
+
 @contextmanager
 def typed(what: str) -> Iterator[None]:
-    """Make a `UsageError` of the `ValueError` that a check of the user's own words raises.
+    """Make a `UsageError` of the `ValueError` or `MissingColumn` that a check of the user's words raises.
 
     For the few lines that parse what was typed, never around work: the `ValueError` of a bug must
     stay one.
@@ -126,7 +131,7 @@ def typed(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
+    except (ValueError, MissingColumn) as error:
         raise UsageError(f"{what}: {error}") from error
 
 

@@ -25,7 +25,7 @@ from curation.corpus.removal import (
 )
 from curation.corpus.selection import RULES
 from curation.corpus.store import Store
-from curation.errors import NothingToDo
+from curation.errors import UsageError
 from curation.export import finish_shards, rewrite_shards
 from curation.report import ReportConfig, write_report
 from curation.select import drop_clips
@@ -46,7 +46,7 @@ def remove(
         The removal, as removed.json has it.
 
     Raises:
-        NothingToDo: if nothing was named and none was begun.
+        UsageError: if nothing was named and none was begun.
     """
     info, removed = read_corpus(store), read_removed(store)
     if removed.unfinished is not None:
@@ -57,7 +57,10 @@ def remove(
         if not uris and not clip_ids:
             return removed.removals[-1]
     elif not uris and not clip_ids:
-        raise NothingToDo("no source and no clip was named, and no removal was begun")
+        raise UsageError(
+            "give --sources or --clips: nothing was named, and no removal was begun that could be gone on "
+            "with"
+        )
     removal = plan_removal(store, info.num_parts, uris=uris, clip_ids=clip_ids)
     console.print(
         f"{len(removal.uris)} sources and {len(removal.clip_ids)} clips go, "

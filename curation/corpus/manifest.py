@@ -15,7 +15,7 @@ from typing import Any
 from curation.corpus import layout
 from curation.corpus.schema import SCHEMA_VERSION
 from curation.corpus.store import Store
-from curation.errors import CorpusError, TornPart
+from curation.errors import CorpusError, NothingThere, TornPart
 
 
 def canonical_json(value: Any) -> bytes:
@@ -80,13 +80,14 @@ def read_corpus(store: Store) -> CorpusInfo:
     """Read corpus.json.
 
     Raises:
-        CorpusError: if there is none, or it is of a later schema version.
+        NothingThere: if there is none.
+        CorpusError: if it is of another schema version.
         TornPart: if its bytes are not those that were written.
     """
     try:
         data = store.read(layout.CORPUS)
     except FileNotFoundError as error:
-        raise CorpusError(
+        raise NothingThere(
             f"{store.root} holds no corpus (no {layout.CORPUS}); `lavie curate` makes one"
         ) from error
     content = unsealed(data, f"{store.root}/{layout.CORPUS}")

@@ -13,7 +13,7 @@ from curation.corpus.manifest import unsealed
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SELECTION
 from curation.corpus.store import Store
-from curation.errors import CorpusError, TornPart
+from curation.errors import NothingThere, TornPart
 
 RULES = "rules.json"
 """Written last: its presence says that the selection is whole."""
@@ -31,7 +31,7 @@ def read_rules(store: Store, name: str) -> dict[str, Any]:
     try:
         data = store.read(path)
     except FileNotFoundError as error:
-        raise CorpusError(
+        raise NothingThere(
             f"{store.root} holds no finished selection {name!r}; `lavie select` makes one"
         ) from error
     return unsealed(data, f"{store.root}/{path}")

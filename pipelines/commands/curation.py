@@ -110,7 +110,9 @@ class Curate:
         shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
         console, store = _console(), corpus_store(self.out, "--out")
         _check_out(self.out, self.sources)
-        planned = CorpusInfo(num_parts=0, layers=curate.configure(self.config.river).layers)
+        with typed("--stations"):
+            layers = curate.configure(self.config.river).layers
+        planned = CorpusInfo(num_parts=0, layers=layers)
         if "select" in steps:
             _check_rules(planned, self.selection, rules, "--selection")
         if self.dry_run:

@@ -15,7 +15,7 @@ from curation.corpus.manifest import read_corpus
 from curation.corpus.removal import read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
-from curation.errors import LASTING, PASSING
+from curation.errors import LASTING, PASSING, UsageError
 from pipelines.commands.curation import check_name, corpus_store
 from pipelines.commands.removal import read_names
 from pipelines.locking import locked, writer_of
@@ -84,6 +84,7 @@ class Verify:
             return self._prove(console, store, read_names(self.removed))
         if self.selection is not None:
             check_name(self.selection, "--selection")
+            _check_there(store, self.selection)
         if not self.repair:
             return 1 if self._look(console, store).faults else 0
         if not store.exists(layout.CORPUS):
@@ -137,6 +138,16 @@ class Verify:
             _say(console, line)
         _say_findings(console, store, repaired.left)
         return 1 if repaired.left.faults else 0
+
+
+def _check_there(store: Store, selection: str) -> None:
+    """Refuse the name of a selection of which there is nothing to look at."""
+    places = (layout.selection(selection), layout.shards(selection), f"encoded/{selection}")
+    if not any(store.files(place, recursive=True) for place in places):
+        known = ", ".join(store.folders("selections")) or "none"
+        raise UsageError(
+            f"--selection: {store.root} has no selection {selection!r} (it has {known})"
+        )
 
 
 def _say_findings(console: Console, store: Store, found: Findings) -> None:

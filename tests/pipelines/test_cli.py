@@ -121,9 +121,17 @@ def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("select", "export", "report", "status", "verify"):
-        assert run(command, str(tmp_path / "typo")) == 1
+        assert run(command, str(tmp_path / "typo")) == 2
         assert "holds no" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_selection_that_is_not_there_is_named(
+    small_corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("export", "report", "verify"):
+        assert run(command, str(small_corpus), "--selection", "nope") == 2
+        assert "'nope'" in capsys.readouterr().err
 
 
 def test_a_corpus_of_a_newer_schema_is_refused(
@@ -248,7 +256,7 @@ def test_a_rule_on_a_column_that_will_not_be_there_stops_the_run_before_any_work
 ) -> None:
     out = tmp_path / "corpus"
     arguments = ("curate", "a.mp4", "--out", str(out), "--preset", "tiny")
-    assert run(*arguments, "--rule", "aesthetic_score>=4.5") == 1
+    assert run(*arguments, "--rule", "aesthetic_score>=4.5") == 2
     assert "aesthetic_score" in capsys.readouterr().err
     assert not out.exists()
 
@@ -274,7 +282,7 @@ def test_a_source_that_is_not_there_is_said_and_leaves_no_corpus(
 def test_status_of_a_folder_without_a_corpus_says_what_makes_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("status", str(tmp_path)) == 1
+    assert run("status", str(tmp_path)) == 2
     assert "lavie curate" in capsys.readouterr().err
 
 

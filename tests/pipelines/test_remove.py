@@ -19,7 +19,7 @@ from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.selection import read_funnel
 from curation.corpus.shards import read_index, read_manifest, read_sample, verify_shards
 from curation.corpus.store import Store
-from curation.errors import NothingToDo, RemovalUnfinished, UsageError
+from curation.errors import RemovalUnfinished, UsageError
 from curation.report import ReportConfig, write_report
 from curation.sources import list_sources
 from pipelines.cli import main
@@ -248,8 +248,8 @@ def test_the_command_removes_a_list_and_verify_proves_it(store, tmp_path, capsys
     said = capsys.readouterr().out
     assert said.count("the selection's own") == 2  # shards and report
     assert "removed: 1 (for good)" in said
-    assert main(["remove", store.root]) == 1
-    assert "no removal was begun" in capsys.readouterr().err
+    assert main(["remove", store.root]) == 2
+    assert "give --sources or --clips" in capsys.readouterr().err
 
 
 def test_two_removals_one_after_the_other(store):
@@ -312,5 +312,5 @@ def test_a_source_that_the_corpus_lacks_stays_out_too(store, small_media, tmp_pa
     dealing = deal_sources(store, list_sources([stranger]), sources_per_part=4)
     assert dealing.num_parts == num_parts
     assert len(samples(store)) == 46
-    with pytest.raises(NothingToDo, match="no source"):
+    with pytest.raises(UsageError, match="--sources"):
         remove(store, uris=[], clip_ids=[], console=QUIET)

@@ -172,7 +172,7 @@ def test_a_folder_without_a_corpus_is_one_sentence(
     with pytest.raises(CorpusError, match="holds no corpus"):
         verify(Store(str(tmp_path)))
     for more in ([], ["--repair"]):
-        assert main(["verify", str(tmp_path / "mistyped"), *more]) == 1
+        assert main(["verify", str(tmp_path / "mistyped"), *more]) == 2
         assert "holds no corpus" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
