@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+import importlib
 import logging
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import make_dataclass
+from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
 
 import tyro
-from ray.exceptions import RayTaskError
 from rich.console import Console
 from tyro._errors import InstantiationFailure, ParseErrorEvent, on_parse_error
 from tyro.conf import UseAppendAction
 
 from curation.errors import LavieError, UsageError
-from curation.select.rule_presets import PRESETS as RECIPES
-from pipelines.commands.curation import Curate, Export, Report, Select
-from pipelines.commands.doctor import Doctor
-from pipelines.commands.encoding import Encode
-from pipelines.commands.evaluation import Evaluate
-from pipelines.commands.removal import Remove
-from pipelines.commands.studio import Studio
-from pipelines.commands.upkeep import Status, Verify
-from pipelines.commands.weights import Weights
-from pipelines.presets import PRESETS, PresetName
 
 DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
 STAGES = ("base", "interpolation", "super-resolution")
 EXIT_ERROR = 1  # something the user must see to
 EXIT_USAGE = 2  # wrong arguments, as everywhere
 EXIT_INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class _TrainInBrief:
-    """Train a stage of the cascade on exported shards: base, interpolation or super-resolution."""
-
-
-@dataclass(frozen=True)
-class _SampleInBrief:
-    """Sample a video from a prompt, or many from a file of prompts."""
 
 
 def spelled(arguments: Sequence[str]) -> list[str]:
@@ -67,13 +49,35 @@ def _typed_value(flag: str, arguments: Sequence[str]) -> str | None:
     return found
 
 
-def _train(arguments: Sequence[str]) -> Any:
-    """`lavie train` with the defaults of its stage and preset; in brief for the other commands.
+def _with_preset(command: str, arguments: Sequence[str]) -> Any:
+    """curate, select, export or report, with the defaults of the preset and recipe that were typed."""
+    from curation.select.rule_presets import PRESETS as RECIPES
+    from pipelines.commands.curation import Curate, Export, Report, Select
+    from pipelines.presets import PRESETS, PresetName
 
-    Its configuration imports torch, which the other commands need not wait for.
-    """
-    if not arguments or arguments[0] != "train":
-        return _TrainInBrief()
+    preset, like = _typed_value("--preset", arguments), _typed_value("--like", arguments)
+    # tyro refuses a wrong name, with the choices.
+    name: PresetName = next((known for known in PRESETS if known == preset), "embedded")
+    config, missing = PRESETS[name](), tyro.MISSING
+    if command == "curate":
+        return Curate(sources=missing, out=missing, preset=name, config=config)
+    if command == "export":
+        return Export(corpus=missing, preset=name, config=config.export)
+    if command == "report":
+        return Report(corpus=missing, preset=name, config=config.report)
+    recipe = next((known for known in RECIPES if known == like), None)
+    selection = RECIPES[recipe]() if recipe else config.select
+    return Select(
+        corpus=missing,
+        preset=name,
+        dedup=selection.dedup,
+        balance=selection.balance,
+        buckets=selection.buckets,
+    )
+
+
+def _train(arguments: Sequence[str]) -> Any:
+    """`lavie train` with the defaults of its stage and preset."""
     from pipelines.commands.training import Train
     from training.presets import PRESETS as RUNS
     from training.presets import PresetName as RunName
@@ -86,52 +90,62 @@ def _train(arguments: Sequence[str]) -> Any:
     return Train(network=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
 
 
-def _sample(arguments: Sequence[str]) -> Any:
-    """`lavie sample`; in brief for the other commands, since its settings import torch."""
-    if not arguments or arguments[0] != "sample":
-        return _SampleInBrief
-    from pipelines.commands.sampling import Sample
+COMMANDS = {
+    "curate": ("curation", "Curate"),
+    "select": ("curation", "Select"),
+    "export": ("curation", "Export"),
+    "report": ("curation", "Report"),
+    "train": ("training", "Train"),
+    "encode": ("encoding", "Encode"),
+    "sample": ("sampling", "Sample"),
+    "evaluate": ("evaluation", "Evaluate"),
+    "studio": ("studio", "Studio"),
+    "status": ("upkeep", "Status"),
+    "verify": ("upkeep", "Verify"),
+    "remove": ("removal", "Remove"),
+    "weights": ("weights", "Weights"),
+    "doctor": ("doctor", "Doctor"),
+}
+"""Command -> its file in `pipelines/commands` and its class there."""
 
-    return Sample
+
+def _first_sentence(file: str, name: str) -> str:
+    """First line of the docstring of a command's class, read without importing what it imports."""
+    source = (Path(__file__).parent / "commands" / f"{file}.py").read_text(encoding="utf-8")
+    classes = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    docs = next(ast.get_docstring(node) for node in classes if node.name == name)
+    return (docs or "").splitlines()[0]
+
+
+def _in_brief(command: str) -> Any:
+    """A command that is not asked for: its name and sentence, since its settings import much."""
+    brief = make_dataclass(command, ())
+    brief.__doc__ = _first_sentence(*COMMANDS[command])
+    return Annotated[brief, tyro.conf.subcommand(command)]
+
+
+def _in_full(command: str, arguments: Sequence[str]) -> Any:
+    """A command with all its flags, their defaults filled from a preset."""
+    if command == "train":
+        default = _train(arguments)
+    elif COMMANDS[command][0] == "curation":
+        default = _with_preset(command, arguments)
+    else:
+        file, name = COMMANDS[command]
+        kind = getattr(importlib.import_module(f"pipelines.commands.{file}"), name)
+        return Annotated[kind, tyro.conf.subcommand(command)]
+    return Annotated[type(default), tyro.conf.subcommand(command, default=default)]
 
 
 def _commands(arguments: Sequence[str]) -> Any:
-    """The subcommands as a type for tyro, defaults filled from a preset."""
-    preset = _typed_value("--preset", arguments)
-    # tyro refuses a wrong name, with the choices.
-    name: PresetName = next((known for known in PRESETS if known == preset), "embedded")
-    config = PRESETS[name]()
-    recipe = next((known for known in RECIPES if known == _typed_value("--like", arguments)), None)
-    selection = RECIPES[recipe]() if recipe else config.select
-    missing = tyro.MISSING
-    with_preset = {
-        "curate": Curate(sources=missing, out=missing, preset=name, config=config),
-        "select": Select(
-            corpus=missing,
-            preset=name,
-            dedup=selection.dedup,
-            balance=selection.balance,
-            buckets=selection.buckets,
-        ),
-        "export": Export(corpus=missing, preset=name, config=config.export),
-        "report": Report(corpus=missing, preset=name, config=config.report),
-        "train": _train(arguments),
-    }
-    plain = {
-        "encode": Encode,
-        "sample": _sample(arguments),
-        "evaluate": Evaluate,
-        "studio": Studio,
-        "status": Status,
-        "verify": Verify,
-        "remove": Remove,
-        "weights": Weights,
-        "doctor": Doctor,
-    }
+    """The subcommands as a type for tyro: in full the one that is asked for, or all for completion."""
+    completes = any(argument.startswith("--tyro-") for argument in arguments)
     choices = [
-        Annotated[type(default), tyro.conf.subcommand(command, default=default)]
-        for command, default in with_preset.items()
-    ] + [Annotated[kind, tyro.conf.subcommand(command)] for command, kind in plain.items()]
+        _in_full(command, arguments)
+        if completes or command in arguments[:1]
+        else _in_brief(command)
+        for command in COMMANDS
+    ]
     return Union[tuple(choices)]  # noqa: UP007 - made at run time
 
 
@@ -229,6 +243,15 @@ def _machine_fault(error: OSError) -> str | None:
     return text if "AWS Error" in text or "google::cloud" in text else None
 
 
+def _unwrapped(error: Exception) -> Exception:
+    """The error itself: from a Ray worker it comes wrapped in the worker's traceback.
+
+    Ray takes long to import; where it took part, it is imported.
+    """
+    exceptions = sys.modules.get("ray.exceptions")
+    return error.cause if exceptions and isinstance(error, exceptions.RayTaskError) else error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = spelled(sys.argv[1:] if arguments is None else arguments)
@@ -244,8 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     except (LavieError, OSError) as error:
-        # From a worker it comes wrapped in the traceback of the worker.
-        cause = error.cause if isinstance(error, RayTaskError) else error
+        cause = _unwrapped(error)
         message = _machine_fault(cause) if isinstance(cause, OSError) else str(cause)
         if message is None:
             raise

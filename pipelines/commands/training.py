@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
@@ -19,18 +19,17 @@ from curation.errors import CorpusError, LavieError, TornPart, UsageError, typed
 from curation.weights.catalog import cache_dir
 from pipelines.locking import command_line
 from pipelines.places import check_out_folder, store_at
-from pipelines.train import RayConfig, train_here, train_on_ray
-from training.checkpoint import FOLDER as CHECKPOINTS
-from training.data.sources import PoolSummary, open_sources
+from pipelines.ray_config import RayConfig
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF
 from training.presets import PresetName
 from training.run_config import ModelConfig, Source, TrainConfig
-from training.stages import stage_of
-from training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from training.data.sources import PoolSummary
+    from training.trainer import Trainer
 
 StageName = Literal["base", "interpolation", "super-resolution"]
 EXIT_STOPPED = 75  # EX_TEMPFAIL: the same command goes on
-OF_A_RUN = ("config.json", CHECKPOINTS, "catalog", "log.jsonl")  # what a run's folder holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +78,8 @@ class Train:
 
             replay(config, self.out, self.replay, console)
             return 0
+        from pipelines.train import train_here, train_on_ray
+
         if self.ray:
             train_on_ray(config, self.out, self.cluster)
             console.print(f"the trained model: {self.out}", highlight=False)
@@ -105,6 +106,8 @@ class Train:
         Raises:
             UsageError: for arguments that do not fit together.
         """
+        from training.stages import stage_of
+
         config = self.config if self.config_file is None else read_config(self.config_file)
         if config.stage != self.network.replace("-", "_"):
             raise UsageError(
@@ -127,6 +130,9 @@ class Train:
 
     def _check_places(self, config: TrainConfig) -> None:
         """Refuse corpora without shards and a folder that is not a run's, before torch does any work."""
+        from training.checkpoint import FOLDER as CHECKPOINTS
+        from training.data.sources import open_sources
+
         for source in config.data.sources:
             store_at(source.corpus, "--corpus")
             with typed("--selection"):
@@ -146,7 +152,8 @@ class Train:
             )
         run = store_at(self.out, "--out")
         if self.replay is None:
-            check_out_folder(run, "--out", ours=OF_A_RUN, overwrite=self.overwrite)
+            ours = ("config.json", CHECKPOINTS, "catalog", "log.jsonl")
+            check_out_folder(run, "--out", ours=ours, overwrite=self.overwrite)
             return
         if not run.exists("config.json"):
             raise UsageError(f"--replay: {run.root} holds no run to replay a step of; train first")

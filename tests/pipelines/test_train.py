@@ -21,7 +21,8 @@ from curation.corpus.store import Store
 from inference.long_video import ContinuationPipeline
 from inference.weights import exported_weights
 from pipelines.cli import main
-from pipelines.train import RayConfig, train_here, train_on_ray
+from pipelines.ray_config import RayConfig
+from pipelines.train import train_here, train_on_ray
 from training.presets import tiny
 from training.run_config import Source
 
