@@ -7,12 +7,14 @@ peers'). Out: `selections/<name>/` with a verdict on every clip, and a `Funnel`.
 
 from curation.select.dedup import Dedup
 from curation.select.funnel import Amount, Funnel, Step
+from curation.select.missing import missing, without_missing
 from curation.select.recount import drop_clips
 from curation.select.rules import (
     Balance,
     Buckets,
     Rule,
     SelectConfig,
+    Skipped,
     Tier,
     change_rules,
     parse_rule,
@@ -29,11 +31,14 @@ __all__ = [
     "Rule",
     "SelectConfig",
     "SelectResources",
+    "Skipped",
     "Step",
     "Tier",
     "change_rules",
     "check_selection",
     "drop_clips",
+    "missing",
     "parse_rule",
     "select",
+    "without_missing",
 ]

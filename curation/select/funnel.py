@@ -7,7 +7,7 @@ adding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -93,6 +93,12 @@ class Funnel:
     """Kept clips whose highest tier it is; '' for those that meet none."""
     buckets: dict[str, Amount]
     """Kept clips of each shard bucket; only buckets that hold some."""
+    uncategorised: int | None = None
+    """Kept clips that limits and weights by category pass by, having none; None where nothing is
+    balanced by category."""
+    skipped: tuple[Mapping[str, str], ...] = ()
+    """What of the selection was left out, the corpus lacking a column: name, allows, column, station,
+    source."""
 
     def to_json(self) -> bytes:
         """The bytes of funnel.json."""
@@ -111,6 +117,8 @@ class Funnel:
                 "duplicate_groups": self.duplicate_groups,
                 "tiers": {name: amount.to_json() for name, amount in self.tiers.items()},
                 "buckets": {name: amount.to_json() for name, amount in self.buckets.items()},
+                "uncategorised": self.uncategorised,
+                "skipped": [dict(one) for one in self.skipped],
             }
         )
 

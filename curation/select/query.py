@@ -13,7 +13,9 @@ from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import check_columns
 from curation.corpus.schema import LAYER_OF, SCHEMA_VERSION
 from curation.select.funnel import StepName
+from curation.select.missing import check_none_missing
 from curation.select.rules import (
+    CAPTION_CAP_RULE,
     CATEGORY_CAP_RULE,
     COPY_RULE,
     DUPLICATE_RULE,
@@ -24,7 +26,7 @@ from curation.select.rules import (
 )
 from curation.select.sql import Bounds, check_types, column_type, is_number
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same configuration would give other verdicts."""
 
 
@@ -52,6 +54,7 @@ class Plan:
             (COPY_RULE, config.dedup.copies),
             (DUPLICATE_RULE, config.dedup.look_alikes),
             (SOURCE_CAP_RULE, config.balance.max_per_source is not None),
+            (CAPTION_CAP_RULE, config.balance.max_per_caption is not None),
             (CATEGORY_CAP_RULE, config.balance.max_per_category is not None),
         ]
         self.names = [SCENE_RULE, *(rule.label for rule in config.rules)]
@@ -82,6 +85,8 @@ class Plan:
         wanted = ["source_row", "scene_reject", "duration_s", "width", "height"]
         wanted += [column for rule in self.all_rules for column in rule.columns]
         wanted += [self.config.quality_column] if self.config.quality_column else []
+        if self.config.balance.max_per_caption is not None:
+            wanted.append("caption")
         if self.config.balance.uses_category:
             wanted.append(self.config.balance.category_column)
         return list(dict.fromkeys(wanted))
@@ -98,6 +103,7 @@ class Plan:
             _check_quality(self.config.quality_column)
         if self.config.balance.uses_category:
             _check_category(self.config.balance.category_column)
+        check_none_missing(self.config, info.layers)
         check_columns([*self.columns, "source_sha256", "source_reject", "clip_id"], info.layers)
 
     def step_names(self) -> list[StepName]:
@@ -108,7 +114,9 @@ class Plan:
             COPY_RULE: "one source of each digest",
             DUPLICATE_RULE: f"hashes over {dedup.max_distance_bits:g} bits from any better clip's",
             SOURCE_CAP_RULE: f"{balance.max_per_source} clips of a source",
-            CATEGORY_CAP_RULE: f"{balance.max_per_category} clips of a {balance.category_column}",
+            CAPTION_CAP_RULE: f"{balance.max_per_caption} clips of one caption",
+            CATEGORY_CAP_RULE: f"{balance.max_per_category} clips of a {balance.category_column}; "
+            "those without one are exempt",
         }
         rules = {rule.label: rule for rule in self.config.rules}
         return [

@@ -86,14 +86,19 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
     tiers: dict[str, Amount] = {}
     buckets: dict[str, Amount] = {}
     groups: set[str] = set()
-    num_sources, rejected = 0, Counter[str]()
+    num_sources, rejected, uncategorised = 0, Counter[str](), 0
+    is_balanced = before.get("uncategorised") is not None
+    balance = read_rules(store, name)["config"]["balance"]
+    by = [balance["category_column"]] if is_balanced else []
     for part in range(info.num_parts):
         sources = read_sources(store, info.layers, part, ["source_reject"])["source_reject"]
         num_sources += len(sources)
         rejected.update(word for word in sources.to_pylist() if word is not None)
-        durations = read_clips(store, info.layers, part, ["duration_s"])["duration_s"].to_pylist()
+        clips = read_clips(store, info.layers, part, ["duration_s", *by]).to_pylist()
         verdicts = read_verdicts(store, name, part).to_pylist()
-        for duration_s, row in zip(durations, verdicts, strict=True):
+        for clip, row in zip(clips, verdicts, strict=True):
+            duration_s = clip["duration_s"]
+            uncategorised += row["keep"] and any(clip[column] is None for column in by)
             amount = Amount(
                 clips=1, images=int(duration_s == 0), duration_ms=round(duration_s * 1000)
             )
@@ -115,6 +120,8 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
         duplicate_groups=len(groups),
         tiers=tiers if before["tiers"] else {},
         buckets=dict(sorted(buckets.items())),
+        uncategorised=uncategorised if is_balanced else None,
+        skipped=tuple(before.get("skipped", ())),
     )
     check_accounts(funnel)
     return funnel

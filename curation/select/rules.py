@@ -25,8 +25,12 @@ COPY_RULE = "duplicate_source"
 DUPLICATE_RULE = "duplicate"
 """Clips that look like a better one."""
 SOURCE_CAP_RULE = "max_per_source"
+CAPTION_CAP_RULE = "max_per_caption"
 CATEGORY_CAP_RULE = "max_per_category"
-OWN_RULES = (SCENE_RULE, COPY_RULE, DUPLICATE_RULE, SOURCE_CAP_RULE, CATEGORY_CAP_RULE)
+OWN_RULES = (
+    *(SCENE_RULE, COPY_RULE, DUPLICATE_RULE),
+    *(SOURCE_CAP_RULE, CAPTION_CAP_RULE, CATEGORY_CAP_RULE),
+)
 
 DERIVED: dict[str, tuple[str, ...]] = {
     "short_side": ("width", "height"),
@@ -35,8 +39,8 @@ DERIVED: dict[str, tuple[str, ...]] = {
 """What a rule may name besides the corpus's columns -> the columns it is made from: the smaller of
 width and height in pixels; width / height."""
 
-MAX_RULES = 58
-"""A clip's failed rules are one bit each of 64; `OWN_RULES` take five, one is the sign."""
+MAX_RULES = 57
+"""A clip's failed rules are one bit each of 64; `OWN_RULES` take six, one is the sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,16 +168,20 @@ class Balance:
 
     max_per_source: int | None = None
     """Most clips of one source; no limit if not given."""
+    max_per_caption: int | None = None
+    """Most clips with the very same caption, letter by letter; no limit if not given. Clips without a
+    caption are exempt."""
     max_per_category: int | None = None
     """Most clips of one category; no limit if not given."""
     category_column: str = "category"
-    """Text column whose values are the categories; clips without a value are a category too."""
+    """Text column whose values are the categories; clips without a value have none, so neither limit
+    nor weight applies to them, and the funnel counts them."""
     weight_by_category: bool = False
     """Whether `sampling_weight` is 1 / sqrt(kept clips of the category), scaled to mean 1, as Movie
-    Gen (2410.13720) resamples its clusters; else it is 1."""
+    Gen (2410.13720) resamples its clusters; else, and without a category, it is 1."""
 
     def __post_init__(self) -> None:
-        for limit in ("max_per_source", "max_per_category"):
+        for limit in ("max_per_source", "max_per_caption", "max_per_category"):
             value = getattr(self, limit)
             if value is not None and value < 1:
                 raise ValueError(f"{limit} must be at least 1, got {value}")
@@ -241,6 +249,22 @@ class Buckets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """What a selection asks for and leaves out, because the corpus lacks a column that it reads."""
+
+    name: str
+    """Name of the rule, the tier or the setting."""
+    allows: str
+    """What it would have kept, for a reader."""
+    column: str
+    """The first column that is missing."""
+    station: str
+    """The station that adds it."""
+    source: str = ""
+    """Where the number comes from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectConfig:
     """Which clips of a corpus are kept."""
 
@@ -256,6 +280,8 @@ class SelectConfig:
     """How kept clips are dealt into shards."""
     quality_column: str | None = None
     """Number that decides which of several duplicates, or of too many, is the better one."""
+    skipped: tuple[Skipped, ...] = ()
+    """On record only: what `without_missing` left out."""
 
     def __post_init__(self) -> None:
         labels = [rule.label for rule in self.rules]

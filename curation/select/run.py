@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from curation.select.dedup import HASHES_PER_CLIP, find_groups
 from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
 from curation.select.query import Plan
 from curation.select.rules import (
+    CAPTION_CAP_RULE,
     CATEGORY_CAP_RULE,
     DUPLICATE_RULE,
     SOURCE_CAP_RULE,
@@ -156,15 +157,19 @@ class _Run:
         def read(part: int) -> pa.RecordBatch:
             table = self.corpus.read_columns(part, self.plan.columns)
             source = table["source_row"].to_numpy() + np.int64(first_source[part])
-            added = {"position": np.arange(first_clip[part], first_clip[part + 1])}
+            added: dict[str, np.ndarray | pa.Array] = {
+                "position": np.arange(first_clip[part], first_clip[part + 1])
+            }
             added["source"] = source
             if is_copy is not None:
                 added["is_copy"] = is_copy[source]
             if balance.uses_category:
-                added["category_code"] = categories.encode(table[balance.category_column])
+                column = table[balance.category_column]
+                codes = categories.encode(column)
+                added["category_code"] = pa.array(codes, mask=column.is_null().to_numpy())
             columns = [column.combine_chunks() for column in table.columns]
             return pa.record_batch(
-                [*columns, *map(pa.array, added.values())], names=[*table.column_names, *added]
+                [*columns, *map(_as_array, added.values())], names=[*table.column_names, *added]
             )
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -240,11 +245,14 @@ class _Run:
         )
 
     def _drop_surplus(self) -> None:
-        """Apply the limits on clips of one source and of one category."""
+        """Apply the limits on clips of one source, of one caption and of one category."""
         balance = self.plan.config.balance
         if balance.max_per_source is not None:
             surplus = self.table.surplus("source", balance.max_per_source)
             self.table.fail(SOURCE_CAP_RULE, surplus)
+        if balance.max_per_caption is not None:
+            surplus = self.table.surplus("caption", balance.max_per_caption)
+            self.table.fail(CAPTION_CAP_RULE, surplus)
         if balance.max_per_category is not None:
             surplus = self.table.surplus("category", balance.max_per_category)
             self.table.fail(CATEGORY_CAP_RULE, surplus)
@@ -257,7 +265,8 @@ class _Run:
         # Over clips, 1 / sqrt(n of its category) sums up to the categories' sqrt(n); fsum, because
         # codes are dealt as threads come.
         total, roots = sum(counts.values()), math.fsum(n**0.5 for n in counts.values())
-        weights = np.zeros(len(categories), dtype=np.float32)
+        weights = np.zeros(len(categories) + 1, dtype=np.float32)
+        weights[-1] = 1.0  # of clips without a category, whose code is -1
         for code, n in counts.items():
             weights[code] = total / (roots * n**0.5)
         return weights
@@ -268,6 +277,7 @@ class _Run:
         rejected = sum((a for failed, a in by_failed.items() if failed), Amount())
         tiers = self.table.amounts("tier", "failed = 0") if verdicts.tiers else {}
         buckets = self.table.amounts("bucket", "failed = 0")
+        uses_category = self.plan.config.balance.uses_category
         return Funnel(
             sources=sources.num_rows,
             sources_rejected=_count_words(sources["source_reject"]),
@@ -278,7 +288,13 @@ class _Run:
             duplicate_groups=verdicts.duplicates.num_groups,
             tiers={["", *verdicts.tiers][number]: amount for number, amount in tiers.items()},
             buckets={verdicts.buckets[number]: amount for number, amount in buckets.items()},
+            uncategorised=self.table.num_uncategorised() if uses_category else None,
+            skipped=tuple(asdict(one) for one in self.plan.config.skipped),
         )
+
+
+def _as_array(values: np.ndarray | pa.Array) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values)
 
 
 def _marked_exported(members: pa.Table, store: Store, name: str) -> pa.Table:

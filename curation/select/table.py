@@ -125,6 +125,7 @@ class ClipTable:
         passes |= {self.plan.names.index(COPY_RULE): "NOT is_copy"} if with_copies else {}
         quality = value_sql(config.quality_column) if config.quality_column else "0"
         category = "category_code" if config.balance.uses_category else "0"
+        caption = _caption_key() if config.balance.max_per_caption is not None else "NULL"
         values = [f"{value_sql(rule.column)} AS value_{n}" for n, rule in enumerate(late)]
         self._do(
             f"""CREATE TABLE loaded AS SELECT position, source::INTEGER AS source,
@@ -132,7 +133,8 @@ class ClipTable:
                 {failed_sql(passes)} AS failed,
                 {failed_sql(_plain(enumerate(self.plan.tier_rules)))} AS tier_failed,
                 {bucket_sql(config.buckets)} AS bucket, (width::BIGINT * height)::INTEGER AS pixels,
-                ({quality})::DOUBLE AS quality, {category}::INTEGER AS category
+                ({quality})::DOUBLE AS quality, {category}::INTEGER AS category,
+                {caption}::UBIGINT AS caption
                 {"".join(f", {value}" for value in values)}
             FROM stream""",
             stream=clips,
@@ -145,7 +147,7 @@ class ClipTable:
         self._do(
             f"""CREATE TABLE clips AS SELECT position, source, duration_ms, is_image,
                 {failed} AS failed, {tier_sql(config.tiers, tier_failed)} AS tier, bucket, pixels,
-                quality, category FROM loaded"""
+                quality, category, caption FROM loaded"""
         )
         self._do("DROP TABLE loaded")
         return bounds
@@ -209,7 +211,7 @@ class ClipTable:
         return best
 
     def surplus(self, column: str, limit: int) -> pa.ChunkedArray:
-        """Positions of kept clips beyond the best ``limit`` of each value of a column."""
+        """Positions of kept clips beyond the best ``limit`` of each value of a column; null is none."""
         table = self._arrow(
             f"""SELECT position FROM (SELECT position, row_number() OVER (
                 PARTITION BY {column}
@@ -237,18 +239,35 @@ class ClipTable:
         return {k: Amount(clips=n, images=i, duration_ms=d or 0) for k, n, i, d in rows}
 
     def category_counts(self) -> list[tuple[int, int]]:
-        """Kept clips of each category code."""
+        """Kept clips of each category code; those without a category have none."""
         return self._rows(
-            "SELECT category, count(*) FROM clips WHERE failed = 0 GROUP BY ALL ORDER BY ALL"
+            "SELECT category, count(*) FROM clips WHERE failed = 0 AND category IS NOT NULL "
+            "GROUP BY ALL ORDER BY ALL"
         )
 
+    def num_uncategorised(self) -> int:
+        """Kept clips without a category."""
+        ((count,),) = self._rows("SELECT count(*) FROM clips WHERE failed = 0 AND category IS NULL")
+        return int(count)
+
     def verdicts(self) -> pa.RecordBatchReader:
-        """`position`, `failed`, `tier`, `bucket`, `category` in the clips' order.
+        """`position`, `failed`, `tier`, `bucket`, `category` (-1 for none) in the clips' order.
 
         The engine keeps the order of insertion; the writer asserts it.
         """
-        query = "SELECT position, failed, tier, bucket, category FROM clips"
+        query = (
+            "SELECT position, failed, tier, bucket, coalesce(category, -1) AS category FROM clips"
+        )
         return self._connection.sql(query).to_arrow_reader(VERDICT_ROWS)
+
+
+def _caption_key() -> str:
+    """SQL of a number that stands for a clip's caption; null where there is none.
+
+    Of 64 bits, instead of the text, which would not fit into memory: that two of 25 million captions
+    share one has a probability of 2e-5.
+    """
+    return "(CASE WHEN trim(caption::VARCHAR) <> '' THEN hash(caption::VARCHAR) END)"
 
 
 def _plain(rules: Iterable[tuple[int, Rule]]) -> dict[int, str]:

@@ -30,6 +30,7 @@ from curation.select import (
     check_selection,
     parse_rule,
     select,
+    without_missing,
 )
 from curation.select.rule_presets import PRESETS as RECIPES
 from curation.select.rule_presets import RecipeName
@@ -180,6 +181,9 @@ class Select:
     like: RecipeName | None = None
     """A published recipe instead of the preset's selection; `curation/select/rule_presets.py` has their
     numbers with their sources, and says what each had to leave out."""
+    skip_missing: Annotated[bool, FlagCreatePairsOff] = False
+    """Leave out rules, tiers and limits that read a column which this corpus lacks; they are named here, in
+    rules.json, in the funnel and in the report. Left out itself, they stop the command."""
     quality_column: str | None = None
     """Number that decides which of several duplicates is the best one."""
     dedup: Dedup = field(default_factory=Dedup)
@@ -208,6 +212,8 @@ class Select:
         """Select and print the funnel."""
         with _written(self.corpus) as (store, info):
             config = self.config
+            if self.skip_missing:
+                config = without_missing(config, info.layers)
             _check_rules(info, self.name, config, "--name")
             _select(store, info, self.name, config, _console(), resources=self.resources)
         return 0
@@ -346,6 +352,15 @@ def funnel_table(funnel: Funnel) -> Table:
             f"{step.share_left:.1%}",
             f"{step.removed_alone.clips:,}",
             f"{step.removed_only.clips:,}",
+        )
+    for one in funnel.skipped:
+        about = f": {one['allows']}; skipped, the corpus lacks {one['column']} ({one['station']})"
+        table.add_row(Text(one["name"]) + Text(about, style="dim"), "", "", "", "", "")
+    if funnel.uncategorised:
+        # A quota that nothing falls under must not look like one that was kept.
+        table.caption = (
+            f"{funnel.uncategorised:,} of {funnel.kept.clips:,} kept clips have no category, so limits and "
+            "weights by category pass them by; the station 'taxonomy' (engine clip) gives one"
         )
     return table
 

@@ -43,7 +43,9 @@ def full_table(rows, fields):
     )
 
 
-def write_corpus(folder, parts, layers=("aesthetics", "caption_text", "taxonomy", "overlay_text")):
+def write_corpus(
+    folder, parts, layers=("aesthetics", "captions", "caption_text", "taxonomy", "overlay_text")
+):
     """A corpus whose parts are lists of (source, clips of the source), both plain dictionaries."""
     store = Store(str(folder))
     for number, sources in enumerate(parts):
@@ -222,6 +224,7 @@ def random_parts(rng, num_parts=3):
             brightness_mean=maybe(float(np.float32(rng.integers(0, 20)))),
             caption_words=int(rng.integers(0, 12)),
             category=maybe(str(rng.choice(["Ads", "Music", "Travel"]))),
+            caption=maybe(str(rng.choice(["a fox", "A fox", "a fox ", "", " "]))),
             text_area_share=maybe(float(np.float32(rng.uniform(0, 0.3)))),
         )
 
@@ -296,12 +299,17 @@ def reference(parts, config):
         tiers.append(met[-1] if met else None)
     limits = (
         ("max_per_source", config.balance.max_per_source, lambda i: everything[i][1]),
+        (
+            "max_per_caption",
+            config.balance.max_per_caption,
+            lambda i: (clips[i]["caption"] or "").strip() and clips[i]["caption"],
+        ),
         ("max_per_category", config.balance.max_per_category, lambda i: clips[i]["category"]),
     )
     levels = [None, *(t.name for t in config.tiers)]
     for label, limit, group_of in limits:
         kept = [i for i, names in enumerate(failed) if not names]
-        for group in {group_of(i) for i in kept} if limit else ():
+        for group in {group_of(i) for i in kept} - {None, ""} if limit else ():
             inside = [i for i in kept if group_of(i) == group]
             inside.sort(
                 key=lambda i: (
@@ -325,9 +333,10 @@ def reference(parts, config):
     rules=st.lists(st.sampled_from(POOL), max_size=5, unique=True),
     per_source=st.sampled_from([None, 1, 2]),
     per_category=st.sampled_from([None, 2]),
+    per_caption=st.sampled_from([None, 1, 2]),
 )
 def test_verdicts_are_those_of_a_clip_by_clip_reference(
-    tmp_path_factory, seed, rules, per_source, per_category
+    tmp_path_factory, seed, rules, per_source, per_category, per_caption
 ):
     parts = random_parts(np.random.default_rng(seed))
     store, info = write_corpus(tmp_path_factory.mktemp("corpus"), parts)
@@ -338,7 +347,11 @@ def test_verdicts_are_those_of_a_clip_by_clip_reference(
             Tier(name="high", rules=(Rule(column="aesthetic_score", min_quantile=0.7),)),
         ),
         dedup=Dedup(look_alikes=False),
-        balance=Balance(max_per_source=per_source, max_per_category=per_category),
+        balance=Balance(
+            max_per_source=per_source,
+            max_per_category=per_category,
+            max_per_caption=per_caption,
+        ),
         quality_column="aesthetic_score",
     )
     funnel = select(store, info, "s", config)
@@ -516,8 +529,36 @@ def test_sampling_weights_are_one_over_root_of_the_category_and_one_on_average(t
     select(store, info, "s", SelectConfig(balance=balance, dedup=NO_DEDUP))
     weights = [v["sampling_weight"] for v in verdicts(store, info)]
     assert weights[-1] is None
-    expected = np.array([1 / 3] * 9 + [1 / 2] * 4 + [1.0])
-    assert weights[:-1] == pytest.approx((expected / expected.mean()).tolist())
+    expected = np.array([1 / 3] * 9 + [1 / 2] * 4)
+    assert weights[:-2] == pytest.approx((expected / expected.mean()).tolist())
+    assert weights[-2] == 1.0  # without a category there is nothing to balance by
+
+
+def test_clips_without_a_category_are_exempt_from_its_limit_and_the_funnel_counts_them(tmp_path):
+    names = [None] * 6 + ["Music"] * 3
+    clips = [clip(i, category=name) for i, name in enumerate(names)]
+    store, info = write_corpus(tmp_path, one_source(*clips))
+    balance = Balance(max_per_category=2)
+    funnel = select(store, info, "s", SelectConfig(balance=balance, dedup=NO_DEDUP))
+    assert kept_numbers(store, info) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert funnel.uncategorised == read_funnel(store, "s")["uncategorised"] == 6
+    assert "those without one are exempt" in funnel.steps[-1].allows
+    assert select(store, info, "s", SelectConfig(dedup=NO_DEDUP)).uncategorised is None
+
+
+def test_of_one_caption_the_best_are_kept_and_none_is_no_caption(tmp_path):
+    words = ["stock footage"] * 5 + ["Stock footage", None, None, None, "", ""]
+    clips = [clip(i, caption=text, aesthetic_score=i % 5) for i, text in enumerate(words)]
+    store, info = write_corpus(tmp_path, one_source(*clips))
+    config = SelectConfig(
+        balance=Balance(max_per_caption=2), dedup=NO_DEDUP, quality_column="aesthetic_score"
+    )
+    funnel = select(store, info, "s", config)
+    assert kept_numbers(store, info) == [3, 4, 5, 6, 7, 8, 9, 10]
+    step = funnel.steps[-1]
+    assert (step.rule, step.removed_here.clips) == ("max_per_caption", 3)
+    with pytest.raises(ValueError, match="max_per_caption must be at least 1, got 0"):
+        Balance(max_per_caption=0)
 
 
 @pytest.mark.parametrize(
@@ -798,7 +839,16 @@ def test_the_papers_two_numbers_are_in_its_preset():
     assert (bounds["caption_words"], bounds["num_frames"]) == (3, 16)
 
 
+def test_goku_keeps_film_at_24000_through_1001_and_drops_what_is_slower(tmp_path):
+    rates = [24000 / 1001, 24.0, 23.95, 23.9, 15.0, None]
+    clips = [clip(i, fps=fps) for i, fps in enumerate(rates)]
+    store, info = write_corpus(tmp_path, one_source(*clips))
+    (rule,) = (rule for rule in PRESETS["goku"]().rules if rule.column == "fps")
+    select(store, info, "s", SelectConfig(rules=(rule,), dedup=NO_DEDUP))
+    assert kept_numbers(store, info) == [0, 1, 2, 5]
+
+
 def test_the_embedded_preset_needs_no_clip_embedding(tmp_path):
-    layers = ("overlay_text", "safety", "caption_text")
+    layers = ("overlay_text", "safety", "captions", "caption_text")
     store, info = write_corpus(tmp_path, one_source(clip(0)), layers=layers)
     select(store, info, "s", PRESETS["embedded"]())
