@@ -20,7 +20,7 @@ from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
-from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
+from curation.export import ExportConfig, ShardWriter, plan_shards
 from curation.sources import SeenFolders
 from curation.stations.captions import cost_line
 from curation.stations.station import Maker, Resources, Station
@@ -44,6 +44,7 @@ from pipelines.listing import ListingConfig, listed
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
+from pipelines.refresh import finish_anew, refresh_shards
 from pipelines.rejects import Rejects, read_rejects
 from pipelines.retry import Retries
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages
@@ -290,7 +291,10 @@ def export(
     console: Console = QUIET,
     ray_address: str = "local",
 ) -> dict[str, Any]:
-    """Cut the selected clips that no shard holds yet, into new shards; returns the manifest."""
+    """Cut the selected clips that no shard holds yet, into new shards; returns the manifest.
+
+    Shards whose clips have got other texts since are written anew (`pipelines.refresh`).
+    """
     plans = list(plan_shards(store, info, selection, config))
     if not plans and not read_plans(store, selection):
         raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
@@ -314,10 +318,10 @@ def export(
         with ProgressBars(console, unit="shards") as bars:
             costs = run_stages([stage], bars)
         console.print(costs_table(costs))
-    manifest = finish_shards(store, selection)
+    manifest = finish_anew(store, selection)
     for line in growth_lines(manifest, has_new=bool(plans)):
         console.print(line, highlight=False, soft_wrap=True)
-    return manifest
+    return refresh_shards(store, info, selection, console=console) or manifest
 
 
 def growth_lines(manifest: Mapping[str, Any], *, has_new: bool) -> list[str]:

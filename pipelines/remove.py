@@ -9,7 +9,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from curation.corpus import layout
-from curation.corpus.generations import read_plans, replaced_names, shards_state
+from curation.corpus.generations import shards_state
 from curation.corpus.ledger import Commit, Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.removal import (
@@ -26,9 +26,10 @@ from curation.corpus.removal import (
 from curation.corpus.selection import RULES
 from curation.corpus.store import Store
 from curation.errors import UsageError
-from curation.export import finish_shards, rewrite_shards
+from curation.export import finish_shards, without_clips
 from curation.report import ReportConfig, write_report
 from curation.select import drop_clips
+from pipelines.refresh import drop_latents
 
 
 def remove(
@@ -85,7 +86,7 @@ def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Consol
             continue
         is_own = (state := shards_state(store, name)) is not None and state.is_own
         removed = removed.advance(_recorded(ledger, drop_clips(store, info, name, ids)))
-        removed = _rewrite_shards(store, info, name, ids, removed, all_exported=is_own)
+        removed = _rewrite_shards(store, name, ids, removed, all_exported=is_own)
     ledger.flush()
     ledger.compact()
     for name in store.folders("reports"):
@@ -121,7 +122,6 @@ def _scrub_command(store: Store, info: CorpusInfo, removal: Removal) -> Iterator
 
 def _rewrite_shards(
     store: Store,
-    info: CorpusInfo,
     selection: str,
     ids: pa.Array,
     removed: Removed,
@@ -129,13 +129,12 @@ def _rewrite_shards(
     all_exported: bool,
 ) -> Removed:
     """Tars, then what was encoded of them, then the index and the manifest."""
-    for shard in rewrite_shards(store, info, selection, ids):
+    for shard in without_clips(store, selection, ids):
         removed = removed.advance(shard.changes, media_sha256=shard.media_sha256)
     state = shards_state(store, selection)
     if state is None:
         return removed
-    for layer in store.folders(f"encoded/{selection}"):
-        removed = removed.advance(_drop_latents(store, selection, layer))
+    removed = removed.advance(drop_latents(store, selection))
     if not state.num_generations:  # an export that was never finished has no index yet
         return removed
     with (
@@ -146,22 +145,6 @@ def _rewrite_shards(
     return removed.advance(
         change.made() for change in (index, manifest) if change.after != change.before
     )
-
-
-def _drop_latents(store: Store, selection: str, layer: str) -> Iterator[Change]:
-    """Latents of shards that are no more go whole; `lavie encode` makes those of the new ones."""
-    folder = layout.encoded(selection, layer)
-    gone = {layout.shard(*named) for named in replaced_names(read_plans(store, selection))}
-    files = store.files(folder, recursive=True)
-    names = {name.removeprefix(f"{folder}/").partition(".")[0]: name for name in files}
-    if not gone & set(names):
-        return
-    for name in files:
-        stem = name.removeprefix(f"{folder}/").partition(".")[0]
-        if stem in gone or stem in ("index", "manifest"):
-            before = sha256_of(store, name)
-            store.delete(name)
-            yield Change(file=name, num_removed=0, sha256_before=before, sha256_after=None)
 
 
 def _rewrite_report(store: Store, info: CorpusInfo, selection: str) -> Iterator[Change]:

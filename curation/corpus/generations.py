@@ -60,7 +60,7 @@ def write_plan(store: Store, plan: Plan) -> None:
 
 
 def replaced_names(plans: list[Plan]) -> set[tuple[str, int]]:
-    """Bucket and number of the shards that were written anew without removed samples, and deleted."""
+    """Bucket and number of the shards that were written anew under another number, and deleted."""
     found = (_SHARD.match(f"{old}.tar") for plan in plans for old in plan.get("replaces", {}))
     return {(match["bucket"], int(match["number"])) for match in found if match}
 
@@ -180,6 +180,9 @@ def exported_ids(
         if before is not None:
             index = index.filter(pc.less(index["generation"], before))
         yield index["clip_id"]
+    pairs = [pair for plan in plans for pair in plan.get("replaces", {}).items()]
+    listed |= {f"{new}.parquet" for old, new in pairs if f"{old}.parquet" in listed}
+    listed |= {f"{old}.parquet" for old, _ in pairs}
     for named in committed_names(store, selection):
         if f"{layout.shard(*named)}.parquet" in listed:
             continue
@@ -192,12 +195,15 @@ def exported_ids(
 def close_plan(store: Store, plan: Plan) -> None:
     """End a generation that was not finished, because its selection has changed since.
 
-    Shards that are done stay. Tars without rows, which a killed run left, go.
+    Shards that are done stay. Tars without rows, which a killed run left, go. Of shards that were to be
+    written anew, each is the old one or the new one then.
     """
     selection = plan["selection"]
     done = set(committed_names(store, selection))
     for named in _named(store, selection, "tar") - done:
         store.delete(f"{layout.shards(selection)}/{layout.shard(*named)}.tar")
+    if "replaces" in plan:
+        plan = _settled(plan, {layout.shard(*named) for named in done})
     generations = by_export(read_plans(store, selection))
     listed: set[str] = set()
     if store.exists(layout.shard_manifest(selection)):
@@ -210,6 +216,28 @@ def close_plan(store: Store, plan: Plan) -> None:
         write_plan(store, plan | {"closed_early": True})
     else:
         store.delete(layout.shard_plan(selection, plan["generation"]))
+
+
+def _settled(plan: Plan, done: set[str]) -> Plan:
+    """A plan that replaces just what it has replaced."""
+    return plan | {"replaces": {old: new for old, new in plan["replaces"].items() if new in done}}
+
+
+def delete_replaced(store: Store, selection: str) -> None:
+    """Delete shards that others have taken the place of, but for those of a generation under way.
+
+    Readers that know the manifest before last may be at them until there is the new one.
+    """
+    finished = finished_generations(store, selection)
+    plans = [
+        plan
+        for plan in read_plans(store, selection)
+        if plan["generation"] in finished or "closed_early" in plan
+    ]
+    old = replaced_names(plans)
+    for kind in ("tar", "parquet"):  # the rows, which say that the tar is there, go last
+        for named in sorted(old & _named(store, selection, kind)) if old else ():
+            store.delete(f"{layout.shards(selection)}/{layout.shard(*named)}.{kind}")
 
 
 def rules_of(rules: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,11 @@ def shard_manifest(name: str) -> str:
     return f"{shards(name)}/manifest.json"
 
 
+def shard_facts(name: str) -> str:
+    """Which state of each part the samples of a selection are known to tell of."""
+    return f"{shards(name)}/facts.json"
+
+
 def encoded(selection: str, layer: str) -> str:
     """Folder of a selection's latents and text states; ``layer`` as made by `layer_id`."""
     return f"encoded/{selection}/{layer}"

@@ -536,6 +536,12 @@ SHARD_ROWS = (
     Column("tier", STR, "as in the selection, also where cutting failed"),
     Column("sampling_weight", F32, "as in the selection, also where cutting failed"),
     Column("source_sha256", STR, "digest of the source's bytes, also where cutting failed"),
+    Column(
+        "facts_digest",
+        I64,
+        "64-bit digest of what the .json tells of source and clip: by it export finds samples whose "
+        "texts have changed; null also in shards of earlier versions",
+    ),
 )
 """One row a clip of one shard, as it was when the shard was made."""
 

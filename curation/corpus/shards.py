@@ -29,7 +29,9 @@ KEY_GRAMMAR = r"[A-Za-z0-9_-]+"
 """What a sample's key may be: no dot (it would begin the extension), no slash, no space."""
 GENERATION, STILL_SELECTED = SHARD_INDEX[-2:]
 SHARD_COLUMNS = tuple(column.name for column in SHARD_INDEX)
-LATER_COLUMNS = tuple(column for column in SHARD_ROWS if column.name == "caption_engine")
+LATER_COLUMNS = tuple(
+    column for column in SHARD_ROWS if column.name in ("caption_engine", "facts_digest")
+)
 """Columns of rows that shards of earlier programs lack; their values are null there."""
 STOPGAP_ENGINE = "tags"
 """The `caption_engine` of a sentence that was made of tags: it stands in until a person or a model
@@ -172,7 +174,8 @@ def count_engines(rows: pa.Table) -> dict[str, int]:
 def with_growth(index: pa.Table) -> pa.Table:
     """Rows of an index with the columns that one of an earlier program lacks.
 
-    In one of format 1 all clips are of the first generation and selected; who wrote a caption is null.
+    In one of format 1 all clips are of the first generation and selected; who wrote a caption and the
+    digest of facts are null.
     """
     for column in LATER_COLUMNS:
         if column.name not in index.column_names:

@@ -7,7 +7,8 @@
     facts        the .json of a sample
     tar          a tar that says where each member's bytes lie
     write        one shard: cut its clips, pack them, commit: `ShardWriter`
-    takedown     shards written anew without removed samples
+    outdated     which samples tell of their clips what is no longer so
+    rewriting    shards written anew: without removed samples, or with today's texts
     finish       index.parquet and manifest.json over all shards: `finish_shards`
 
 An export adds a generation: the kept clips that no shard holds yet (`curation.corpus.generations`).
@@ -19,16 +20,20 @@ from __future__ import annotations
 
 from curation.export.clips import EXPORT_REJECTS, ExportConfig
 from curation.export.finish import finish_shards
+from curation.export.outdated import FactsOfToday, facts_of_parts
+from curation.export.rewriting import with_facts_of_today, without_clips
 from curation.export.shard_plan import ShardPlan, plan_shards
-from curation.export.takedown import rewrite_shards
 from curation.export.write import ShardWriter
 
 __all__ = [
     "EXPORT_REJECTS",
     "ExportConfig",
+    "FactsOfToday",
     "ShardPlan",
     "ShardWriter",
+    "facts_of_parts",
     "finish_shards",
     "plan_shards",
-    "rewrite_shards",
+    "with_facts_of_today",
+    "without_clips",
 ]

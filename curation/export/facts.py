@@ -8,6 +8,8 @@ not a key but an entry of the list "scores", which leaves it out.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any
@@ -17,6 +19,8 @@ import pyarrow as pa
 from curation.corpus.schema import CLIP_COLUMNS, LAYERS, SELECTION, SOURCE_COLUMNS, SOURCES, Column
 from curation.export.clips import Media
 
+Facts = Mapping[str, Any]
+"""What a clip knows about itself in the layers: `clip_id` and the columns of `clip_columns`."""
 ALWAYS_KNOWN = (
     "size_bytes",
     "source_width",
@@ -101,6 +105,21 @@ def sample_facts(
         media_sha256: digest of its bytes.
         export: digest of the export's settings and of all that it reads.
     """
+    facts = _told(row)
+    # The list must not be empty either, and this number every file has.
+    facts["scores"].append({"name": "media_bytes", "value": float(len(media.data))})
+    return facts | {
+        "media_num_frames": media.num_frames,
+        "media_duration_s": float(media.duration_s),
+        "media_width": media.width,
+        "media_height": media.height,
+        "media_sha256": media_sha256,
+        "export": export,
+    }
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns as a .json tells them."""
     facts: dict[str, Any] = {}
     scores: list[dict[str, Any]] = []
     for name, value in row.items():
@@ -117,14 +136,36 @@ def sample_facts(
             facts[name] = value or ""
         else:
             facts[name] = value
-    # The list must not be empty either, and this number every file has.
-    scores.append({"name": "media_bytes", "value": float(len(media.data))})
-    return facts | {
-        "scores": scores,
-        "media_num_frames": media.num_frames,
-        "media_duration_s": float(media.duration_s),
-        "media_width": media.width,
-        "media_height": media.height,
-        "media_sha256": media_sha256,
-        "export": export,
-    }
+    return facts | {"scores": scores}
+
+
+def facts_digest(clip: Facts) -> int:
+    """A 64-bit digest of what a .json tells of a clip, without media, selection and export."""
+    told = json.dumps(_told(clip), sort_keys=True, allow_nan=False)
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "little", signed=True)
+
+
+def says(sample: Mapping[str, Any], clip: Facts) -> bool:
+    """Whether a .json tells of a clip what is known of it; keys that it does not have are not missed.
+
+    Args:
+        sample: contents of the .json.
+        clip: what is known.
+    """
+    told = _told(clip)
+    scores = {score["name"]: score["value"] for score in told.pop("scores")}
+    then = {s["name"]: s["value"] for s in sample["scores"] if s["name"] in clip}
+    return scores == then and all(sample.get(name, value) == value for name, value in told.items())
+
+
+def renewed_facts(sample: Mapping[str, Any], clip: Facts, *, export: str) -> dict[str, Any]:
+    """A .json with what is known of its clip now; what it tells of media and selection stays.
+
+    Args:
+        sample: contents of the .json.
+        clip: what is known.
+        export: digest of the generation that it is written for.
+    """
+    told = _told(clip)
+    others = [score for score in sample["scores"] if score["name"] not in clip]
+    return {**sample, **told, "scores": [*told["scores"], *others], "export": export}

@@ -143,7 +143,7 @@ def _gather(
     generations = by_export(plans)
     num_selected = 0
     with _IndexWriter(path) as index:
-        for named in committed_names(store, selection):
+        for named in sorted(set(committed_names(store, selection)) - replaced_names(plans)):
             shard = read_shard(store, selection, named, generations)
             entries = _entries(shard)
             files |= entries

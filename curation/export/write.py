@@ -24,7 +24,7 @@ from curation.corpus.shards import KEY_GRAMMAR
 from curation.corpus.store import Store
 from curation.errors import BadSource
 from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, ReadStream, cut, read_stream
-from curation.export.facts import clip_columns, sample_facts
+from curation.export.facts import clip_columns, facts_digest, sample_facts
 from curation.export.shard_plan import ShardPlan
 from curation.export.tar import ShardTar
 from curation.media.colour import Colour
@@ -60,6 +60,7 @@ class ShardWriter:
         self.info = info
         self.selection = selection
         self.config = config
+        self._facts = ("clip_id", *clip_columns(info.layers))
         self._encoder = ""
         self._guard: Guard | None = None
 
@@ -177,6 +178,7 @@ class ShardWriter:
             "duration_s": media.duration_s,
             "width": media.width,
             "height": media.height,
+            "facts_digest": facts_digest({name: row[name] for name in self._facts}),
         }
         members = (
             ("media", media.extension, media.data),
