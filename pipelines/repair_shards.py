@@ -129,8 +129,8 @@ class _Shards:
             self._recut(shards, console, ray_address)
             said += [
                 f"{self.folder}/{shard}: cut again it has other bytes, since a source is gone or has "
-                "changed, this is another version of the encoder, or index, rows and tar are damaged all "
-                "three; it stays as it is"
+                "changed, this is another version of the encoder, it was written anew after its clips were "
+                "cut, or index, rows and tar are damaged all three; it stays as it is"
                 for shard in shards
                 if any(map(self.is_damaged, self._files_of(shard)))
             ]
