@@ -119,7 +119,7 @@ def decode_source(
             for shot in shots:
                 changed = stretches.changed(shot.frame)
                 if edge := shot.edge or (changed and "discontinuity"):
-                    scenes += video.edge(edge, changed)
+                    scenes += video.edge(edge, changed, until=shot.frame.pts)
                 scenes += video.push(shot.frame, is_damaged=shot.is_damaged)
             scenes += video.finish()
     return SourceRows(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from curation.decode.measuring import DecodeConfig
 from curation.decode.scenes import Boundary
+from curation.decode.timeline import MOST_ON_A_TICK
 from curation.errors import BadSource
 from curation.media.clock import BROADCAST, UNTIMED, SteadyClock, packets_of
 from curation.media.probe import check_size
@@ -82,6 +83,7 @@ class Film:
         self._num_frames = self._num_edges = self._num_errors = 0
         self._first: int | None = None
         self._last: int | None = None
+        self._num_late = 0
         self._is_hurt = self._was_damaged = False
         self.last_error: str | None = None
         """What the decoder said last, for a person."""
@@ -191,8 +193,17 @@ class Film:
         return gap_s
 
     def _is_late(self, pts: int | None) -> bool:
-        """Whether a frame comes out at a time that is over: its timestamp cannot be true."""
-        return pts is not None and self._last is not None and pts <= self._last
+        """Whether a frame comes out at a time that is over: its timestamp cannot be true.
+
+        Less than a frame's length before the last one it may be: clocks are coarse, and writers
+        round or repeat a time. The timeline tells such frames apart. With more of them in a row than
+        a coarse clock makes, the clock does not run.
+        """
+        if pts is None or self._last is None or pts > self._last:
+            self._num_late = 0
+            return False
+        self._num_late += 1
+        return self._num_late > MOST_ON_A_TICK or pts <= self._last - self._clock.step
 
     def _is_damaged(self, frame: VideoFrame, *, has_hole: bool) -> bool:
         """Whether a frame was hit, lies behind a hole, or is made from one that was hit.

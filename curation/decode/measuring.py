@@ -188,7 +188,9 @@ class VideoPass:
         self._flow = FlowMeter()
         self._conversion: Conversion | None = None
 
-    def edge(self, kind: Boundary, shown: Shown | None = None) -> list[MeasuredScene]:
+    def edge(
+        self, kind: Boundary, shown: Shown | None = None, *, until: int | None = None
+    ) -> list[MeasuredScene]:
         """Declare a scene edge before the next frame; the scenes that are complete now.
 
         For what the stream itself says, such as a jump of its clock. It ends a stretch: nothing is
@@ -198,8 +200,9 @@ class VideoPass:
             kind: word for the edge, in `cut_out` before it and in `cut_in` after it.
             shown: geometry of the frames from here on; as before where it is not given. The clock
                 stays the one of the first stretch.
+            until: timestamp of the next frame, if it has one.
         """
-        self.timeline.interrupt(self._pace.length)
+        self.timeline.interrupt(self._pace.length, until)
         self._pace.restart()
         scenes = self._measured_all(self._cutter.edge(self._rest(), kind))
         self._begin(shown or self._shown)
@@ -216,7 +219,7 @@ class VideoPass:
 
     def push(self, frame: Any, *, is_damaged: bool = False) -> list[MeasuredScene]:
         """Take the next frame of the decoder (PyAV); the scenes that are complete now."""
-        scenes = self.edge("stride") if self._stood_still(frame.pts) else []
+        scenes = self.edge("stride", until=frame.pts) if self._stood_still(frame.pts) else []
         index = len(self.timeline)
         pts = self.timeline.add(frame.pts, frame.duration)
         if is_damaged:

@@ -10,6 +10,9 @@ from fractions import Fraction
 LOWEST_FPS, HIGHEST_FPS = Fraction(1), Fraction(240)
 """Frame rates outside count as the nearer one where seconds become numbers of frames."""
 
+MOST_ON_A_TICK = 8
+"""Frames that share one tick of a coarse clock: 60 a second and 100 ms are six."""
+
 
 @dataclass(slots=True)
 class Timeline:
@@ -25,7 +28,7 @@ class Timeline:
         """Take the next frame's timestamp and length; returns the timestamp that counts.
 
         A frame without a timestamp begins where the one before it ends; one that is not later than
-        the frame before it (broken muxers) is put one tick after that.
+        the frame before it (coarse clocks, broken muxers) is put one tick after that.
         """
         start = self.end_pts if pts is None else pts
         if self.pts and start <= self.pts[-1]:
@@ -35,10 +38,16 @@ class Timeline:
         self.end_pts = start + length
         return start
 
-    def interrupt(self, length: int) -> None:
-        """The last frame so far is shown for this long at most, whenever the next one comes."""
+    def interrupt(self, length: int, until: int | None = None) -> None:
+        """The last frame so far is shown for this long, or until the next one comes.
+
+        Args:
+            length: in ticks.
+            until: timestamp of the next frame, where it is known.
+        """
         if self.pts:
-            self.end_pts = min(self.end_pts, self.pts[-1] + max(1, length))
+            longest = length if until is None else min(length, until - self.pts[-1])
+            self.end_pts = self.pts[-1] + max(1, longest)
             self._ends[len(self.pts)] = self.end_pts
 
     def _usual_length(self) -> int:
@@ -106,12 +115,24 @@ class Pace:
         if self._num_new < self.FEWEST:
             return False
         self._num_new = 0
+        if self._holds(self.fps):
+            return False  # on a coarse clock many steps are too long and as many too short
         median = sorted(self._distances)[len(self._distances) // 2]
         seen = min(max(1 / (median * self._time_base), LOWEST_FPS), HIGHEST_FPS)
         if 1 / self.TOLERANCE <= seen / self.fps <= self.TOLERANCE:
             return False
         self.fps, self.is_measured = seen.limit_denominator(1001), True
         return True
+
+    def _holds(self, fps: Fraction) -> bool:
+        """Whether the last distances are those of a frame rate on the average.
+
+        One step of a coarse clock may be counted or not.
+        """
+        frames = self._time_base * fps
+        off = abs(sum(self._distances) * frames - len(self._distances))
+        grain = min(max(self._distances) * frames, Fraction(MOST_ON_A_TICK))
+        return off <= grain or off <= (self.TOLERANCE - 1) * len(self._distances)
 
     def restart(self) -> None:
         """The distance to the next frame says nothing."""

@@ -27,6 +27,9 @@ FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
 """Bitstream filter that drops packets until a keyframe. Decoders of MPEG-4 and its like take the
 first packet after a failed seek for a picture and paint the next ones onto grey; so they become
 missing frames, which are noticed."""
+RISING = "max(PTS,if(isnan(PREV_OUTPTS),PTS,PREV_OUTPTS+1))"
+"""Times of frames as `curation.decode.timeline` has them: one that is not later than the frame
+before it is put one tick after that."""
 SCALING = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 MAX_MEMORY_BYTES = 4 * 1024**3
 """Private memory of one ffmpeg process: 4K with x264's slowest preset takes about half."""
@@ -130,6 +133,7 @@ def _command(
     frames = (
         _deinterlaced(source, clip.interlaced)
         .filter("settb", base)
+        .filter("setpts", RISING)
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
     )
     frames = _coloured(frames, clip, (width, height), target.parent / TABLE)

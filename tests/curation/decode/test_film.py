@@ -363,3 +363,76 @@ def test_a_picture_that_stands_makes_no_scene_longer_than_the_maximum(
     assert rows.scenes[1]["start_s"] == pytest.approx(25 + 2.31)
     assert rows.probe["num_clock_jumps"] == rows.probe["source_num_damaged_frames"] == 0
     assert numbers_of(path, rows) == frames((0, 70), (70, 150))
+
+
+def retimed(
+    path: Path,
+    target: Path,
+    time_of: Callable[[int], int | None],
+    base: Fraction = Fraction(1, 1000),
+) -> Path:
+    """A film without B-frames, its packets copied to other times; None keeps a packet's own."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        packets = (each for each in source.demux(video=0) if each.size)
+        for number, packet in enumerate(packets):
+            packet.time_base = base
+            packet.pts = packet.dts = time_of(number)
+            packet.stream = stream
+            output.mux(packet)
+    return target
+
+
+COARSE: dict[str, Callable[[int], int]] = {
+    "one is doubled": lambda n: round((n - (n == 40)) * 1000 / 30),
+    "every seventh is doubled": lambda n: round((n - (n % 7 == 3)) * 1000 / 30),
+    "50 ms": lambda n: int(n / 30 / 0.05) * 50,
+    "100 ms": lambda n: int(n / 30 / 0.1) * 100,
+}
+
+
+@pytest.mark.parametrize("kind", COARSE)
+@pytest.mark.parametrize("codec", ["mjpeg", "libx264"])
+def test_frames_that_share_a_timestamp_are_no_damage(
+    tmp_path, encode: Encode, numbers_of, kind, codec
+):
+    options = ("-c:v", codec, *(("-q:v", "3") if codec == "mjpeg" else ("-bf", "0", "-crf", "16")))
+    whole = encode(tmp_path / "whole.mkv", [70, 80, 75], *options)
+    path = retimed(whole, tmp_path / "coarse.mkv", COARSE[kind])
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == 0
+    assert rows.probe["source_duration_s"] == pytest.approx(7.5, abs=0.1)
+    assert rows.probe["source_fps"] == pytest.approx(30, rel=0.02)
+    assert numbers_of(path, rows) == frames((0, 70), (70, 150), (150, 225))
+
+
+def test_a_program_stream_whose_last_frames_share_a_timestamp_loses_none(
+    tmp_path, encode: Encode, numbers_of
+):
+    options = ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2", "-g", "12", "-f", "vob")
+    first = encode(tmp_path / "a.mpg", [75], *options, fps="25")
+    second = encode(tmp_path / "b.mpg", [80], *options, first=75, fps="25")
+    path = joined(tmp_path, first, second)
+    rows = decoded(path)
+    assert rows.probe["num_clock_jumps"] == 1
+    assert numbers_of(path, rows) == frames((0, 75), (75, 155))
+
+
+def test_a_last_frame_is_as_long_as_the_others_where_the_stated_rate_is_wrong(
+    tmp_path, encode: Encode
+):
+    whole = encode(tmp_path / "whole.mkv", [100], *H264, "-bf", "0", fps="1000")
+    rows = decoded(retimed(whole, tmp_path / "film.mkv", lambda n: n * 40))
+    assert rows.probe["source_duration_s"] == pytest.approx(4.0)
+    assert [row["fps"] for row in rows.scenes] == pytest.approx([25.0])
+
+
+def test_a_clock_that_stands_still_is_damage(tmp_path, encode: Encode):
+    whole = encode(tmp_path / "whole.mkv", [210], "-c:v", "mjpeg", "-q:v", "3")
+    stands = range(70, 140)
+    path = retimed(
+        whole, tmp_path / "stands.mkv", lambda n: round((70 if n in stands else n) * 1000 / 30)
+    )
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == pytest.approx(60, abs=3)
+    assert [row["num_damaged_frames"] > 0 for row in rows.scenes] == [False, True, False]

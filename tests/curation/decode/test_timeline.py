@@ -39,6 +39,15 @@ def test_an_interruption_ends_the_last_frame_and_no_other():
     assert timeline.end_seconds(3) == pytest.approx(0.12)
 
 
+def test_an_interruption_never_lasts_into_the_next_frame():
+    timeline = Timeline(MS)
+    for pts in (0, 40, 80):
+        timeline.add(pts, 1)
+    timeline.interrupt(40, until=95)
+    timeline.add(95, 40)
+    assert (timeline.end(3), timeline.at(3)) == (95, 95)
+
+
 def rates(pace: Pace, distances: list[int]) -> list[float]:
     """The rates that came to count, frame by frame."""
     pts, found = 0, []
@@ -67,3 +76,8 @@ def test_the_pace_follows_a_change_of_rate_but_no_pause():
     pace = Pace(Fraction(30), MS)
     found = rates(pace, [33] * 40 + [12_000] + [33] * 40 + [66] * 60)
     assert found == [pytest.approx(15, rel=0.02)]
+
+
+def test_steps_of_a_coarse_clock_are_no_other_rate():
+    assert rates(Pace(Fraction(30), MS), [0, 50, 50] * 40) == []
+    assert rates(Pace(Fraction(60), MS), [1, 1, 48] * 40) == []
