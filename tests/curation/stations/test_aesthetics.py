@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation.errors import MissingColumn
+from curation.errors import LavieError, MissingColumn
 from curation.stations.aesthetics import HEADS, Aesthetics, AestheticsConfig, load_head
 from curation.stations.clip_model import ClipModel
 from curation.stations.embeddings import Embeddings, EmbeddingsConfig
-from curation.stations.station import check_order, check_output
+from curation.stations.station import check_order, check_output, made_by
 
 LAION = Path(__file__).parents[3].parent / "shared" / "weights" / "laion"
 needs_heads = pytest.mark.skipif(not LAION.is_dir(), reason=f"LAION's heads are not in {LAION}")
@@ -105,6 +106,45 @@ def test_a_head_of_another_width_is_refused(tmp_path):
     torch.save(torch.nn.Linear(8, 2).state_dict(), tmp_path / "two.pth")
     with pytest.raises(ValueError, match="end in one number"):
         load_head(tmp_path / "two.pth", width=8)
+
+
+def test_a_head_of_ones_own_scores_the_embeddings_that_it_was_trained_on(tmp_path):
+    import torch
+
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(16, 1)
+    torch.save(layer.state_dict(), tmp_path / "own.pth")
+    config = AestheticsConfig(checkpoint=str(tmp_path / "own.pth"), trained_on="my-clip")
+    station = Aesthetics(config)
+    station.setup()
+    frames = [torch.randn(16), torch.randn(16)]
+    wanted = [layer(frame / frame.norm()).item() for frame in frames]
+    added = station(table([[frame.numpy() for frame in frames]], "my-clip"))
+    assert added["aesthetic_score"][0].as_py() == pytest.approx(sum(wanted) / 2, abs=1e-5)
+    assert added["aesthetic_min"][0].as_py() == pytest.approx(min(wanted), abs=1e-5)
+    with pytest.raises(MissingColumn, match="'my-clip', these are of 'ViT-L-14/openai'"):
+        station(table([[np.ones(16, np.float32)]], "ViT-L-14/openai"))
+    with pytest.raises(MissingColumn, match="takes embeddings of 16 numbers"):
+        station(table([[np.ones(8, np.float32)]], "my-clip"))
+    (tmp_path / "own.pth").write_bytes(b"no head")
+    with pytest.raises(LavieError, match="not a head in LAION's format"):
+        station.setup()
+    with pytest.raises(ValueError, match="go together"):
+        AestheticsConfig(checkpoint="own.pth")
+
+
+def test_where_an_own_head_lies_is_no_part_of_the_layers_name(tmp_path):
+    layers = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "own.pth").write_bytes(b"the same")
+        config = AestheticsConfig(
+            checkpoint=str(tmp_path / folder / "own.pth"), trained_on="my-clip"
+        )
+        layers.append(made_by(Aesthetics(config)))
+    assert layers[0] == layers[1]
+    # What names the layers of earlier corpora stays as it was.
+    assert asdict(Aesthetics(AestheticsConfig(head="v1_l14")).settings) == {"head": "v1_l14"}
 
 
 def test_a_head_that_would_run_code_is_not_loaded(tmp_path):
