@@ -16,12 +16,12 @@ from curation.corpus.removal import (
     Change,
     Removal,
     Removed,
-    blank_uri,
     changed_file,
     plan_removal,
     read_removed,
     scrub_part,
     sha256_of,
+    without_names,
 )
 from curation.corpus.selection import RULES
 from curation.corpus.store import Store
@@ -89,6 +89,7 @@ def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Consol
         removed = _rewrite_shards(store, name, ids, removed, all_exported=is_own)
     ledger.flush()
     ledger.compact()
+    info = read_corpus(store)  # without the names in its command
     for name in store.folders("reports"):
         removed = removed.advance(_rewrite_report(store, info, name))
     removed = removed.advance([], is_done=True)
@@ -110,10 +111,8 @@ def _recorded(ledger: Ledger, done: Iterable[tuple[Commit | None, Change]]) -> I
 
 
 def _scrub_command(store: Store, info: CorpusInfo, removal: Removal) -> Iterator[Change]:
-    """The command on record may name a source."""
-    command = info.created_by
-    for uri in removal.uris:
-        command = command.replace(uri, blank_uri(uri))
+    """The command on record may name a source, by its address or as it was typed."""
+    command = without_names(info.created_by, removal)
     if command != info.created_by:
         with changed_file(store, layout.CORPUS, 0) as change:
             replace(info, created_by=command).write(store)

@@ -12,6 +12,7 @@ more, in no layer, of earlier settings neither.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -396,6 +397,19 @@ def _blanked(table: pa.Table, rows: np.ndarray, values: list[dict[str, Any]]) ->
     order[rows] = table.num_rows + np.arange(len(rows))
     both = pa.concat_tables([table, others])
     return both.take(pa.array(order)).combine_chunks().cast(table.schema)
+
+
+def without_names(command: str, removal: Removal) -> str:
+    """A command line in which no word names a removed source any more.
+
+    A word does if it is the address, or a path to a file of the same name.
+    """
+    for uri in removal.uris:
+        name = re.escape(uri.rsplit("/", 1)[-1])
+        if name:
+            word = rf"(?<![^\s'\"=])(?:[^\s'\"=]*/)?{name}(?![^\s'\"])"
+            command = re.sub(word, blank_uri(uri), command.replace(uri, blank_uri(uri)))
+    return command
 
 
 def without_removed(removed: Removed, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:

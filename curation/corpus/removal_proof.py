@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
+from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import open_parquet
-from curation.corpus.removal import Removed
+from curation.corpus.removal import Removal, Removed, without_names
 from curation.corpus.store import Store
 from curation.errors import CorpusError
 
@@ -72,7 +73,13 @@ def _look(store: Store, name: str, traces: Traces) -> str | None:
             return _in_tar(store, name, traces)
     except (CorpusError, tarfile.TarError) as error:
         return f"what cannot be read ({error})"
-    return _in_text(store.read(name), traces)
+    found = _in_text(store.read(name), traces)
+    if found is None and name == layout.CORPUS:
+        command = read_corpus(store).created_by
+        removal = Removal(uris=tuple(sorted(traces.texts)), sources_sha256=(), clip_ids=())
+        if without_names(command, removal) != command:
+            return f"the name of a source in the command {command!r}"
+    return found
 
 
 def _in_parquet(store: Store, name: str, traces: Traces) -> str | None:

@@ -18,6 +18,8 @@ from curation.sources.uris import SCHEMES, WITH_CREDENTIALS, redacted, uri_of
 
 BAD_ADDRESS = "bad_address"
 BAD_ROW = "bad_row"
+MAX_CHARACTERS = 4096
+"""Linux's longest path; keys of object stores have at most 1,024 bytes."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+\Z")
 _UNTIDY = re.compile(r"/(?:\.{0,2})(?:/|\Z)")
@@ -93,6 +95,8 @@ def _foreign_bytes(cell: bytes, folder: str) -> tuple[str, str | None]:
 def _fault(text: str) -> str | None:
     if not text:
         return "the row has no address"
+    if len(text) > MAX_CHARACTERS:
+        return f"the address has {len(text):,} characters, more than any file or object"
     if "\0" in text:
         return "the address holds a NUL character"
     if any("\ud800" <= character <= "\udfff" for character in text):

@@ -145,7 +145,11 @@ def _header(start: str) -> tuple[list[str], str]:
     """Names of the columns, and what separates them: whatever makes 'uri' one of them."""
     read = {}
     for delimiter in _DELIMITERS:
-        read[delimiter] = next(csv.reader(io.StringIO(start), delimiter=delimiter), [])
+        lines = csv.reader(io.StringIO(start, newline=None), delimiter=delimiter)
+        try:
+            read[delimiter] = next(lines, [])
+        except csv.Error as error:
+            raise _NotAList(f"it is no table ({error})") from error
         if "uri" in [name.strip().lower() for name in read[delimiter]]:
             return read[delimiter], delimiter
     if not any(read.values()):

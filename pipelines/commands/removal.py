@@ -46,18 +46,19 @@ class Remove:
         return 0
 
 
-def read_names(path: str) -> frozenset[str]:
-    """Addresses and clip ids of a list for either flag of `lavie remove`.
+def read_names(path: str) -> list[frozenset[str]]:
+    """Addresses and clip ids of a list for either flag of `lavie remove`, each in all its spellings.
 
     Raises:
         UsageError: if it names neither.
     """
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
-        return frozenset((*read_uris(path), *read_clip_ids(path)))
+        return [frozenset(both) for both in zip(read_uris(path), read_clip_ids(path), strict=True)]
     try:
-        return frozenset(read_uris(path))
+        names = read_uris(path)
     except UsageError:  # no column 'uri'
-        return frozenset(read_clip_ids(path))
+        names = read_clip_ids(path)
+    return [frozenset([name]) for name in names]
 
 
 def read_uris(path: str) -> list[str]:

@@ -95,12 +95,13 @@ class Verify:
                 return 0
             return self._repair(console, held, found)
 
-    def _prove(self, console: Console, store: Store, names: frozenset[str]) -> int:
+    def _prove(self, console: Console, store: Store, names: list[frozenset[str]]) -> int:
         """Look into every file for what was removed under some names, and for the names themselves."""
+        read_corpus(store)  # a mistyped name is no proof
         removed = read_removed(store)
-        unknown = names - removed.uris - removed.clip_ids
-        traces = Traces.of(removed, named=names)
-        traces = replace(traces, texts=traces.texts | names)
+        unknown = [name for name in names if not name & (removed.uris | removed.clip_ids)]
+        traces = Traces.of(removed, named=frozenset().union(*names))
+        traces = replace(traces, texts=traces.texts.union(*names))
         found = list(find_traces(store, traces))
         for line in found:
             console.print(line, style="red", markup=False, soft_wrap=True)
@@ -110,9 +111,12 @@ class Verify:
                 f"the last removal was interrupted: `lavie remove {self.corpus}` goes on with it",
             )
         if unknown:
-            _say(
-                console,
-                f"{len(unknown)} of the {len(names)} were never removed, such as {min(unknown)}",
+            console.print(
+                f"{len(unknown)} of the {len(names)} names were never removed from this corpus, such as "
+                f"{min(unknown[0])}",
+                style="red",
+                markup=False,
+                soft_wrap=True,
             )
         if not found:
             _say(
@@ -121,7 +125,7 @@ class Verify:
                 f"removed with them ({len(traces.texts)} addresses, digests and clip ids, "
                 f"{len(traces.media_sha256)} media files)",
             )
-        return 1 if found or removed.unfinished is not None else 0
+        return 1 if found or unknown or removed.unfinished is not None else 0
 
     def _look(self, console: Console, store: Store) -> Findings:
         with PartBar(console) as bar:

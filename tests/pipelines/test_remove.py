@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from curation.corpus import layout
 from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_clips, read_table
-from curation.corpus.removal import Removed, read_removed
+from curation.corpus.removal import Removed, blank_uri, read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.selection import read_funnel
 from curation.corpus.shards import read_index, read_manifest, read_sample, verify_shards
@@ -250,6 +251,28 @@ def test_the_command_removes_a_list_and_verify_proves_it(store, tmp_path, capsys
     assert "removed: 1 (for good)" in said
     assert main(["remove", store.root]) == 2
     assert "give --sources or --clips" in capsys.readouterr().err
+
+
+def test_no_corpus_and_a_name_that_was_never_removed_are_no_proof(store, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("never.mp4\n")
+    assert main(["verify", str(tmp_path / "typo"), "--removed", str(tmp_path / "names.txt")]) == 2
+    assert main(["verify", store.root, "--removed", str(tmp_path / "names.txt")]) == 1
+    assert "1 of the 1 names were never removed" in capsys.readouterr().out
+
+
+def test_names_as_they_were_typed_leave_the_commands_on_record(store):
+    uri = uri_of(store, "wide-5.mp4")
+    typed = f"lavie curate films/wide-5.mp4 ./wide-5.mp4 wide-4.mp4 x-wide-5.mp4 '{uri}' --out c"
+    replace(read_corpus(store), created_by=typed).write(store)
+    write_report(store, read_corpus(store), "default", ReportConfig())
+    left = find_traces(store, Traces(frozenset({"/elsewhere/wide-5.mp4"}), frozenset()))
+    assert any("the name of a source in the command" in line for line in left)
+    remove(store, uris=[uri], clip_ids=[], console=QUIET)
+    command = read_corpus(store).created_by
+    assert command.count(blank_uri(uri)) == 3
+    assert " wide-4.mp4 x-wide-5.mp4 " in command
+    assert all_traces(store) == []
+    assert "films/wide-5.mp4" not in store.read("reports/default/index.html").decode()
 
 
 def test_two_removals_one_after_the_other(store):

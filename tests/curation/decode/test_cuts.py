@@ -41,7 +41,7 @@ def shots(scene_frames, *looks: tuple[str, int], speed_px: int = 1) -> list[np.n
 
 
 def test_content_score_is_that_of_pyscenedetect(texture):
-    pictures = [texture(look, SIZE) for look in ("red", "teal", "white", "white/2")]
+    pictures = [texture(look, SIZE) for look in ("red", "teal", "white", "red/2")]
     detector = ContentDetector()
     expected = [
         detector._calculate_frame_score(FrameTimecode(i, 24.0), p) for i, p in enumerate(pictures)
@@ -49,6 +49,26 @@ def test_content_score_is_that_of_pyscenedetect(texture):
     hsv = [cv2.cvtColor(picture, cv2.COLOR_BGR2HSV) for picture in pictures]
     scores = [content_score(first, second) for first, second in pairwise(hsv)]
     assert scores == pytest.approx(expected[1:], rel=1e-9)
+
+
+def test_cuts_of_a_film_without_colour_are_found(scene_frames):
+    """Shots of overlapping grey levels; a coded film without colour has a little noise in its colours."""
+    noise = np.random.default_rng(0)
+    frames = []
+    for look, low, high in (("red", 60, 160), ("teal", 90, 230), ("white", 30, 120)):
+        for frame in scene_frames(look, 75, size=SIZE, speed_px=1):
+            luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(float)
+            level = low + (high - low) * (luma - luma.min()) / (luma.max() - luma.min())
+            coloured = level[..., None] + noise.integers(-1, 2, (*level.shape, 3))
+            frames.append(coloured.clip(0, 255).astype(np.uint8))
+    assert [(cut.end, cut.start) for cut in found(frames)] == [(75, 75), (150, 150)]
+
+
+def test_a_grey_pair_scores_the_change_of_value_alone(texture):
+    pictures = [cv2.cvtColor(texture(look, SIZE), cv2.COLOR_RGB2GRAY) for look in ("white", "red")]
+    hsv = [cv2.cvtColor(cv2.merge([p] * 3), cv2.COLOR_BGR2HSV) for p in pictures]
+    change = np.abs(pictures[0].astype(int) - pictures[1]).mean()
+    assert content_score(*hsv) == pytest.approx(change)
 
 
 def test_detectors_fed_with_scores_report_what_they_report_on_pictures(scene_frames):

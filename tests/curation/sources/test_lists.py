@@ -49,6 +49,7 @@ def jsonl(*rows: object) -> str:
         ("uri;caption\na.mp4;a white, white rabbit\n", "a white, white rabbit"),
         ("URI,Caption\na.mp4,a white rabbit\n", "a white rabbit"),
         ("uri\tcaption\na.mp4\ta white rabbit", "a white rabbit"),
+        ("uri,caption\ra.mp4,a white rabbit\r", "a white rabbit"),
         (
             "uri,caption\na.mp4,\u4e00\u53ea\u767d\u5154 \U0001f407\n",
             "\u4e00\u53ea\u767d\u5154 \U0001f407",
@@ -164,6 +165,7 @@ def test_half_a_character_is_replaced_and_counted(folder, caplog):
         (17, "no text but int"),
         (["a.mp4"], "no text but list"),
         ("a\0.mp4", "NUL"),
+        ("a" * 10_000, "10,000 characters"),
         ("https://example.org/a.mp4", "https:// is not a store"),
         ("s3://KEY:hunter2@bucket/x.mp4", "user name, a password or a key"),
         ("s3://bucket/x.mp4?secret_key=hunter2", "user name, a password or a key"),
@@ -298,6 +300,7 @@ def test_parquet_of_any_types_is_read(folder):
         ("list.csv", b"", "it is empty"),
         ("list.csv", b"path,text\na.mp4,x\n", "no column 'uri', only path, text"),
         ("list.csv", b"uri,uri\na,b\n", "two columns of one name"),
+        ("list.csv", bytes(range(256)) * 40, "cannot be read"),
         ("list.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no column 'uri'"),
         ("list.jsonl", b'[{"uri": "a.mp4"}]', "no line is a JSON object"),
         ("list.jsonl", b'{"path": "a.mp4"}', "no 'uri', only path"),
