@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import make_dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
 
@@ -41,7 +42,7 @@ def spelled(arguments: Sequence[str]) -> list[str]:
 def _typed_value(flag: str, arguments: Sequence[str]) -> str | None:
     """The value of a flag that the defaults of other flags depend on; the last one counts, as in tyro."""
     found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:]):
         if argument == flag:
             found = following
         elif argument.startswith(f"{flag}="):
