@@ -128,7 +128,7 @@ def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(
 
 def test_no_arguments_at_all_are_answered_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main([])
+        cli.main([])
     assert "Missing subcommand" in capsys.readouterr().err
 
 
