@@ -126,7 +126,9 @@ def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(
     assert not (tmp_path / "typo").exists()
 
 
-def test_no_arguments_at_all_are_answered_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_arguments_at_all_are_answered_with_the_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main([])
     assert "Missing subcommand" in capsys.readouterr().err
