@@ -151,7 +151,7 @@ def _held(path: Path) -> dict[str, Any]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} holds more than tensors and is not loaded: {error}") from error
+        raise ValueError(f"{path} is no file of tensors alone and is not loaded") from error
     if not isinstance(held, dict):
         raise ValueError(f"{path} must hold a dictionary, got {type(held).__name__}")
     return held

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +41,37 @@ class Video:
     """What `write_video` put into the file, where it is one of ours."""
 
 
+X264Preset = Literal[
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
     """How H.264 is written."""
 
     crf: int = 17
     """Constant rate factor of H.264, 0 (lossless) to 51; 17 is close to the release's quality 9."""
-    preset: str = "medium"
+    preset: X264Preset = "medium"
     """x264's trade of time for size, from ultrafast to placebo."""
     threads: int = 0
     """Threads of the encoder, at least 0; 0 leaves it to x264. The bytes depend on it."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a rate factor that x264 does not have."""
+        """Raise ValueError for settings that x264 does not have."""
         if not 0 <= self.crf <= 51:
             raise ValueError(f"crf must be 0 to 51, got {self.crf}")
+        if self.threads < 0:
+            raise ValueError(f"threads must be at least 0, got {self.threads}")
 
 
 def to_bytes(video: NDArray[np.floating[Any]], *, rounds: bool) -> Frames:

@@ -6,12 +6,13 @@ import ast
 import errno
 import importlib
 import logging
+import math
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import make_dataclass
+from dataclasses import fields, is_dataclass, make_dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Union, get_type_hints
@@ -159,12 +160,17 @@ def parse(arguments: Sequence[str]) -> Any:
 
     def refuse(event: ParseErrorEvent) -> None:
         # tyro names the place in our tree of dataclasses; the flag is what was typed.
-        if isinstance(event, InstantiationFailure) and event.argument is None:
-            raise UsageError(f"{_flag_of(event.message, arguments)}{event.message}")
+        if isinstance(event, InstantiationFailure):
+            given = event.argument
+            if given is None or given.is_positional():
+                flag = _flag_of(event.message, arguments)
+            else:
+                flag = f"{given.lowered.name_or_flags[-1]}: "
+            raise UsageError(f"{flag}{event.message}")
 
     try:
         with on_parse_error(refuse):
-            return tyro.cli(
+            command = tyro.cli(
                 _commands(arguments),
                 prog="lavie",
                 description=DESCRIPTION,
@@ -173,6 +179,27 @@ def parse(arguments: Sequence[str]) -> Any:
             )
     except ValueError as error:  # a setting outside its range, where tyro does not ask
         raise UsageError(f"{_flag_of(str(error), arguments)}{error}") from error
+    _check_numbers(command, arguments)
+    return command
+
+
+def _check_numbers(settings: Any, arguments: Sequence[str]) -> None:
+    """Refuse nan and inf in any flag: every range check lets a nan pass.
+
+    Raises:
+        UsageError: names the flag as it was typed.
+    """
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        if is_dataclass(value):
+            _check_numbers(value, arguments)
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            flag = _flag_of(each.name, arguments)
+            if flag and isinstance(number, float) and not math.isfinite(number):
+                raise UsageError(f"{flag}a finite number is due, got {number}")
+            if is_dataclass(number):
+                _check_numbers(number, arguments)
 
 
 def _flag_of(message: str, arguments: Sequence[str]) -> str:

@@ -19,6 +19,8 @@ def store_at(root: str, flag: str) -> Store:
     Raises:
         UsageError: it is neither.
     """
+    if not root.strip():
+        raise UsageError(f"{flag}: an empty name is no place")
     scheme = root.split("://")[0] if "://" in root else "file"
     if scheme not in (*SCHEMES, "file"):
         raise UsageError(f"{flag}: it lies in a folder, s3:// or gs://, got {root!r}")
@@ -64,6 +66,17 @@ def check_out_files(files: Sequence[Path], flag: str, *, overwrite: bool) -> Non
         if file.is_dir() and file.suffix:
             raise UsageError(f"{flag}: {file} is a folder where a file is due")
         check_writable(file.parent, flag)
+
+
+def check_new(place: Path, flag: str) -> None:
+    """Refuse a result that is there already, or whose folder cannot be written.
+
+    Raises:
+        UsageError: names the place.
+    """
+    if place.exists():
+        raise UsageError(f"{flag}: {place} is there already; name a new one")
+    check_writable(place.parent, flag)
 
 
 def check_writable(folder: Path, flag: str) -> None:

@@ -58,7 +58,10 @@ def read_prompts(path: Path) -> list[VBenchPrompt]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no prompts at {path}")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a text in UTF-8: {error}") from error
     entries = _entries_json(text, path) if path.suffix == ".json" else _entries_text(text)
     wanted: dict[str, int] = {}
     for prompt, num_videos in entries:

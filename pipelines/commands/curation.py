@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated
 
 from rich.box import SIMPLE_HEAD
@@ -37,13 +38,13 @@ from curation.select.rule_presets import RecipeName
 from curation.select.rules import known_columns, no_such_column
 from curation.select.sql import check_types
 from curation.sources import local_path
-from curation.sources.uris import SCHEMES
 from pipelines import curate, dry_run
 from pipelines.again import check_all_followed
 from pipelines.curation_config import CurationConfig
 from pipelines.growing import OnIncomplete, PlannedShards
 from pipelines.listing import ListingConfig, listed
 from pipelines.locking import command_line, locked
+from pipelines.places import check_writable, store_at
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
 
@@ -109,7 +110,7 @@ class Curate:
         steps = STEPS[: STEPS.index(self.until) + 1]
         rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
         shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
-        console, store = _console(), corpus_store(self.out, "--out")
+        console, store = _console(), store_at(self.out, "--out")
         _check_out(self.out, self.sources)
         with typed("--stations"):
             layers = curate.configure(self.config.river).layers
@@ -119,6 +120,8 @@ class Curate:
         if self.dry_run:
             self._show(store, planned, rules, steps, console)
             return 0
+        if store.is_local:
+            check_writable(Path(store.path()), "--out")
         with locked(store) as store:
             info, rejects = curate.measure(
                 self.sources,
@@ -278,7 +281,7 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
 @contextmanager
 def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
     """A corpus that is there, held for writing; a mistyped name does not become a folder."""
-    store = corpus_store(root, "CORPUS")
+    store = store_at(root, "CORPUS")
     read_corpus(store)
     with locked(store) as held:
         check_all_followed(held)
@@ -317,17 +320,6 @@ def _check_rules(info: CorpusInfo, name: str, config: SelectConfig, flag: str) -
             raise UsageError(f"{column_flag}: {no_such_column(column)}")
     with typed("selection"):
         check_selection(info, name, config)
-
-
-def corpus_store(root: str, flag: str) -> Store:
-    """The store that the user named."""
-    if not root.strip():
-        raise UsageError(f"{flag}: an empty name is no place for a corpus")
-    scheme = root.split("://")[0] if "://" in root else "file"
-    if scheme not in (*SCHEMES, "file"):
-        raise UsageError(f"{flag}: a corpus lies in a folder, s3:// or gs://, got {root!r}")
-    with typed(flag):
-        return Store(root)
 
 
 def funnel_table(funnel: Funnel) -> Table:

@@ -9,10 +9,12 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from curation.corpus.store import Store
-from curation.errors import LavieError
+from curation.corpus import layout
+from curation.corpus.shards import read_manifest
+from curation.errors import UsageError, typed
 from curation.stations.station import Resources
 from pipelines.locking import locked
+from pipelines.places import store_at
 from training.data.encode_config import EncodeConfig
 
 
@@ -39,10 +41,13 @@ class Encode:
     def run(self) -> int:
         """Encode what is not encoded yet and print the layer's digest."""
         if self.gpus < 0:
-            raise LavieError(f"--gpus must be at least 0, got {self.gpus}")
+            raise UsageError(f"--gpus: it must be at least 0, got {self.gpus}")
+        with typed("--selection"):
+            layout.check_selection_name(self.selection)
         from pipelines import encode
 
-        console, store = Console(), Store(self.corpus)
+        console, store = Console(), store_at(self.corpus, "CORPUS")
+        read_manifest(store, self.selection)  # the lock makes a folder, of a mistyped name too
         with locked(store) as store:
             digest, manifest = encode.encode(
                 store,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import track
 
-from curation.errors import LavieError
+from curation.errors import UsageError
 from curation.stations.clip_model import ClipModel, load_clip
 from curation.weights.catalog import digest, find
 from inference.evaluate.protocols import ClipsimProtocol, FrechetProtocol, msrvtt, ucf101
+from pipelines.places import check_new
 
 if TYPE_CHECKING:
     from inference.evaluate.result import VideoFolder
@@ -82,15 +83,15 @@ class Evaluate:
 
     def run(self) -> int:
         """Measure, write the result and print its numbers."""
-        from inference.evaluate.result import check_new
-
+        check_new(self.out, "--out")
+        if self.save_reference is not None:
+            check_new(self.save_reference, "--save-reference")
         try:
-            check_new(self.out)
             if self.protocol == "vbench":
                 return self._export()
             result = self._measure_frechet() if self.protocol == "ucf101" else self._clipsim()
         except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise LavieError(str(error)) from error
+            raise UsageError(str(error)) from error
         self._report(result)
         return 0
 
@@ -99,14 +100,12 @@ class Evaluate:
 
         from inference.evaluate.extractor import TorchScriptExtractor
         from inference.evaluate.reference import made_by, save_reference
-        from inference.evaluate.result import check_new, measure_frechet, reference_of
+        from inference.evaluate.result import measure_frechet, reference_of
 
         assert self.extractor is not None  # by __post_init__
         assert self.reference is not None
-        if self.save_reference is not None:
-            check_new(self.save_reference)
-            if not self.reference.is_dir():
-                raise ValueError("--save-reference needs a folder of videos as --reference")
+        if self.save_reference is not None and not self.reference.is_dir():
+            raise ValueError("--save-reference needs a folder of videos as --reference")
         extractor = TorchScriptExtractor(
             self.extractor,
             sha256=self.extractor_sha256,

@@ -15,8 +15,8 @@ from tyro.conf import Positional
 from curation.errors import UsageError
 from curation.sources.json_lines import read_objects
 from curation.sources.lists import LIST_SUFFIXES, read_list
-from pipelines.commands.curation import corpus_store
 from pipelines.locking import locked
+from pipelines.places import store_at
 from pipelines.remove import remove
 
 
@@ -41,7 +41,7 @@ class Remove:
         """Remove, and say what was changed."""
         uris = read_uris(self.sources) if self.sources else []
         clip_ids = read_clip_ids(self.clips) if self.clips else []
-        with locked(corpus_store(self.corpus, "CORPUS")) as store:
+        with locked(store_at(self.corpus, "CORPUS")) as store:
             remove(store, uris=uris, clip_ids=clip_ids, console=Console(stderr=False))
         return 0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,7 @@ from pipelines.sample import (
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF, LAVIE
 from training.models.schedule import Stage
 
+MAX_SEEDS = 2**63  # of torch's generators, which take them as signed numbers of 64 bits
 UNTRAINED = "tiny untrained networks: the video is coloured noise, for trying the machinery"
 
 
@@ -131,8 +133,14 @@ class Sample:
             raise UsageError("give one prompt, or --prompts with a file of them")
         if self.ray and self.prompts is None:
             raise UsageError("--ray is for many videos: give --prompts with a file of prompts")
+        for flag, seeds in (("--seed", (self.seed,)), ("--seeds", self.seeds)):
+            if wrong := [seed for seed in seeds if not 0 <= seed < MAX_SEEDS]:
+                raise UsageError(f"{flag}: a seed is 0 to {MAX_SEEDS - 1}, got {wrong[0]}")
         console = Console(stderr=True)
-        weights = stage_weights(self.weights, self.config.stages)
+        with _named("--weights"):
+            weights = stage_weights(self.weights, self.config.stages)
+        with typed("--device, --dtype"):
+            self.machine.resolved()
         if self.weights == "tiny":
             console.print(f"[yellow]{UNTRAINED}[/yellow]", highlight=False)
         if self.prompts is not None:
@@ -216,6 +224,15 @@ def _video(path: Path) -> Video:
         return read_video(path)
     except UnreadableVideo as error:
         raise UsageError(f"--video: {error}") from error
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Put the flag before what is wrong with the files that it names."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from curation.errors import LavieError
+from curation.errors import LavieError, UsageError
+from pipelines.places import check_writable
 
 if TYPE_CHECKING:
     from pipelines.studio.page import Studio as Page
@@ -46,7 +47,7 @@ class Studio:
     def __post_init__(self) -> None:
         """Raise ValueError for a port that cannot be listened on."""
         if self.port is not None and not 1 <= self.port <= 65_535:
-            raise ValueError(f"--port must be 1 to 65535, got {self.port}")
+            raise ValueError(f"port must be 1 to 65535, got {self.port}")
 
     def run(self) -> int:
         """Serve the page until it is interrupted."""
@@ -54,9 +55,14 @@ class Studio:
             raise LavieError("the page needs Gradio: pip install 'lavie[studio]'")
         from pipelines.studio.page import serve
 
+        check_writable(self.out, "--out")
         try:
-            page, url = serve(self._page(), port=self.port)
-        except (ValueError, OSError) as error:
+            made = self._page()
+        except (ValueError, FileNotFoundError, NotADirectoryError) as error:
+            raise UsageError(str(error)) from error
+        try:
+            page, url = serve(made, port=self.port)
+        except OSError as error:
             raise LavieError(str(error)) from error
         Console().print(f"{url}  (end with Ctrl-C)", soft_wrap=True, highlight=False)
         try:

@@ -16,9 +16,10 @@ from curation.corpus.removal import read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
 from curation.errors import LASTING, PASSING, UsageError
-from pipelines.commands.curation import check_name, corpus_store
+from pipelines.commands.curation import check_name
 from pipelines.commands.removal import read_names
 from pipelines.locking import locked, writer_of
+from pipelines.places import store_at
 from pipelines.progress import PartBar
 from pipelines.status import Layer, Product, SelectionStatus, read_status
 from pipelines.status import Status as CorpusStatus
@@ -40,7 +41,7 @@ class Status:
 
     def run(self) -> int:
         """Print sources, layers and selections."""
-        console, store = Console(), corpus_store(self.corpus, "CORPUS")
+        console, store = Console(), store_at(self.corpus, "CORPUS")
         status = read_status(store)
         writer = writer_of(store)
         _say(console, f"{self.corpus}: {status.info.num_parts} parts")
@@ -79,7 +80,7 @@ class Verify:
 
     def run(self) -> int:
         """Print what is wrong, repair it if asked to; 1 if anything is left."""
-        console, store = Console(), corpus_store(self.corpus, "CORPUS")
+        console, store = Console(), store_at(self.corpus, "CORPUS")
         if self.removed is not None:
             return self._prove(console, store, read_names(self.removed))
         if self.selection is not None:

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, subcommand
 
-from curation.errors import LavieError, MissingWeights, UsageError
+from curation.errors import MissingWeights, UsageError
 from curation.weights.catalog import GROUPS, WEIGHTS, Weight, cache_dir, file_sha256, find
 from curation.weights.fetch import fetch
 from curation.weights.torchvision_shim import ensure_torchvision
+from pipelines.places import check_new
 
 if TYPE_CHECKING:
     from training.models.autoencoder import Autoencoder
@@ -102,6 +103,8 @@ class WeightsFetch:
 
     def run(self) -> int:
         """Fetch what is missing and print where everything lies."""
+        if not self.names:
+            raise UsageError(f"name what to fetch; groups: {', '.join(known_groups())}")
         console = Console()
         for weight in named(self.names):
             (cache_dir() / weight.name).parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,11 @@ class WeightsPath:
 
     def run(self) -> int:
         """Print the path alone."""
-        (weight,) = named([self.name])
+        weights = named([self.name])
+        if len(weights) > 1:
+            files = ", ".join(weight.name for weight in weights)
+            raise UsageError(f"{self.name} is a group of {len(weights)} files; name one: {files}")
+        (weight,) = weights
         Console().print(str(find(weight)), soft_wrap=True, highlight=False, markup=False)
         return 0
 
@@ -165,6 +172,7 @@ class WeightsConvert:
         from training.models.released import CHECKPOINT_OF, load_released
         from training.models.schedule import Objective
 
+        check_new(self.out, "--out")
         checkpoint = self.checkpoint or find(known_files()[CHECKPOINT_OF[self.stage]])
         try:
             net = load_released(checkpoint, self.stage).to(getattr(torch, DTYPES[self.dtype]))
@@ -178,7 +186,7 @@ class WeightsConvert:
             )
             save_model(model, self.out)
         except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise LavieError(str(error)) from error
+            raise UsageError(str(error)) from error
         Console().print(str(self.out), soft_wrap=True, highlight=False, markup=False)
         return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -101,6 +102,112 @@ def test_a_mistake_is_one_sentence_with_its_flag_and_exit_code_2(
     assert says in lines[0]
 
 
+WRONG_ANYWHERE = [
+    ("sample cat --out {}/o.mp4 --encoding.preset nonsense", "nonsense"),
+    ("sample cat --out {}/o.mp4 --encoding.threads -1", "--encoding.threads: "),
+    ("sample cat --weights tiny --out {}/o.mp4 --seed -1", "--seed: a seed is 0 to "),
+    ("sample cat --weights tiny --out {}/o.mp4 --seed 9223372036854775808", "--seed: a seed is"),
+    ("sample --prompts {}/t --weights tiny --out {}/o --seeds 1 -1", "--seeds: a seed is 0 to "),
+    ("sample cat --out {}/o.mp4 --base.guidance nan", "--base.guidance: a finite number is due"),
+    ("sample cat --out {}/o.mp4 --base.guidance inf", "--base.guidance: a finite number is due"),
+    ("sample cat --out {}/o.mp4 --seed 3.5", "--seed: invalid literal for int()"),
+    ("sample cat --out {}/o.mp4 --num-frames 0", "--num-frames: num_frames must be 1 to 32"),
+    ("sample cat --out {}/o.mp4 --height 63", "--height: height and width must be"),
+    ("sample cat --out {}/o.mp4 --stages nonsense", "--stages: stages must be of base"),
+    ("sample cat --out {}/o.mp4 --weights {}/nowhere", "--weights: no model of stage base"),
+    ("sample cat --weights tiny --out {}/o.mp4 --device nonsense", "--device, --dtype: device"),
+    ("sample cat --weights tiny --out {}/o.mp4 --lora {}/b", "/b is not a checkpoint"),
+    ("sample --prompts {}/b --weights tiny --out {}/o", "--prompts: no prompts can be read"),
+    ("sample --prompts {}/empty --weights tiny --out {}/o", "--prompts: "),
+    ("sample cat --weights tiny --out /proc/x/y", "--out: /proc/x cannot be written"),
+    ("train base --corpus {} --out {}/r --data.batch-size abc", "--data.batch-size: invalid"),
+    (
+        "train base --corpus {} --out {}/r --sample.fps nan",
+        "--sample.fps: fps must be positive, got nan",
+    ),
+    ("evaluate --protocol msrvtt --videos {} --out {}/t", "--out: "),
+    ("evaluate --protocol msrvtt --videos {}/nowhere --out {}/r", "no folder of videos"),
+    ("evaluate --protocol msrvtt --videos {} --out /proc/x/y", "--out: /proc/x cannot be written"),
+    ("evaluate --protocol vbench --videos {} --out {}/v --prompts {}/b", "/b must be a text"),
+    ("evaluate --protocol vbench --videos {} --out {}/v", "--protocol vbench needs --prompts"),
+    ("studio --port 0", "--port: port must be 1 to 65535"),
+    ("studio --weights tiny --out /proc/x/y", "--out: /proc/x/y cannot be written"),
+    ("studio --weights {}/nowhere --out {}", "no model of stage base"),
+    ("studio --weights tiny --out {} --loras {}/nowhere", "no folder of LoRAs"),
+    ("studio --weights tiny --out {} --height 63", "height and width must be"),
+    ("weights fetch", "name what to fetch; groups: "),
+    ("weights path nonsense", "no model file or group is called 'nonsense'"),
+    ("weights path stable-diffusion-1.4", "is a group of "),
+    ("weights convert base --checkpoint {}/b --out {}", "--out: {} is there already"),
+    ("weights convert base --checkpoint {}/b --out /proc/x/y", "--out: /proc/x cannot be written"),
+    (
+        "weights convert base --checkpoint {}/b --out {}/m",
+        "/b is not a checkpoint of plain tensors",
+    ),
+    ("encode {} --companions {} --selection ../evil", "--selection: "),
+    ("encode {} --companions {} --gpus -1", "--gpus: it must be at least 0"),
+    ("encode {} --companions {} --fps nan", "--fps: a finite number is due"),
+    ("encode ftp://x/y --companions {}", "CORPUS: it lies in a folder"),
+    ("export ftp://x/y", "CORPUS: it lies in a folder"),
+]
+
+
+@pytest.mark.parametrize(("typed", "says"), WRONG_ANYWHERE, ids=[m[0] for m in WRONG_ANYWHERE])
+def test_a_mistake_in_any_command_is_said_with_exit_code_2_before_any_work(
+    typed: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t").write_text("a cat")
+    (tmp_path / "empty").write_text("")
+    (tmp_path / "b").write_bytes(bytes(range(256)))
+    held = sorted(tmp_path.iterdir())
+    try:
+        code = run(*typed.replace("{}", str(tmp_path)).split())
+    except SystemExit as left:  # tyro says by itself what is none of the choices
+        code = left.code
+    told = " ".join(capsys.readouterr().err.split())
+    assert code == 2, told
+    assert says.replace("{}", str(tmp_path)) in told
+    assert sorted(tmp_path.iterdir()) == held
+
+
+def test_encoding_a_mistyped_corpus_makes_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("encode", str(tmp_path / "typo"), "--companions", str(tmp_path)) == 1
+    assert "holds no finished shards" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_command_in_brief_has_the_first_sentence_of_the_whole_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for command, (file, name) in cli.COMMANDS.items():
+        kind = getattr(importlib.import_module(f"pipelines.commands.{file}"), name)
+        assert f"• {command} {kind.__doc__.splitlines()[0]}" in text
+
+
+def test_the_help_of_all_commands_imports_none_of_them() -> None:
+    """And that of `train` neither Ray nor diffusers."""
+    heavy = "sorted({'ray', 'torch', 'diffusers', 'duckdb'} & set(sys.modules))"
+    for asked, imported in (("", "[]"), ("train", "['torch']")):
+        program = (
+            "import sys; from pipelines import cli\n"
+            f"try: cli.main([*'{asked}'.split(), '--help'])\n"
+            f"except SystemExit: print({heavy})"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert told.stdout.splitlines()[-1] == imported
+
+
 def test_outputs_that_cannot_be_are_refused(
     films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,10 +218,12 @@ def test_outputs_that_cannot_be_are_refused(
         return capsys.readouterr().err
 
     assert "one of the source folders" in said(str(films), 2)
-    assert "File exists" in said(str(films / "film.mp4"), 1)
+    assert "is a file where a folder is due" in said(str(films / "film.mp4"), 2)
     assert "empty name" in said("", 2)
     assert "got 'hf://a/b'" in said("hf://a/b", 2)
-    assert said("/sys/lavie-corpus", 1).startswith("error: /sys/lavie-corpus")
+    for root in ("/sys", "/proc"):
+        said_of = said(f"{root}/lavie-corpus/c", 2)
+        assert said_of.startswith(f"error: --out: {root}/lavie-corpus/c cannot be written")
 
 
 def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(

@@ -36,7 +36,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} is not a checkpoint of plain tensors and is not loaded: {error}"
+            f"{path} is not a checkpoint of plain tensors and is not loaded: "
+            f"{str(error).splitlines()[0]}"
         ) from error
     for wrapper in ("ema", "state_dict"):
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):

@@ -46,6 +46,20 @@ ADMITTED = Limits(
 """For sources whose bytes have passed the gate before, whatever its limits were."""
 
 
+X264Preset = Literal[
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportConfig:
     """How the kept clips are cut and packed."""
@@ -58,7 +72,7 @@ class ExportConfig:
     videos under 'copy', whose pictures are not touched."""
     crf: int = 18
     """x264 constant rate factor, 0 (lossless) to 51; 18 is x264's 'visually nearly lossless'."""
-    x264_preset: str = "veryfast"
+    x264_preset: X264Preset = "veryfast"
     """x264 preset; 'medium' takes 2.2x the CPU time for files of about the same size."""
     threads: int = 1
     """Encoder threads. Another count gives other bytes; one thread on each core wastes least."""
