@@ -55,11 +55,11 @@ class Studio:
             raise LavieError("the page needs Gradio: pip install 'lavie[studio]'")
         from pipelines.studio.page import serve
 
-        check_writable(self.out, "--out")
         try:
             made = self._page()
         except (ValueError, FileNotFoundError, NotADirectoryError) as error:
             raise UsageError(str(error)) from error
+        check_writable(self.out, "--out")
         try:
             page, url = serve(made, port=self.port)
         except OSError as error:

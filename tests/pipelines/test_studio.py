@@ -34,14 +34,14 @@ def test_the_page_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "message"),
+    ("flags", "message"),
     [
-        (("--port", "0"), 2, "--port must be 1 to 65535"),
-        (("--weights", "tiny", "--stages", "base,upscale"), 1, "stages must be of"),
-        (("--weights", "tiny", "--stages", "interpolation"), 1, "needs weights of the base stage"),
-        (("--weights", "tiny", "--loras", "no-such-folder"), 1, "no folder of LoRAs"),
-        (("--weights", "no-such-folder"), 1, "no-such-folder"),
-        (("--weights", "tiny", "--height", "321"), 1, "multiples of 8"),
+        (("--port", "0"), "port must be 1 to 65535"),
+        (("--weights", "tiny", "--stages", "base,upscale"), "stages must be of"),
+        (("--weights", "tiny", "--stages", "interpolation"), "needs weights of the base stage"),
+        (("--weights", "tiny", "--loras", "no-such-folder"), "no folder of LoRAs"),
+        (("--weights", "no-such-folder"), "no-such-folder"),
+        (("--weights", "tiny", "--height", "321"), "multiples of 8"),
     ],
     ids=["port", "stage", "base", "loras", "weights", "size"],
 )
@@ -49,14 +49,9 @@ def test_what_cannot_be_served_is_said_before_anything_starts(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     flags: tuple[str, ...],
-    code: int,
     message: str,
 ) -> None:
     out = tmp_path / "samples"
-    try:
-        got = cli.main(["studio", "--out", str(out), *flags])
-    except SystemExit as left:
-        got = int(left.code or 0)
-    assert got == code
+    assert cli.main(["studio", "--out", str(out), *flags]) == 2
     assert message in " ".join(capsys.readouterr().err.replace("|", " ").split())
     assert not out.exists()
