@@ -8,9 +8,8 @@ makes up hides cuts, and what is whole before and behind it can be kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from curation.decode.measuring import DecodeConfig
 from curation.decode.scenes import Boundary
@@ -36,21 +35,16 @@ MAX_ERRORS = 10_000
 seconds of work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One frame.
-
-    Args:
-        frame: as PyAV gives it; its `pts` is steady, and None where nothing is known.
-        is_damaged: whether it, or one that it is made from, was damaged, or frames before it are
-            missing.
-        edge: why a stretch begins with it, if one does: 'discontinuity' where the clock jumps,
-            'damage' where frames are missing, and where damage begins or ends.
-    """
+class Shot(NamedTuple):
+    """One frame."""
 
     frame: VideoFrame
+    """As PyAV gives it; its `pts` is steady, and None where nothing is known."""
     is_damaged: bool
+    """Whether it, or one that it is made from, was damaged, or frames before it are missing."""
     edge: Boundary | None
+    """Why a stretch begins with it, if one does: 'discontinuity' where the clock jumps, 'damage'
+    where frames are missing, and where damage begins or ends."""
 
 
 class Film:
@@ -133,12 +127,13 @@ class Film:
         """Say what is wrong with a frame."""
         if self._is_untimed:
             frame.pts, frame.duration = frame.dts, 0
-        self._check(frame)
-        is_jump = self._is_after_jump(frame.pts)
-        missing_s = 0.0 if is_jump else self._missing_s(frame.pts)
+        pts = frame.pts
+        self._check(frame, pts)
+        is_jump = self._is_after_jump(pts)
+        missing_s = 0.0 if is_jump else self._missing_s(pts)
         is_long = missing_s > LONGEST_HOLE_S
         has_hole = (missing_s > 0 or self._num_errors > 0) and not (is_jump or is_long)
-        is_damaged = self._is_damaged(frame, has_hole=has_hole) or self._is_late(frame.pts)
+        is_damaged = self._is_damaged(frame, has_hole=has_hole) or self._is_late(pts)
         edge: Boundary | None = None
         if self._num_frames:
             is_change = is_long or is_damaged != self._was_damaged
@@ -147,11 +142,11 @@ class Film:
         self.num_damaged += is_damaged
         self.num_lost += self._num_errors
         self._num_errors = 0
-        self._last = self._last if frame.pts is None else frame.pts
+        self._last = self._last if pts is None else pts
         self._num_frames += 1
         return Shot(frame, is_damaged, edge)
 
-    def _check(self, frame: VideoFrame) -> None:
+    def _check(self, frame: VideoFrame, pts: int | None) -> None:
         """Hold a frame against the limits."""
         size = frame.width, frame.height
         if size != self._size:
@@ -159,12 +154,12 @@ class Film:
             check_size(*size, self._limits)
         if self._num_frames >= self._limits.max_frames:
             raise BadSource("too_long", f"more than {self._limits.max_frames} frames")
-        if frame.pts is None:
+        if pts is None:
             return
         if self._first is None:
-            self._first = frame.pts
-        if frame.pts - self._first > self._max_ticks:
-            seconds = (frame.pts - self._first) * self._base_s
+            self._first = pts
+        if pts - self._first > self._max_ticks:
+            seconds = (pts - self._first) * self._base_s
             raise BadSource(
                 "too_long", f"over {seconds:.0f} s, the limit is {self._limits.max_duration_s} s"
             )
@@ -211,11 +206,16 @@ class Film:
         Damage is carried on to the next picture that is made from no other. A B-frame keeps its own
         to itself: few are made from one.
         """
-        from av.video.frame import PictureType
-
         is_hit = frame.is_corrupt or frame.opaque is not None
         if frame.key_frame:
             self._is_hurt = is_hit
-        elif has_hole or (is_hit and frame.pict_type != PictureType.B):
+        elif has_hole or (is_hit and not _is_b(frame)):
             self._is_hurt = True
         return is_hit or has_hole or self._is_hurt
+
+
+def _is_b(frame: VideoFrame) -> bool:
+    """Whether a frame is one that is made from frames before and after it."""
+    from av.video.frame import PictureType
+
+    return bool(frame.pict_type == PictureType.B)

@@ -60,34 +60,47 @@ def field_sample(index: int, frame: VideoFrame, before: VideoFrame | None) -> Fi
     return FieldSample(index, frame.interlaced_frame, is_comb(luma_HW, before_HW))
 
 
-def is_comb(luma_HW: NDArray[np.int16], before_HW: NDArray[np.int16]) -> bool | None:
+def is_comb(luma_HW: NDArray[np.uint8], before_HW: NDArray[np.uint8]) -> bool | None:
     """Whether moving parts of a picture are combs; None where too little moves.
 
     Args:
         luma_HW: luma, 0..255, of some columns of all lines.
         before_HW: of the frame before.
     """
+    import cv2
+
     inside = slice(2, -2)
-    moving_HW = np.abs(luma_HW[inside] - before_HW[inside]) > MOVED
-    num_moving = int(np.count_nonzero(moving_HW))
+    moving_HW = _over(MOVED, cv2.absdiff(luma_HW[inside], before_HW[inside]))
+    num_moving = cv2.countNonZero(moving_HW)
     if num_moving < MIN_MOVING_SHARE * moving_HW.size:
         return None
-    near = int(np.count_nonzero(_teeth(luma_HW, 1) & moving_HW))
-    far = int(np.count_nonzero(_teeth(luma_HW, 2) & moving_HW))
-    return near > MIN_TEETH_SHARE * num_moving and near > TEETH_RATIO * far
+    near = _num_teeth(luma_HW, 1, moving_HW)
+    if near <= MIN_TEETH_SHARE * num_moving:
+        return False
+    return near > TEETH_RATIO * _num_teeth(luma_HW, 2, moving_HW)
 
 
-def _teeth(luma_HW: NDArray[np.int16], distance: int) -> NDArray[np.bool_]:
-    """Where a line stands out from the lines so far above and below, to the same side."""
-    above_HW = luma_HW[2:-2] - luma_HW[2 - distance : -2 - distance]
-    end = luma_HW.shape[0] - 2 + distance
-    below_HW = luma_HW[2:-2] - luma_HW[2 + distance : end]
-    raised_HW = np.minimum(above_HW, below_HW) > TOOTH
-    sunk_HW = np.maximum(above_HW, below_HW) < -TOOTH
-    return raised_HW | sunk_HW
+def _num_teeth(luma_HW: NDArray[np.uint8], distance: int, moving_HW: Any) -> int:
+    """Where something moves: how often a line stands out from those so far above and below."""
+    import cv2
+
+    line_HW, above_HW = luma_HW[2:-2], luma_HW[2 - distance : -2 - distance]
+    below_HW = luma_HW[2 + distance : luma_HW.shape[0] - 2 + distance]
+    # Differences below 0 become 0.
+    raised_HW = cv2.subtract(line_HW, cv2.max(above_HW, below_HW))
+    sunk_HW = cv2.subtract(cv2.min(above_HW, below_HW), line_HW)
+    teeth_HW = _over(TOOTH, cv2.max(raised_HW, sunk_HW))
+    return cv2.countNonZero(cv2.bitwise_and(teeth_HW, moving_HW))
 
 
-def _luma(frame: VideoFrame) -> NDArray[np.int16] | None:
+def _over(limit: int, picture_HW: Any) -> Any:
+    """Where numbers lie over a limit; a mask of 0 and 255."""
+    import cv2
+
+    return cv2.threshold(picture_HW, limit, 255, cv2.THRESH_BINARY)[1]
+
+
+def _luma(frame: VideoFrame) -> NDArray[np.uint8] | None:
     """Luma, 0..255, of every `COLUMN_STEP`-th column; None for layouts without a plane of it."""
     component = frame.format.components[0]
     if frame.height > MAX_LINES or frame.height < 16 or not component.is_luma:
@@ -97,9 +110,9 @@ def _luma(frame: VideoFrame) -> NDArray[np.int16] | None:
     plane: Any = frame.planes[0]
     rows_HN = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     if component.bits == 8:
-        return rows_HN[:, : frame.width : COLUMN_STEP].astype(np.int16)
+        return np.ascontiguousarray(rows_HN[:, : frame.width : COLUMN_STEP])
     wide_HW = rows_HN.view("<u2")[:, : frame.width : COLUMN_STEP]
-    return (wide_HW >> (component.bits - 8)).astype(np.int16)
+    return (wide_HW >> (component.bits - 8)).astype(np.uint8)
 
 
 def interlacing(samples: Sequence[FieldSample]) -> Interlacing:

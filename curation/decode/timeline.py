@@ -100,6 +100,7 @@ class Pace:
         self._distances: deque[int] = deque(maxlen=self.DISTANCES)
         self._last: int | None = None
         self._num_new = 0
+        self._median: int | None = None
 
     @property
     def length(self) -> int:
@@ -118,6 +119,9 @@ class Pace:
         if self._holds(self.fps):
             return False  # on a coarse clock many steps are too long and as many too short
         median = sorted(self._distances)[len(self._distances) // 2]
+        if median == self._median:
+            return False  # as judged the last time
+        self._median = median
         seen = min(max(1 / (median * self._time_base), LOWEST_FPS), HIGHEST_FPS)
         if 1 / self.TOLERANCE <= seen / self.fps <= self.TOLERANCE:
             return False

@@ -159,8 +159,12 @@ class SteadyClock:
     def _place(self, packet: Packet[Any], number: int, following: deque[Packet[Any]]) -> None:
         """Rewrite one packet's timestamps."""
         time = self._time(packet)
-        later = [t for each in following if (t := self._time(each)) is not None]
-        if time is not None and not self._fits(time):
+        is_next = time is None or self._fits(time)
+        if is_next and not packet.is_corrupt:
+            later = []  # nothing to be decided by them
+        else:
+            later = [t for each in following if (t := self._time(each)) is not None]
+        if time is not None and not is_next:
             if not later or self._fits(later[0]) or not self._follows(later[0], time):
                 self._make_up(packet)
                 return
