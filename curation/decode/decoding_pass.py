@@ -252,7 +252,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 2
+    version = 3
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:

@@ -61,6 +61,9 @@ _STILL_DECODERS = ("mjpeg", "png", "webp")
 """Decoders of covers; a film can be MJPEG too, and is taken where it is alone."""
 MAX_STREAMS = 64
 """Films with many languages have some thirty streams; libav's own limit is 1000."""
+STRICT_CODECS = frozenset({"hevc"})
+"""Whose decoder tells of damage only by refusing a packet, where it is asked to: else it paints
+something and says nothing."""
 _PADDING = 256
 """Pixels that a decoder may add to a side of its buffers (MPEG-4 adds 128 and rounds up)."""
 
@@ -328,6 +331,8 @@ def _side(stream: VideoStream, name: str) -> int:
 
 def _check_limits(container: InputContainer, limits: Limits) -> None:
     """Check the header's sizes and duration, and bound what the decoder takes later on."""
+    from av.codec.context import Flags
+
     stream = picture_stream(container)
     width, height = _side(stream, "width"), _side(stream, "height")
     check_size(width, height, limits)
@@ -340,7 +345,12 @@ def _check_limits(container: InputContainer, limits: Limits) -> None:
         raise BadSource("too_long", f"{stream.frames} frames, the limit is {limits.max_frames}")
     # A second bound, for streams that grow in the middle; decoders count their padding too.
     padded = limits.max_pixels + 2 * _PADDING * limits.max_side + _PADDING**2
-    stream.codec_context.options = {"max_pixels": str(padded)}
+    options = {"max_pixels": str(padded)}
+    if stream.codec_context.name in STRICT_CODECS:
+        options["err_detect"] = "explode"
+    stream.codec_context.options = options
+    # Else libav shows columns on the left that the stream hides, as many as its memory likes better.
+    stream.codec_context.flags |= Flags.unaligned
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:

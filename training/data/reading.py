@@ -152,12 +152,14 @@ def _chosen(
     which frames there are and at which keyframe to begin.
     """
     import av
+    from av.codec.context import Flags
 
     with av.open(io.BytesIO(data), "r", format="mp4") as container:
         if not container.streams.video:
             raise BadSource(UNDECODABLE, "no video stream")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
+        stream.codec_context.flags |= Flags.unaligned  # hidden columns stay hidden
         packets = [packet for packet in container.demux(stream) if packet.pts is not None]
         due = choose(_timeline(packets, stream))
         begin = _begin(packets, due[0])

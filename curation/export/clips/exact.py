@@ -116,6 +116,7 @@ def _command(
     opening: dict[str, object] = {
         **ffmpeg_input_args(clip.container),
         "threads": 1,
+        "flags": "+unaligned",  # as in the decoding pass
         "copyts": None,
         "bsf:v": _packet_filters(clip),
     }

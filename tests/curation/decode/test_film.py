@@ -23,6 +23,8 @@ from curation.export.clips import ADMITTED, Clip, ExportConfig, cut, read_stream
 from curation.media.colour import Colour
 from curation.media.guard import Guard
 from curation.media.probe import Limits
+from training.data.picture import View
+from training.data.reading import read_frames
 
 WIDTH, HEIGHT = 160, 96
 BITS = 10
@@ -436,3 +438,49 @@ def test_a_clock_that_stands_still_is_damage(tmp_path, encode: Encode):
     rows = decoded(path)
     assert rows.probe["source_num_damaged_frames"] == pytest.approx(60, abs=3)
     assert [row["num_damaged_frames"] > 0 for row in rows.scenes] == [False, True, False]
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with av.open(str(path)) as container:
+        return [f.to_ndarray(format="gray").astype(float) for f in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+def test_a_decoder_that_says_nothing_of_damage_is_asked(
+    tmp_path, encode: Encode, numbers_of, suffix
+):
+    quiet = ("-x265-params", "log-level=none:keyint=30:min-keyint=30")
+    options = ("-c:v", "libx265", "-preset", "ultrafast", "-crf", "14", *quiet)
+    whole = encode(tmp_path / f"whole.{suffix}", [90] * 4, *options)
+    data, draw = bytearray(whole.read_bytes()), random.Random(6)
+    for place in range(int(len(data) * 0.35), int(len(data) * 0.4), 25):
+        data[place] ^= draw.randrange(1, 256)
+    path = tmp_path / f"film.{suffix}"
+    path.write_bytes(data)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] > 0
+    expected = pictures(whole)
+    clips = numbers_of(path, rows)
+    assert list(range(90)) in clips
+    for clip, made in zip(clips, sorted(tmp_path.glob("scratch-*/made.mp4")), strict=True):
+        for number, picture_HW in zip(clip, pictures(made), strict=True):
+            assert np.abs(picture_HW - expected[number]).mean() < 4
+
+
+def test_columns_that_the_stream_hides_on_the_left_are_hidden_everywhere(
+    tmp_path, encode: Encode, guard: Guard
+):
+    whole = encode(tmp_path / "whole.mp4", [70], *H264)
+    hide = ("-bsf:v", "h264_metadata=crop_left=32:crop_right=16")
+    path = encode(tmp_path / "film.mp4", [70], *H264, *hide)
+    rows = decoded(path)
+    assert rows.probe["source_width"] == rows.scenes[0]["width"] == 112
+    expected_HW = pictures(whole)[0][:, 32:144]
+    clip = clip_of(rows, rows.scenes[0])
+    for config in (FAST, COPY):
+        (tmp_path / config.cut).mkdir()
+        with path.open("rb") as file:
+            media = cut(file, clip, config, guard, tmp_path / config.cut)
+        view = View(corners=((0, 0),), size_px=(96, 112), scaled_px=(96, 112))
+        read_HW = read_frames(media.data, [0.0], view)[0].float().mean(0).numpy()
+        assert np.abs(read_HW - expected_HW).mean() < 20
