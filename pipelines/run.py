@@ -1,35 +1,40 @@
-"""Units of work -> Ray actors: elastic pools per stage, bounded retries, counters.
+"""Units of work -> Ray actors: workers where there is room, bounded retries, counters.
 
 A unit is the number of a part (or of a shard). A stage turns unit N into committed files; what it needs of
 unit N are files too. So all that travels through Ray is the number of a unit and a few counters, there is
 nothing to spill, and losing a worker loses no more than the unit in its hands.
 
+Where a worker runs is Ray's to say: workers are asked for and wait until a machine has room, which is what
+an autoscaler sees. A unit is given only to a worker that has started. What is ours is which stage has how
+many workers (`pipelines.pools`) and what follows a failure.
+
 Why actors and not Ray Data here: Ray Data takes a row whose worker dies natively back into the queue
-without end in actor pools, and its checkpoints lose clips where one source becomes many. An actor that runs
-one unit at a time tells which unit killed it, and the count of tries is ours.
+without end in actor pools, stands still where it has more stages than cores, and its checkpoints lose
+clips where one source becomes many (`benchmarks/ray_data.py`). An actor that runs one unit at a time tells
+which unit killed it, and the count of tries is ours.
 
 What goes wrong with a unit, be it a killed worker, a full disk or a bug, costs a try of that unit and
-nothing else (`pipelines.tries`); only what concerns the whole run, a `LavieError` of a job, stops it.
+nothing else (`pipelines.tries`); only what concerns the whole run, a `LavieError` of a job, stops it. A
+machine that is lost costs no try.
 """
 
 from __future__ import annotations
 
 import heapq
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from curation.corpus.ledger import Commit
 from curation.errors import LavieError, MachineFault
-from curation.stations.station import Resources
-from pipelines.tries import MAX_ATTEMPTS, Tries, UnitsFailed, describe
-from pipelines.worker import Job, UnitResult, Worker
+from pipelines.pools import LiveWorker, Pool
+from pipelines.staff import Staff
+from pipelines.stages import Record, Stage, StageCost, Watcher
+from pipelines.tries import MAX_ATTEMPTS, Tries, UnitsFailed, describe, is_loss_of_node
+from pipelines.worker import Job, Ran, UnitResult
 
 logger = logging.getLogger(__name__)
 
@@ -45,125 +50,28 @@ __all__ = [
     "run_stages",
 ]
 
-SWITCH_BACKLOG = (
-    8  # units that must wait per worker before a busy stage gives a worker up: setup costs seconds
+SET_UP_BACKLOG = (
+    2  # units that must wait for each worker that has a stage, before one more sets it up
 )
-LOOK_ROUND_S = 60.0  # after so long without any unit done, look whether the cluster has changed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One kind of work over many units."""
-
-    name: str
-    """What progress and errors call it."""
-    job: Job
-    """Made here, set up and run in the workers."""
-    resources: Resources
-    """What one worker takes."""
-    units: Sequence[int]
-    """All units, finished ones included."""
-    done: frozenset[int] = frozenset()
-    """Units that are committed already."""
-    after: tuple[str, ...] = ()
-    """Stages that must have committed the same unit before."""
-    plans: Sequence[Any] | None = None
-    """A few numbers for each unit, by its number, where the number alone does not say what to do."""
-
-
-@dataclass(slots=True)
-class StageCost:
-    """What a stage took, summed over its workers."""
-
-    units: int = 0
-    """Units committed in this run."""
-    wall_s: float = 0.0
-    """Time in units, summed over workers."""
-    cpu_s: float = 0.0
-    """Processor time of workers and their children, user and system."""
-    peak_memory_bytes: int = 0
-    """Largest resident memory of one worker with its children, seen at the end of a unit."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """Counters that the jobs returned."""
-
-
-Record = Callable[[Sequence[Commit]], None]
-"""Given the parts that a unit has put."""
-
-
-class Watcher(Protocol):
-    """Told of progress; see `pipelines.progress`."""
-
-    def start(self, stage: str, *, total: int, done: int) -> None:
-        """A stage has ``total`` units, ``done`` of them committed by earlier runs."""
-
-    def advance(self, stage: str, counts: Mapping[str, int]) -> None:
-        """A stage has committed one more unit."""
-
-
-@dataclass(slots=True)
-class _LiveWorker:
-    """One live worker: its actor, its stage, the unit that it runs now, and nodes it may not be on."""
-
-    actor: Any
-    stage: Stage
-    unit: int | None = None
-    kept_off: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Cluster:
-    """What the cluster has now; nodes come and go."""
-
-    cpus: float
-    gpus: float
-    cpus_of_largest_node: float
-
-    @classmethod
-    def now(cls, *, without: frozenset[str] = frozenset()) -> _Cluster:
-        """The cluster as it is, some nodes left out."""
-        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
-        nodes = [resources for node, resources in alive.items() if node not in without]
-        cpus = [resources.get("CPU", 0.0) for resources in nodes]
-        gpus = sum(resources.get("GPU", 0.0) for resources in nodes)
-        return cls(sum(cpus), gpus, max(cpus, default=0.0))
-
-    def cpus_of(self, stage: Stage) -> float:
-        """Cores that one worker asks for: never more than a node has, or it would wait for ever."""
-        return min(stage.resources.cpus, self.cpus_of_largest_node)
-
-    def gpus_of(self, stage: Stage) -> float:
-        """GPU share that one worker asks for: none where the cluster has no GPU."""
-        return stage.resources.gpus if self.gpus else 0.0
-
-
-def _elsewhere(avoided: frozenset[str]) -> dict[str, Any]:
-    """Ray's options that keep an actor off some nodes."""
-    # No fallback_strategy: Ray takes it as soon as the better node is merely busy.
-    names = ",".join(sorted(avoided))
-    return {"label_selector": {"ray.io/node-id": f"!in({names})"}} if avoided else {}
+LOOK_ROUND_S = 10.0  # while nothing is waited for, look so often whether the cluster has changed
 
 
 class _Scheduler:
-    """Deals ready units to workers until none is left.
-
-    A stage gets a worker when it has ready units and the cluster has room. A worker stays with its stage
-    while units are ready for it; without any it makes room for a stage that waits, and with many waiting
-    elsewhere (`SWITCH_BACKLOG` per worker) it makes room too, so that no GPU idles behind a long decode.
-    """
+    """Deals ready units to workers that have started until none is left."""
 
     def __init__(self, stages: Sequence[Stage], watcher: Watcher, record: Record) -> None:
         self._record = record
         self._stages = {stage.name: stage for stage in stages}
+        self._place = {stage.name: place for place, stage in enumerate(stages)}
         self._watcher = watcher
         self._done = {stage.name: set(stage.done) for stage in stages}
         self._waiting = {stage.name: set(stage.units) - stage.done for stage in stages}
         self._ready: dict[str, list[tuple[int, int]]] = {stage.name: [] for stage in stages}
         """Heaps of (failed tries, unit): what failed waits until all else was tried."""
         self._tries = Tries()
-        self._workers: dict[str, list[_LiveWorker]] = defaultdict(list)
-        self._pending: dict[Any, _LiveWorker] = {}
+        self._running: dict[Any, LiveWorker] = {}
         self.costs = {stage.name: StageCost() for stage in stages}
+        self._staff = Staff(stages, self._tries, self.costs)
 
     def run(self) -> None:
         """Run every unit once, or raise what went wrong."""
@@ -172,14 +80,20 @@ class _Scheduler:
             for unit in sorted(self._waiting[stage.name]):
                 self._offer(stage, unit)
         try:
-            while self._pending or any(self._ready.values()):
-                self._deal()
+            while self._running or any(self._ready.values()):
+                self._staff.adjust(self._num_ready(), self._num_left())
                 self._collect()
+                self._deal()
         finally:
-            for workers in self._workers.values():
-                for worker in list(workers):
-                    self._dismiss(worker)
+            self._staff.dismiss_all()
         self._tries.raise_failed()
+
+    def _num_ready(self) -> dict[str, int]:
+        return {name: len(units) for name, units in self._ready.items()}
+
+    def _num_left(self) -> dict[str, int]:
+        """Units of each stage that may still come or are ready."""
+        return {name: len(self._ready[name]) + len(self._waiting[name]) for name in self._stages}
 
     def _offer(self, stage: Stage, unit: int) -> None:
         """Queue a unit once all that it comes after is committed."""
@@ -191,108 +105,85 @@ class _Scheduler:
         heapq.heappush(self._ready[stage.name], (self._tries.of(stage.name, unit), unit))
 
     def _deal(self) -> None:
-        """Give ready units to idle workers, hiring and dismissing as needed."""
-        latest_first = list(reversed(self._stages.values()))  # of equals, what is nearly finished
-        for stage in sorted(latest_first, key=lambda stage: -self._backlog(stage)):
-            while self._ready[stage.name]:
-                worker = self._idle(stage) or self._hire(stage)
-                if worker is None:
-                    break
-                worker.unit = heapq.heappop(self._ready[stage.name])[1]
-                plan = None if stage.plans is None else stage.plans[worker.unit]
-                self._pending[worker.actor.run.remote(worker.unit, plan)] = worker
-        self._free_the_rest()
+        """Give ready units to idle workers."""
+        for pool in self._staff.pools:
+            for worker in pool.workers:
+                if worker.unit is None and not worker.is_leaving:
+                    stage = self._next_stage(worker)
+                    if stage is not None:
+                        self._hand(worker, stage)
 
-    def _free_the_rest(self) -> None:
-        """Where a worker waits for one certain node, let none that is idle hold its place there."""
-        if any(self._tries.avoided(name) for name in self._stages):
-            for workers in self._workers.values():
-                for worker in [each for each in workers if each.unit is None]:
-                    self._dismiss(worker)
+    def _next_stage(self, worker: LiveWorker) -> Stage | None:
+        """The stage of which an idle worker gets a unit: the latest that it need not set up for little.
 
-    def _backlog(self, stage: Stage) -> float:
-        """Units that wait per worker, were one more hired."""
-        return len(self._ready[stage.name]) / (len(self._workers[stage.name]) + 1)
-
-    def _idle(self, stage: Stage) -> _LiveWorker | None:
-        return next((worker for worker in self._workers[stage.name] if worker.unit is None), None)
-
-    def _hire(self, stage: Stage) -> _LiveWorker | None:
-        """Start one more worker, dismissing idle ones that may make room; None where there is none."""
-        avoided = self._avoided(stage)
-        cluster = _Cluster.now(without=avoided)
-        while not self._has_room(stage, cluster):
-            spare = self._spare(stage)
-            if spare is None:
-                return None
-            self._dismiss(spare)
-        actor = Worker.options(  # type: ignore[attr-defined]
-            num_cpus=cluster.cpus_of(stage),
-            num_gpus=cluster.gpus_of(stage),
-            max_restarts=0,
-            max_task_retries=0,
-            **_elsewhere(avoided),
-        ).remote(stage.job)
-        worker = _LiveWorker(actor=actor, stage=stage, kept_off=avoided)
-        self._workers[stage.name].append(worker)
-        return worker
-
-    def _avoided(self, stage: Stage) -> frozenset[str]:
-        """Nodes that the stage is kept off; none where there would be no other left."""
-        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        avoided = self._tries.avoided(stage.name) & nodes
-        return frozenset() if avoided == nodes else avoided
-
-    def _spare(self, stage: Stage) -> _LiveWorker | None:
-        """An idle worker of a stage that has nothing to do, or so much less than ``stage``."""
-        for workers in self._workers.values():
-            for worker in workers:
-                other = self._backlog(worker.stage)
-                longer = self._backlog(stage) >= SWITCH_BACKLOG * max(1.0, other)
-                if worker.unit is None and (other == 0 or longer):
-                    return worker
-        return None
-
-    def _has_room(self, stage: Stage, cluster: _Cluster) -> bool:
-        stages = [worker.stage for workers in self._workers.values() for worker in workers] + [
+        A stage that it has not set up is taken where nobody has it, where many units wait for those who
+        do, or where the worker would have nothing else to do.
+        """
+        ready = [
             stage
+            for stage in worker.pool.stages
+            if self._ready[stage.name] and worker.node not in self._staff.avoided([stage.name])
         ]
-        cpus = sum(cluster.cpus_of(each) for each in stages)
-        gpus = sum(cluster.gpus_of(each) for each in stages)
-        return cpus <= cluster.cpus and gpus <= cluster.gpus
+        at_once = [stage for stage in ready if self._is_worth_it(worker, stage)]
+        return max(at_once or ready, key=lambda stage: self._place[stage.name], default=None)
 
-    def _dismiss(self, worker: _LiveWorker) -> None:
-        self._workers[worker.stage.name].remove(worker)
-        ray.kill(worker.actor)
+    def _is_worth_it(self, worker: LiveWorker, stage: Stage) -> bool:
+        if stage.name in worker.set_up:
+            return True
+        have = sum(stage.name in other.set_up for other in worker.pool.workers)
+        return len(self._ready[stage.name]) > SET_UP_BACKLOG * have
+
+    def _hand(self, worker: LiveWorker, stage: Stage) -> None:
+        worker.stage, worker.unit = stage, heapq.heappop(self._ready[stage.name])[1]
+        worker.set_up.add(stage.name)
+        plan = None if stage.plans is None else stage.plans[worker.unit]
+        self._running[worker.actor.run.remote(stage.name, worker.unit, plan)] = worker
 
     def _collect(self) -> None:
-        """Wait for at least one unit and take in what ended."""
-        if not self._pending:
+        """Wait for a unit that ended or a worker that has started, and take in all that there are."""
+        references = [*self._running, *self._staff.starting]
+        if not references:
             return
-        ended, _ = ray.wait(list(self._pending), num_returns=1, timeout=LOOK_ROUND_S)
-        if not ended:
-            self._free_the_stranded()
+        timeout_s = self._staff.next_look_s(LOOK_ROUND_S)
+        if not ray.wait(references, num_returns=1, timeout=timeout_s)[0]:
+            return
+        ended, _ = ray.wait(references, num_returns=len(references), timeout=0)
         for reference in ended:
-            worker = self._pending.pop(reference)
-            stage, unit = worker.stage, worker.unit
-            assert unit is not None
-            try:
-                result = ray.get(reference)
-            except RayError as error:
-                self._dismiss(worker)
-                self._take_back(stage, unit, error)
-                continue
-            worker.unit = None
-            self._commit(stage, unit, result)
+            if reference in self._running:
+                self._take_in(self._running.pop(reference), reference)
+            else:
+                self._greet(reference)
 
-    def _free_the_stranded(self) -> None:
-        """Take units from workers that wait for a node where none is left but those they are kept off."""
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        for reference, worker in list(self._pending.items()):
-            if worker.kept_off and alive <= worker.kept_off and worker.unit is not None:
-                del self._pending[reference]
-                self._dismiss(worker)
-                self._queue(worker.stage, worker.unit)
+    def _greet(self, reference: Any) -> None:
+        """A worker has started, or died before it had."""
+        worker = self._staff.starting[reference]
+        try:
+            self._staff.started(reference, ray.get(reference))
+        except RayError as error:
+            logger.info("a worker for %s did not start: %s", worker.pool.name, error)
+            if self._staff.did_not_start(reference, counts=not is_loss_of_node(error)):
+                self._give_up(worker.pool, describe(error))
+
+    def _give_up(self, pool: Pool, why: str) -> None:
+        """No worker starts for these stages: all else goes on."""
+        for name in pool.names:
+            for _, unit in self._ready[name]:
+                self._tries.give_up(name, unit, why)
+            self._ready[name].clear()
+
+    def _take_in(self, worker: LiveWorker, reference: Any) -> None:
+        stage, unit = worker.stage, worker.unit
+        assert stage is not None
+        assert unit is not None
+        try:
+            ran: Ran = ray.get(reference)
+        except RayError as error:
+            self._staff.dismiss(worker)
+            self._take_back(stage, unit, error)
+            return
+        worker.cost_s += ran.setup_s
+        self._staff.is_free(worker)
+        self._commit(stage, unit, ran)
 
     def _take_back(self, stage: Stage, unit: int, error: RayError) -> None:
         """Count a failed try; the unit is queued again unless it was the last one.
@@ -307,6 +198,10 @@ class _Scheduler:
             raise cause from None
         why = describe(cause)
         logger.info("%s of part %d: %s", stage.name, unit, error)  # the whole traceback
+        if is_loss_of_node(cause) and self._tries.lost(stage.name, unit):
+            logger.warning("%s of part %d lost its machine: it is done again", stage.name, unit)
+            self._queue(stage, unit)
+            return
         logger.warning("%s of part %d failed: %s", stage.name, unit, why)
         if self._tries.failed(stage.name, unit, why):
             self._queue(stage, unit)
@@ -315,14 +210,15 @@ class _Scheduler:
                 self._tries.give_up(stage.name, waiting)
             self._ready[stage.name].clear()
 
-    def _commit(self, stage: Stage, unit: int, ended: tuple[UnitResult, float, float, int]) -> None:
-        result, wall_s, cpu_s, memory_bytes = ended
+    def _commit(self, stage: Stage, unit: int, ran: Ran) -> None:
+        result = ran.result
         self._record(result.commits)
         cost = self.costs[stage.name]
         cost.units += 1
-        cost.wall_s += wall_s
-        cost.cpu_s += cpu_s
-        cost.peak_memory_bytes = max(cost.peak_memory_bytes, memory_bytes)
+        cost.wall_s += ran.wall_s
+        cost.setup_s += ran.setup_s
+        cost.cpu_s += ran.cpu_s
+        cost.peak_memory_bytes = max(cost.peak_memory_bytes, ran.memory_bytes)
         cost.counts.update(result.counts)
         self._done[stage.name].add(unit)
         self._tries.committed(stage.name)

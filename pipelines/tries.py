@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from curation.errors import LavieError
 
 MAX_ATTEMPTS = 3
 """A worker that fails three times over one unit fails of that unit or of its machine."""
+MAX_LOST_NODES = 20
+"""Machines come and go without a unit being to blame; one that was lost with so many is."""
 MAX_UNITS_IN_A_ROW = 10
 """After so many units of one stage failed with none committed in between, it is not the units."""
 
@@ -23,6 +25,7 @@ class Tries:
 
     def __init__(self) -> None:
         self._count: Counter[tuple[str, int]] = Counter()
+        self._lost: Counter[tuple[str, int]] = Counter()
         self._why: dict[tuple[str, int], str] = {}
         self._given_up: list[tuple[str, int]] = []
         self._in_a_row: dict[str, set[int]] = defaultdict(set)
@@ -42,9 +45,16 @@ class Tries:
         self.give_up(stage, unit)
         return False
 
-    def give_up(self, stage: str, unit: int) -> None:
+    def lost(self, stage: str, unit: int) -> bool:
+        """The unit went down with its machine; returns whether that is no fault of the unit."""
+        self._lost[stage, unit] += 1
+        return self._lost[stage, unit] < MAX_LOST_NODES
+
+    def give_up(self, stage: str, unit: int, why: str | None = None) -> None:
         """Do not try the unit again in this run."""
         self._given_up.append((stage, unit))
+        if why is not None:
+            self._why[stage, unit] = why
 
     def committed(self, stage: str) -> None:
         """A unit of the stage was done."""
@@ -79,17 +89,31 @@ class Tries:
         )
 
 
+def is_loss_of_node(error: BaseException) -> bool:
+    """Whether a worker went down with its machine, or cannot be reached: no fault of its unit."""
+    if isinstance(error, ActorUnavailableError):
+        return True
+    told = str(error)
+    return isinstance(error, RayActorError) and (error.preempted or "node has died" in told)
+
+
 def describe(error: BaseException) -> str:
     """One line about what ended a unit.
 
     Args:
         error: what the job raised, or Ray's error where the worker did not live to say.
     """
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return f"its worker did not start: {_last_line(error)}"
     if isinstance(error, RayActorError):
         memory = ", for the node ran out of memory" if "memory" in str(error) else ""
         return f"its worker died{memory}; the machine's kernel log may say more"
-    last = (str(error).strip().splitlines() or [""])[-1]
+    last = _last_line(error)
     return last if isinstance(error, LavieError) else f"{type(error).__name__}: {last}"
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
 def _parts(units: list[int]) -> str:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
@@ -26,7 +27,10 @@ class UnitResult:
 
 
 class Job(Protocol):
-    """What one worker does: set up once, then one unit after another. Travels to the worker by pickle."""
+    """What one worker does: set up once, then one unit after another. Travels to the worker by pickle.
+
+    Jobs that ask for the same resources may share a process, one unit at a time.
+    """
 
     def setup(self) -> None:
         """Load models, start children."""
@@ -43,52 +47,93 @@ class Job(Protocol):
         """Let go of what `setup` took."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A unit that was done, and what it took."""
+
+    result: UnitResult
+    wall_s: float
+    setup_s: float
+    """Of ``wall_s``, what setting the job up took: 0 but for the first unit of a stage."""
+    cpu_s: float
+    memory_bytes: int
+
+
 @ray.remote
 class Worker:
-    """One process that holds one job."""
+    """One process that holds the jobs of stages that share it.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._ready = False
+    Args:
+        jobs: by the name of their stage; each is set up when its first unit comes.
+    """
 
-    def run(self, unit: int, plan: Any) -> tuple[UnitResult, float, float, int]:
-        """Run one unit; returns its result, wall and CPU seconds, and resident bytes.
+    def __init__(self, jobs: Mapping[str, Job]) -> None:
+        self._jobs = jobs
+        self._ready: set[str] = set()
+
+    def node(self) -> str:
+        """Ray's id of the machine that it has started on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, stage: str, unit: int, plan: Any) -> Ran:
+        """Run one unit of one stage.
 
         Raises:
             MachineFault: this machine cannot do it; another may.
         """
         try:
-            return self._run(unit, plan)
+            return self._run(stage, unit, plan)
         except (OSError, MemoryError, MachineFault) as error:
             fault = machine_fault(error)
             if fault is None:
                 raise
             told = MachineFault(f"{fault} (on {socket.gethostname()})")
-            told.node = ray.get_runtime_context().get_node_id()
+            told.node = self.node()
             raise told from error
 
-    def _run(self, unit: int, plan: Any) -> tuple[UnitResult, float, float, int]:
+    def _run(self, stage: str, unit: int, plan: Any) -> Ran:
+        job = self._jobs[stage]
         begin, cpu_begin = time.monotonic(), _family_cpu_s()
-        if not self._ready:
-            self._job.setup()
-            self._ready = True
-        result = self._job.run(unit, plan)
-        return (
-            result,
-            time.monotonic() - begin,
-            _family_cpu_s() - cpu_begin,
-            _family_memory_bytes(),
+        if stage not in self._ready:
+            job.setup()
+            self._ready.add(stage)
+        set_up = time.monotonic()
+        result = job.run(unit, plan)
+        return Ran(
+            result=result,
+            wall_s=time.monotonic() - begin,
+            setup_s=set_up - begin,
+            cpu_s=_family_cpu_s() - cpu_begin,
+            memory_bytes=_family_memory_bytes(),
         )
 
-    def close(self) -> None:
-        """Let the job go before the process does."""
-        if self._ready:
-            self._job.close()
+
+def _children(pid: int) -> list[int]:
+    """Ids of all live descendants of a process.
+
+    From the kernel's own lists: to look through all processes of the machine, as psutil does, takes
+    10 ms, more than many a unit.
+    """
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except OSError:  # a thread or process that ended meanwhile
+            continue
+    return found + [below for child in found for below in _children(child)]
 
 
 def _family() -> list[psutil.Process]:
     me = psutil.Process()
-    return [me, *me.children(recursive=True)]
+    if not Path(f"/proc/{me.pid}/task/{me.pid}/children").exists():  # another system than Linux
+        return [me, *me.children(recursive=True)]
+    family = [me]
+    for pid in _children(me.pid):
+        try:
+            family.append(psutil.Process(pid))
+        except psutil.NoSuchProcess:
+            continue
+    return family
 
 
 def _family_cpu_s() -> float:

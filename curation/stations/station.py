@@ -11,7 +11,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
@@ -30,7 +30,13 @@ class Resources:
     gpus: float = 0.0
     """Share of a GPU, used only where the cluster has one."""
     memory_bytes: int = 2 * 1024**3
-    """Resident memory it stays under."""
+    """Resident memory it stays under; no more workers are put on a machine than have room."""
+    custom: Mapping[str, float] = field(default_factory=dict)
+    """Resources that a cluster has named itself: a worker goes only where they are."""
+
+    def __post_init__(self) -> None:
+        if not self.cpus > 0:
+            raise ValueError(f"cpus must be greater than 0, got {self.cpus}")
 
 
 Config = TypeVar("Config")
