@@ -82,8 +82,8 @@ class _Scheduler:
         try:
             while self._running or any(self._ready.values()):
                 self._staff.adjust(self._num_ready(), self._num_left())
-                self._collect()
                 self._deal()
+                self._collect()
         finally:
             self._staff.dismiss_all()
         self._tries.raise_failed()

@@ -61,7 +61,7 @@ class Staff:
         self._costs = costs
         self._nodes = Nodes({}, {})
         self._kind: tuple[bool, bool] | None = None
-        self._looked_s = 0.0
+        self._looked_s = float("-inf")
         self._promises: list[_Promise] = []
         self._retired: list[Pool] = []
         self._capped: set[str] = set()
@@ -88,11 +88,16 @@ class Staff:
         self._look()
         shares = targets(self.pools, {p: self._work_s(p) for p in self.pools}, self._nodes)
         self._keep_promises()
+        self._ask(shares)
         for pool in sorted(self.pools, key=lambda pool: len(pool.workers)):
             self._make_room(pool, shares)
-        for pool in self.pools:
-            self._ask(pool, shares[pool])
             self._say_waiting(pool)
+        self._ask(
+            shares
+        )  # before the room is free: who must not take what was promised is withdrawn
+        for worker in [w for pool in self.pools for w in pool.workers]:
+            if worker.is_leaving and worker.unit is None:
+                self.dismiss(worker)
 
     def next_look_s(self, otherwise_s: float) -> float:
         """How long one may wait for something to happen before `adjust` is due."""
@@ -133,8 +138,12 @@ class Staff:
         avoided &= self._nodes.total.keys()
         return frozenset() if len(avoided) == len(self._nodes.total) else avoided
 
-    def _ask(self, pool: Pool, share: int) -> None:
-        """Have as many workers wait for room as could be used, and no others."""
+    def _ask(self, shares: Mapping[Pool, int]) -> None:
+        """Have as many workers of each pool wait for room as could be used, and no others."""
+        for pool in self.pools:
+            self._ask_for(pool, shares[pool])
+
+    def _ask_for(self, pool: Pool, share: int) -> None:
         avoided = self.avoided(pool.names)
         request = self._nodes.without(avoided).request(pool.resources)
         for worker in list(pool.pending):
@@ -245,8 +254,6 @@ class Staff:
             self._promises.append(_Promise(pool, givers))
             for giver in givers:
                 giver.is_leaving = True
-                if giver.unit is None:
-                    self.dismiss(giver)
 
     def _givers(
         self, pool: Pool, nodes: Nodes, request: Request, shares: Mapping[Pool, int]
