@@ -62,6 +62,8 @@ class Staff:
         self._nodes = Nodes({}, {})
         self._kind: tuple[bool, bool] | None = None
         self._looked_s = float("-inf")
+        self._worked_s = float("-inf")
+        """When there was a worker last."""
         self._promises: list[_Promise] = []
         self._retired: list[Pool] = []
         self._capped: set[str] = set()
@@ -295,8 +297,11 @@ class Staff:
         staying = {other: [w for w in other.workers if not w.is_leaving] for other in others}
         on_node = [w for other in others for w in staying[other] if w.node == node]
         yield from (worker for worker in on_node if self._is_spare(worker))
+        needs_gpu = self._nodes.request(pool.resources).gpus > 0
         surplus = {other: len(staying[other]) - shares.get(other, 10**9) for other in others}
         for worker in sorted(on_node, key=lambda worker: worker.unit is not None):
+            if self._num_ready(worker.pool) and not shares.get(worker.pool) and not needs_gpu:
+                continue  # more pools than room: taking turns would only cost starts
             if surplus[worker.pool] > 0 and not self._is_spare(worker):
                 surplus[worker.pool] -= 1
                 yield worker
@@ -316,11 +321,14 @@ class Staff:
 
     def _say_waiting(self, pool: Pool) -> None:
         """One line where no machine takes a worker."""
+        now = time.monotonic()
+        if any(other.workers for other in self.pools):
+            self._worked_s = now
         if pool.has_said or pool.workers or not pool.pending:
             return
         request = pool.pending[0].request
-        nobody_works = not any(other.workers for other in self.pools)
-        waited_s = time.monotonic() - pool.pending[0].asked_at_s
+        nobody_works = now - self._worked_s > SAY_AFTER_S
+        waited_s = now - pool.pending[0].asked_at_s
         if waited_s > SAY_AFTER_S and (nobody_works or not self._nodes.room(request)):
             pool.has_said = True
             has_one = "has" if not self._nodes.room(request) else "has now"

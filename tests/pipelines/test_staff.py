@@ -49,7 +49,8 @@ def add_node(cluster: Cluster) -> Iterator[Callable[..., object]]:
     yield add
     for node in nodes:
         if node in cluster.worker_nodes:
-            cluster.remove_node(node, allow_graceful=False)
+            cluster.remove_node(node)
+    wait_for(lambda: not node_ids(cluster))  # a killed one is believed alive for a while
 
 
 class Silent:
