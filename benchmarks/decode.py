@@ -1,6 +1,6 @@
 """What the decoding pass costs, against a plain decode of the same file in the same run.
 
-    python benchmarks/decode.py FILE [--rounds 3] [--levers] [--profile]
+    python benchmarks/decode.py FILE [--rounds 3] [--levers] [--profile] [--against CHECKOUT]
 
 One pass finds cuts, motion, picture statistics, hashes and keyframes. It runs in this process,
 without Ray and without the guard, on one thread; `ffmpeg -i FILE -f null -` runs as its own process
@@ -9,13 +9,14 @@ their medians. The command of the target decodes sound too, so a decode of the p
 shown beside it.
 
 --levers compares cheaper ways of decoding: what they cost, and what changes in cuts, scores and
-keyframes. --profile says where the rest goes.
+keyframes. --profile says where the rest goes. --against compares with another checkout of this project.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import os
 import pstats
 import resource
 import statistics
@@ -94,6 +95,31 @@ def compare(path: Path, rounds: int) -> None:
     print(f"peak resident memory of the pass: {peak_mib:.0f} MiB")
 
 
+SECOND_PASS = """
+import pathlib, runpy, sys
+names = runpy.run_path("benchmarks/decode.py")
+for _ in range(2):
+    cpu_s, _ = names["measured_pass"](pathlib.Path(sys.argv[1]), names["CONFIG"])
+print(cpu_s)
+"""
+"""Run in a checkout: CPU-seconds of a pass whose imports are paid for."""
+
+
+def compare_checkouts(path: Path, other: Path, rounds: int) -> None:
+    """CPU-seconds of this checkout over those of another one, each pass in a process of its own."""
+
+    def cpu_s(checkout: Path) -> float:
+        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        command = [sys.executable, "-c", SECOND_PASS, str(path.absolute())]
+        return float(subprocess.check_output(command, cwd=checkout, env=environment))
+
+    here = Path(__file__).absolute().parent.parent
+    seen = [(cpu_s(here), cpu_s(other.absolute())) for _ in range(rounds)]
+    ratio = statistics.median(new / old for new, old in seen)
+    least = min(new for new, _ in seen) / min(old for _, old in seen)
+    print(f"this over {other}: median of {rounds} rounds {ratio:.3f}, of the least {least:.3f}")
+
+
 def compare_levers(path: Path, rounds: int) -> None:
     """Each way of skipping the loop filter: its time, and how far its results are from the full."""
     configs = {name: replace(CONFIG, skip_loop_filter=name) for name in ("none", "noref", "all")}
@@ -163,8 +189,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--levers", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--against", type=Path)
     arguments = parser.parse_args()
-    if arguments.profile:
+    if arguments.against:
+        compare_checkouts(arguments.file, arguments.against, arguments.rounds)
+    elif arguments.profile:
         profile(arguments.file)
     elif arguments.levers:
         compare_levers(arguments.file, arguments.rounds)
