@@ -111,7 +111,7 @@ class Curate:
         rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
         shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
         console, store = _console(), store_at(self.out, "--out")
-        _check_out(self.out, self.sources)
+        _check_out(store, self.out, self.sources)
         with typed("--stations"):
             layers = curate.configure(self.config.river).layers
         planned = CorpusInfo(num_parts=0, layers=layers)
@@ -288,16 +288,27 @@ def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
         yield held, read_corpus(held)
 
 
-def _check_out(out: str, sources: Sequence[str]) -> None:
-    """Refuse to write a corpus into the very folder that its footage lies in."""
-    if is_remote(out):
+_OF_A_CORPUS = {"sources", "layers", "selections", "shards", "encoded", "reports", "again"}
+
+
+def _check_out(store: Store, out: str, sources: Sequence[str]) -> None:
+    """Refuse to write a corpus among other files, most of all into the folder that the footage lies in."""
+    if not is_remote(out):
+        folder = local_path(out).resolve()
+        for source in sources:
+            if not is_remote(source) and local_path(source).resolve() == folder and folder.is_dir():
+                raise UsageError(
+                    f"--out: {out!r} is one of the source folders; the corpus needs one of its own"
+                )
+    if store.exists(layout.CORPUS) or (store.is_local and not Path(store.path()).is_dir()):
         return
-    folder = local_path(out).resolve()
-    for source in sources:
-        if not is_remote(source) and local_path(source).resolve() == folder and folder.is_dir():
-            raise UsageError(
-                f"--out: {out!r} is one of the source folders; the corpus needs one of its own"
-            )
+    names = [*store.files(), *store.folders()]
+    foreign = [n for n in names if n not in _OF_A_CORPUS and not n.startswith(".")]
+    if foreign and foreign != ["lost+found"]:
+        raise UsageError(
+            f"--out: {out!r} holds other things ({', '.join(sorted(foreign)[:3])}"
+            f"{', ...' if len(foreign) > 3 else ''}) and no corpus; the corpus needs a folder of its own"
+        )
 
 
 def check_name(name: str, flag: str) -> None:

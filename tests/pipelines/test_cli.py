@@ -251,6 +251,18 @@ def test_a_selection_that_is_not_there_is_named(
         assert "'nope'" in capsys.readouterr().err
 
 
+def test_a_folder_with_other_files_is_no_place_for_a_corpus(
+    films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "holiday"
+    out.mkdir()
+    for name in ("a.mp4", "b.mp4", "c.txt", "notes"):
+        (out / name).write_bytes(b"mine")
+    assert run("curate", str(films), "--out", str(out), "--preset", "tiny") == 2
+    assert "holds other things (a.mp4, b.mp4, c.txt, ...)" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["a.mp4", "b.mp4", "c.txt", "notes"]
+
+
 def test_a_corpus_of_a_newer_schema_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
