@@ -146,7 +146,7 @@ LASTING: dict[str, str] = {
     "playlist": "a playlist or script that names other files",
     "no_video": "no video stream (audio only, subtitles, cover art)",
     "undecodable": "the decoder gives no frame",
-    "truncated": "the container promises more than the file holds",
+    "truncated": "cut off so that nothing can be read: a picture, or a film without its index",
     "too_many_pixels": "a frame is larger than the limit",
     "too_long": "longer than the limit",
 }

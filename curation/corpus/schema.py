@@ -133,7 +133,8 @@ PROBE = (
         "source_num_damaged_frames",
         I32,
         "frames that the decoder flags as damaged or that are made from such, and frames that are "
-        "missing; null as codec",
+        "missing (where the file is cut off: those that its header states, at least one); null as "
+        "codec",
     ),
     Column(
         "num_clock_jumps",

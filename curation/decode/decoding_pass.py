@@ -26,7 +26,7 @@ from curation.errors import BadSource
 from curation.media.guard import Guard
 from curation.media.image import upright_rgb
 from curation.media.orientation import UPRIGHT
-from curation.media.probe import Probe, facts, open_video, picture_stream
+from curation.media.probe import Probe, facts, is_whole, open_video, picture_stream
 from curation.sources import fetched
 from curation.stations.station import Resources
 from curation.weights.catalog import TRANSNETV2, Weight, find
@@ -122,6 +122,8 @@ def decode_source(
                     scenes += video.edge(edge, changed, until=shot.frame.pts)
                 scenes += video.push(shot.frame, is_damaged=shot.is_damaged)
             scenes += video.finish()
+            if not is_whole(file, probe.container):
+                film.cut_off()
     return SourceRows(
         probe=_probe_row(probe, video, film, len(scenes)) | {"source_sha256": sha256},
         scenes=[

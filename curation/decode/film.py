@@ -66,6 +66,7 @@ class Film:
         if config.skip_loop_filter != "none":
             options = {"skip_loop_filter": config.skip_loop_filter}
             self._context.options = {**self._context.options, **options}
+        self._num_stated = stream.frames
         base = Fraction(stream.time_base or 1)
         self._base_s = float(base)
         self._max_ticks = int(Fraction(config.limits.max_duration_s) / base)
@@ -109,6 +110,10 @@ class Film:
         for frame in self._decoded(None):
             yield self._shot(frame)
         self.num_lost += self._num_errors
+
+    def cut_off(self) -> None:
+        """The file ends before its container says: what is stated beyond is lost, at least one."""
+        self.num_lost = max(self.num_lost, self._num_stated - self._num_frames, 1)
 
     def _decoded(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Frames that come out when a packet, or the end, goes in; none where it is refused."""

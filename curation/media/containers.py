@@ -109,32 +109,40 @@ def _is_audio(data: bytes) -> bool:
     return wave or mpeg_frame or data.startswith((b"ID3", b"fLaC", b"ADIF", b"#!AMR", b"FORM"))
 
 
-def check_whole(file: BinaryIO, demuxer: str) -> None:
-    """Check that a file holds all that its container promises, where containers promise.
+def is_whole(file: BinaryIO, demuxer: str) -> bool:
+    """Whether a file holds all that its container promises, where containers promise.
 
-    A film cut at the end would otherwise be taken for a shorter one: decoders conceal what is
-    missing. Transport, program and FLV streams promise nothing.
+    A film that is cut off (a recorder without power, a full disk) can be read up to there; a picture
+    cannot, nor a film whose index lay behind the cut. Transport, program and FLV streams promise
+    nothing.
 
     Args:
         file: read at a few places, left anywhere.
         demuxer: from `sniff`.
 
     Raises:
-        BadSource: 'truncated', or 'undecodable' where the structure makes no sense.
+        BadSource: 'truncated' where nothing can be read, or 'undecodable' where the structure makes
+            no sense.
     """
     size_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     if demuxer == "mov":
-        _check_boxes(file, size_bytes)
-    elif demuxer == "matroska":
-        _check_segment(file, size_bytes)
-    elif demuxer in ("avi", "webp_pipe"):
-        promised = int.from_bytes(file.read(8)[4:], "little") + 8
-        _check_end(promised, size_bytes, "RIFF")
+        return _has_whole_boxes(file, size_bytes)
+    if demuxer == "matroska":
+        return _has_whole_segment(file, size_bytes)
+    if demuxer == "avi":
+        return _riff_bytes(file) <= size_bytes
+    if demuxer == "webp_pipe":
+        _check_end(_riff_bytes(file), size_bytes, "RIFF")
     elif demuxer == "png_pipe":
         _check_png(file, size_bytes)
     elif demuxer == "jpeg_pipe":
         _check_jpeg(file)
+    return True
+
+
+def _riff_bytes(file: BinaryIO) -> int:
+    return int.from_bytes(file.read(8)[4:], "little") + 8
 
 
 def _check_end(promised: int, size_bytes: int, what: str) -> None:
@@ -144,8 +152,8 @@ def _check_end(promised: int, size_bytes: int, what: str) -> None:
         )
 
 
-def _check_boxes(file: BinaryIO, size_bytes: int) -> None:
-    """Walk the top level of an MP4: every box must end inside the file, one must be moov.
+def _has_whole_boxes(file: BinaryIO, size_bytes: int) -> bool:
+    """Walk the top level of an MP4: every box ends inside the file, one must be moov.
 
     Behind a whole film there may be bytes that are no boxes: phones append records of their own.
     """
@@ -166,26 +174,29 @@ def _check_boxes(file: BinaryIO, size_bytes: int) -> None:
             break  # what follows is no box, or zeros: files grown in blocks
         if length < 8:
             raise BadSource("undecodable", f"a box of {length} bytes at byte {position}")
+        if not fits and has_index:
+            return False
         _check_end(position + length, size_bytes, f"box {_shown(kind)}")
         has_index = has_index or kind == b"moov"
         has_media = has_media or kind == b"mdat"
         position += length
     if not has_index:
         raise BadSource("truncated", "no index (moov): cut, or never finished")
+    return True
 
 
-def _check_segment(file: BinaryIO, size_bytes: int) -> None:
-    """Check the length of the Matroska segment; live recordings leave it unknown."""
+def _has_whole_segment(file: BinaryIO, size_bytes: int) -> bool:
+    """Look at the length of the Matroska segment; live recordings leave it unknown."""
     head = file.read(SNIFF_BYTES)
     start = head.find(b"\x18\x53\x80\x67")
     if start < 0 or start + 12 > len(head):
-        return  # no segment so early: libav will say what it is
+        return True  # no segment so early: libav will say what it is
     first = head[start + 4]
     width = 9 - first.bit_length()  # of the length field: leading zeros of its first byte, plus one
     bits = 7 * width
     length = int.from_bytes(head[start + 4 : start + 4 + width], "big") & ((1 << bits) - 1)
-    if width <= 8 and length != (1 << bits) - 1:
-        _check_end(start + 4 + width + length, size_bytes, "the segment")
+    is_known = width <= 8 and length != (1 << bits) - 1
+    return not is_known or start + 4 + width + length <= size_bytes
 
 
 def _check_png(file: BinaryIO, size_bytes: int) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from curation.errors import BadSource, machine_fault
 from curation.media.clock import BROADCAST
 from curation.media.colour import colour_of
-from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, check_whole, sniff
+from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, is_whole, sniff
 from curation.media.orientation import Orientation, orientation_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ __all__ = [
     "IMAGE_DEMUXERS",
     "Limits",
     "Probe",
-    "check_whole",
     "ffmpeg_input_args",
+    "is_whole",
     "open_regular",
     "open_video",
     "picture_stream",
@@ -248,13 +248,13 @@ def open_video(file: BinaryIO, limits: Limits) -> Iterator[InputContainer]:
 
 
 def _admit(file: BinaryIO, limits: Limits) -> str:
-    """Check size, kind and wholeness by the bytes alone; returns the demuxer to name."""
+    """Check size, kind and structure by the bytes alone; returns the demuxer to name."""
     size_bytes = file.seek(0, io.SEEK_END)
     if size_bytes > limits.max_bytes:
         raise BadSource("too_large", f"{size_bytes} bytes, the limit is {limits.max_bytes}")
     file.seek(0)
     demuxer = sniff(file.read(SNIFF_BYTES))
-    check_whole(file, demuxer)
+    is_whole(file, demuxer)  # raises where nothing can be read
     file.seek(0)
     return demuxer
 

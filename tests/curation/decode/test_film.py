@@ -484,3 +484,35 @@ def test_columns_that_the_stream_hides_on_the_left_are_hidden_everywhere(
         view = View(corners=((0, 0),), size_px=(96, 112), scaled_px=(96, 112))
         read_HW = read_frames(media.data, [0.0], view)[0].float().mean(0).numpy()
         assert np.abs(read_HW - expected_HW).mean() < 20
+
+
+@pytest.mark.parametrize("share", [0.6, 0.83])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("film.mkv", H264),
+        ("fast_start.mp4", (*H264, "-movflags", "+faststart")),
+        ("fragmented.mp4", (*H264, "-movflags", "frag_keyframe+empty_moov+default_base_moof")),
+        ("film.avi", ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2", "-g", "30")),
+        ("film.ts", TS),
+        ("film.mpg", ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2", "-f", "vob")),
+    ],
+)
+def test_of_a_film_that_is_cut_off_what_lies_before_is_kept(
+    tmp_path, encode: Encode, numbers_of, name, options, share
+):
+    whole = encode(tmp_path / name, [70, 80, 90], *options, fps="25")
+    data = whole.read_bytes()
+    path = tmp_path / f"cut_{name}"
+    path.write_bytes(data[: int(len(data) * share)])
+    rows = decoded(path)
+    num_frames = rows.probe["source_num_frames"]
+    if not name.endswith(("ts", "mpg")):  # which promise nothing
+        assert rows.probe["source_num_damaged_frames"] > 0
+    expected = pictures(whole)
+    clips = numbers_of(path, rows)
+    assert clips[0] == list(range(70))
+    for clip, made in zip(clips, sorted(tmp_path.glob("scratch-*/made.mp4")), strict=True):
+        assert clip[-1] <= num_frames  # a B-frame before the last whole frame may be cut off
+        for number, picture_HW in zip(clip, pictures(made), strict=True):
+            assert np.abs(picture_HW - expected[number]).mean() < 4
