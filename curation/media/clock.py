@@ -37,6 +37,10 @@ MAX_REORDER_FRAMES = 16
 LOOK_AHEAD = 8
 """Packets by which it is told whether a jump is one, which picture comes first behind it, and whom
 libav meant by its flags; more B-frames in a row are rare."""
+JOINT_PACKETS = 2
+"""Where two recordings were laid end to end, the count of transport packets restarts, and libav flags
+a packet so shortly before the keyframe with which the second begins: the one it was reading, or the
+one before it, which its parser had not yet let go."""
 STEPS = 16
 """Distances of packets by which the pace is known."""
 MAX_READ_ERRORS = 100
@@ -106,7 +110,8 @@ class SteadyClock:
 
     A packet *fits* where it goes on from the one before it: not earlier, and no further ahead than
     a film pauses. If one does not fit and the next goes on from it, the clock has jumped; if the
-    next goes on from the one before, this one's timestamps were damaged, and are made up.
+    next goes on from the one before, this one's timestamps were damaged, and are made up; but where
+    a keyframe steps back a little and all that follow go on from it, two recordings overlap.
 
     Packets that were damaged on the way have a `Hurt` as their `opaque`, and so have the frames that
     come out of them, if the decoder's context has `copy_opaque` set.
@@ -131,6 +136,7 @@ class SteadyClock:
         self._recent: deque[int] = deque(maxlen=MAX_REORDER_FRAMES)
         self._last: int | None = None
         self._top: int | None = None
+        self._joint: int | None = None
         self.shifts: list[ClockShift] = []
         """Where the clock jumps, in order."""
         self.edges: list[int] = []
@@ -165,16 +171,44 @@ class SteadyClock:
         else:
             later = [t for each in following if (t := self._time(each)) is not None]
         if time is not None and not is_next:
-            if not later or self._fits(later[0]) or not self._follows(later[0], time):
+            is_restart = packet.is_keyframe and len(later) > 0 and self._is_steady([time, *later])
+            is_one = not later or self._fits(later[0]) or not self._follows(later[0], time)
+            if is_one and not is_restart:
                 self._make_up(packet)
                 return
             self._jump(packet, number, following)
+        elif number == self._joint:
+            self._jump(packet, number, following)
+        if packet.is_corrupt and time is not None and self._ends_a_recording(time, following):
+            self._joint = number + self._to_keyframe(following)
+            packet.is_corrupt = False
         # Those before a jump are flagged only because the count of packets restarts there too.
         if packet.is_corrupt and (time is None or all(self._follows(t, time) for t in later)):
             packet.opaque = Hurt()
         if time is not None:
             self._learn(time)
         self._shift(packet)
+
+    def _to_keyframe(self, following: deque[Packet[Any]]) -> int:
+        """How many packets on the next keyframe is; more than are known if it is not among them."""
+        keyframes = (n for n, each in enumerate(following, 1) if each.is_keyframe)
+        return next(keyframes, LOOK_AHEAD + 1)
+
+    def _ends_a_recording(self, time: int, following: deque[Packet[Any]]) -> bool:
+        """Whether a packet is flagged only for the recording that begins behind it.
+
+        No frame is missing then, what follows begins with a keyframe, and is whole. If the packet was
+        hit all the same, its decoder says so.
+        """
+        if not self._is_broadcast or self._to_keyframe(following) > JOINT_PACKETS:
+            return False
+        times = [time, *(t for each in following if (t := self._time(each)) is not None)]
+        return self._is_steady(times) and not any(each.is_corrupt for each in following)
+
+    def _is_steady(self, times: list[int]) -> bool:
+        """Whether times of decoding follow each other at the film's pace, no frame missing."""
+        pairs = itertools.pairwise(times)
+        return self._by_decoding and all(0 <= b - a <= 1.5 * self.step for a, b in pairs)
 
     def _time(self, packet: Packet[Any]) -> int | None:
         return packet.dts if self._by_decoding else packet.pts

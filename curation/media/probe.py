@@ -49,7 +49,7 @@ DECODERS = (
     *("h264", "hevc", "libdav1d", "av1", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4"),
     *("msmpeg4", "msmpeg4v2", "msmpeg4v1", "h263", "mpeg2video", "mpeg1video", "mjpeg"),
     *("prores", "dnxhd", "dvvideo", "flv", "wmv1", "wmv2", "wmv3", "vc1", "theora", "ffv1"),
-    *("png", "webp"),
+    *("huffyuv", "ffvhuff", "utvideo", "rawvideo", "png", "webp"),
 )
 """Decoders that libav may start, by its names: cameras, the web, editing, older archives.
 

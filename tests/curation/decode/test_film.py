@@ -516,3 +516,29 @@ def test_of_a_film_that_is_cut_off_what_lies_before_is_kept(
         assert clip[-1] <= num_frames  # a B-frame before the last whole frame may be cut off
         for number, picture_HW in zip(clip, pictures(made), strict=True):
             assert np.abs(picture_HW - expected[number]).mean() < 4
+
+
+@pytest.mark.parametrize("num_b_frames", ["0", "2"])
+def test_recordings_laid_end_to_end_whose_clock_goes_on_lose_no_frame(
+    tmp_path, encode: Encode, numbers_of, num_b_frames
+):
+    options = (*TS, "-bf", num_b_frames)
+    first = encode(tmp_path / "a.ts", [75], *options)
+    on = ("-output_ts_offset", "2.5")
+    second = encode(tmp_path / "b.ts", [80], *options, *on, first=75)
+    path = joined(tmp_path, first, second)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == 0
+    assert rows.probe["num_clock_jumps"] == 1
+    assert [row["cut_in"] for row in rows.scenes] == ["start", "discontinuity"]
+    assert [row["start_s"] for row in rows.scenes] == pytest.approx([0, 2.5], abs=0.001)
+    assert numbers_of(path, rows) == frames((0, 75), (75, 155))
+
+
+@pytest.mark.parametrize("codec", ["huffyuv", "utvideo", "rawvideo"])
+@pytest.mark.parametrize("suffix", ["avi", "mkv"])
+def test_what_cameras_capture_without_loss_is_read(
+    tmp_path, encode: Encode, numbers_of, codec, suffix
+):
+    path = encode(tmp_path / f"film.{suffix}", [70, 80], "-pix_fmt", "yuv422p", "-c:v", codec)
+    assert numbers_of(path, decoded(path)) == frames((0, 70), (70, 150))
