@@ -132,6 +132,9 @@ class Film:
         """Say what is wrong with a frame."""
         if self._is_untimed:
             frame.pts, frame.duration = frame.dts, 0
+        lead = self._clock.lead
+        if lead is not None and frame.pts is None and self._num_frames < lead.num_frames:
+            frame.pts = lead.at(self._num_frames)
         pts = frame.pts
         self._check(frame, pts)
         is_jump = self._is_after_jump(pts)

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["BROADCAST", "UNTIMED", "ClockShift", "Entry", "Hurt", "SteadyClock", "packets_of"]
+__all__ = [
+    "BROADCAST",
+    "UNTIMED",
+    "ClockShift",
+    "Entry",
+    "Hurt",
+    "Lead",
+    "SteadyClock",
+    "packets_of",
+]
 
 BROADCAST = frozenset({"mpegts", "mpeg"})
 """Demuxers of streams that are cut, joined and lost on the way: their clock is the sender's."""
@@ -43,6 +52,8 @@ a packet so shortly before the keyframe with which the second begins: the one it
 one before it, which its parser had not yet let go."""
 STEPS = 16
 """Distances of packets by which the pace is known."""
+MAX_LEAD = 1024
+"""Packets without timestamps at the start of a film that are read before the first is decoded."""
 MAX_READ_ERRORS = 100
 """Errors of the demuxer, each followed by another packet, after which the file is given up."""
 
@@ -75,6 +86,10 @@ def packets_of(container: InputContainer, stream: VideoStream) -> Iterator[Packe
             return  # it does not get over this place
 
 
+def _has_no_time(packet: Packet[Any]) -> bool:
+    return packet.pts is None and packet.dts is None
+
+
 class Hurt:
     """Mark of a packet, and of its frame, that was damaged on the way; each has its own."""
 
@@ -105,6 +120,25 @@ class Entry:
     pts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Frames at the start of a film that have no timestamps; those behind have them.
+
+    Args:
+        num_frames: how many.
+        end: time of showing of the first frame behind them.
+        step: ticks from frame to frame.
+    """
+
+    num_frames: int
+    end: int
+    step: Fraction
+
+    def at(self, frame: int) -> int:
+        """Time of showing of one of them, as if the film had gone at its pace from the start."""
+        return self.end - round((self.num_frames - frame) * self.step)
+
+
 class SteadyClock:
     """Rewrites the timestamps of packets, in the order of decoding, to a clock without jumps.
 
@@ -131,12 +165,15 @@ class SteadyClock:
         longest_s = CLOCK_JUMP_S if self._is_broadcast else PAUSE_S
         self._longest = round(Fraction(longest_s) / self._base)
         rate = stream.guessed_rate or stream.average_rate
-        self._stated_step = max(1, round(1 / (rate * self._base))) if rate else 1
+        self._exact_step = 1 / (Fraction(rate) * self._base) if rate else Fraction(1)
+        self._stated_step = max(1, round(self._exact_step))
         self._steps: deque[int] = deque(maxlen=STEPS)
         self._recent: deque[int] = deque(maxlen=MAX_REORDER_FRAMES)
         self._last: int | None = None
         self._top: int | None = None
         self._joint: int | None = None
+        self.lead: Lead | None = None
+        """Known once the first packet was read."""
         self.shifts: list[ClockShift] = []
         """Where the clock jumps, in order."""
         self.edges: list[int] = []
@@ -154,6 +191,8 @@ class SteadyClock:
     def read(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         """The same packets, timestamps rewritten, a few behind."""
         window = deque(itertools.islice(packets, LOOK_AHEAD))
+        if window and _has_no_time(window[0]):
+            self._read_lead(window, packets)
         number = 0
         while window:
             packet = window.popleft()
@@ -161,6 +200,18 @@ class SteadyClock:
             self._place(packet, number, window)
             yield packet
             number += 1
+
+    def _read_lead(self, window: deque[Packet[Any]], packets: Iterator[Packet[Any]]) -> None:
+        """Read on to the first packets that have times."""
+        while all(map(_has_no_time, window)) and len(window) < MAX_LEAD:
+            window.extend(each := list(itertools.islice(packets, 1)))
+            if not each:
+                return
+        window.extend(itertools.islice(packets, MAX_REORDER_FRAMES))
+        times = [packet.pts for packet in window if packet.pts is not None]
+        if times:
+            num_frames = sum(map(_has_no_time, window))
+            self.lead = Lead(num_frames, min(times), self._exact_step)
 
     def _place(self, packet: Packet[Any], number: int, following: deque[Packet[Any]]) -> None:
         """Rewrite one packet's timestamps."""

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from curation.errors import BadSource, MachineFault
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
-from curation.media.clock import UNTIMED
+from curation.media.clock import UNTIMED, Lead
 from curation.media.colour import UNSPECIFIED, Colour, is_see_through
 from curation.media.guard import isolated_command
 from curation.media.probe import ffmpeg_input_args
@@ -59,7 +59,7 @@ def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -
     # A demuxer that seeks by decoding time can land on a keyframe whose leading pictures are the
     # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
     # Then the search begins ten seconds, the longest usual GOP, earlier, at last at the beginning.
-    for seek_s in (None,) if clip.shifts else (start_s, start_s - 10, None):
+    for seek_s in (None,) if clip.shifts or clip.lead else (start_s, start_s - 10, None):
         media = _made(file, clip, config, scratch, seek_s)
         if media is None or media.num_frames != clip.num_frames:
             continue
@@ -134,7 +134,7 @@ def _command(
     frames = (
         _deinterlaced(source, clip.interlaced)
         .filter("settb", base)
-        .filter("setpts", RISING)
+        .filter("setpts", _times(clip.lead))
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
     )
     frames = _coloured(frames, clip, (width, height), target.parent / TABLE)
@@ -181,6 +181,14 @@ def _deinterlaced(frames: Any, interlaced: str) -> Any:
         frames = frames.filter("fieldmatch", combmatch="full")
         which = "interlaced"  # what fieldmatch leaves and marks
     return frames.filter("bwdif", mode="send_frame", parity="auto", deint=which)
+
+
+def _times(lead: Lead | None) -> str:
+    """When each frame is shown, those without timestamps at the start of the film as well."""
+    if lead is None:
+        return RISING
+    at = f"{lead.end}-round(({lead.num_frames}-N)*{lead.step.numerator}/{lead.step.denominator})"
+    return f"if(lt(N,{lead.num_frames}),{at},{RISING})"
 
 
 def _laid_on_white(frames: Any) -> Any:

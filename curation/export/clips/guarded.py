@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ from curation.errors import BadSource
 from curation.export.clips.remux import copy_packets
 from curation.export.clips.settings import ADMITTED, Clip, ExportConfig, Media
 from curation.export.clips.still import to_jpeg
-from curation.media.clock import ClockShift, Entry, SteadyClock, packets_of
+from curation.media.clock import ClockShift, Entry, Lead, SteadyClock, packets_of
 from curation.media.guard import Guard
 from curation.media.probe import open_video, picture_stream
 
@@ -30,6 +32,9 @@ _MEDIA = pa.schema(
 )
 
 _SHIFTS = pa.schema([("packet", pa.int64()), ("ticks", pa.int64())])
+_LEAD = pa.schema(
+    [("num_frames", pa.int64()), ("end", pa.int64()), ("num", pa.int64()), ("den", pa.int64())]
+)
 _ENTRIES = pa.schema([("packet", pa.int64()), ("pts", pa.int64())])
 
 
@@ -51,16 +56,24 @@ class ReadStream:
         index: among all streams.
         shifts: jumps of its clock.
         entries: where decoding can begin; read only where there are jumps.
+        lead: frames without timestamps at its start.
     """
 
     index: int
     shifts: tuple[ClockShift, ...] = ()
     entries: tuple[Entry, ...] = ()
+    lead: Lead | None = None
 
     def placed(self, clip: Clip) -> Clip:
         """The clip with its stream, the jumps before its end, and where decoding begins."""
         first = max((each.packet for each in self.entries if each.pts <= clip.start_pts), default=0)
-        return replace(clip, stream_index=self.index, shifts=self.shifts, first_packet=first)
+        return replace(
+            clip,
+            stream_index=self.index,
+            shifts=self.shifts,
+            first_packet=first,
+            lead=self.lead,
+        )
 
 
 def read_stream(
@@ -79,21 +92,28 @@ def read_stream(
         int(tables["stream"]["index"][0].as_py()),
         tuple(ClockShift(**row) for row in tables["shifts"].to_pylist()),
         tuple(Entry(**row) for row in tables["entries"].to_pylist()),
+        next((_lead(**row) for row in tables["lead"].to_pylist()), None),
     )
 
 
+def _lead(num_frames: int, end: int, num: int, den: int) -> Lead:
+    return Lead(num_frames, end, Fraction(num, den))
+
+
 def _read_stream(file: BinaryIO, has_jumps: bool) -> dict[str, pa.Table]:
-    shifts: list[ClockShift] = []
     entries: list[Entry] = []
     with open_video(file, ADMITTED) as container:
         stream = picture_stream(container)
-        if has_jumps:
-            clock = SteadyClock(container.format.name, stream)
-            for number, packet in enumerate(clock.read(packets_of(container, stream))):
-                if packet.is_keyframe and packet.pts is not None:
-                    entries.append(Entry(number, packet.pts))
-            shifts = clock.shifts
+        clock = SteadyClock(container.format.name, stream)
+        packets = clock.read(packets_of(container, stream))
+        for number, packet in enumerate(packets if has_jumps else itertools.islice(packets, 1)):
+            if packet.is_keyframe and packet.pts is not None:
+                entries.append(Entry(number, packet.pts))
+        shifts, lead = clock.shifts, clock.lead
+        found = None if lead is None else (lead.num_frames, lead.end, *lead.step.as_integer_ratio())
+        leads = [] if found is None else [dict(zip(_LEAD.names, found, strict=True))]
         return {
+            "lead": pa.Table.from_pylist(leads, schema=_LEAD),
             "stream": pa.table({"index": [stream.index]}),
             "shifts": pa.Table.from_pylist([asdict(each) for each in shifts], schema=_SHIFTS),
             "entries": pa.Table.from_pylist([asdict(each) for each in entries], schema=_ENTRIES),

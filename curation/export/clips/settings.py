@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from curation.errors import REJECT_REASONS
-from curation.media.clock import ClockShift
+from curation.media.clock import ClockShift, Lead
 from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.probe import Limits
@@ -151,6 +151,8 @@ class Clip:
     """Index of the picture stream among all streams, from `read_stream`."""
     shifts: tuple[ClockShift, ...] = ()
     """Jumps of the stream's clock, over which the timestamps above go on; usually none."""
+    lead: Lead | None = None
+    """Frames without timestamps at the start of the film, if there are any."""
     first_packet: int = 0
     """Where there are jumps, so that no seek finds a time: the packet at which to begin decoding."""
 

@@ -542,3 +542,16 @@ def test_what_cameras_capture_without_loss_is_read(
 ):
     path = encode(tmp_path / f"film.{suffix}", [70, 80], "-pix_fmt", "yuv422p", "-c:v", codec)
     assert numbers_of(path, decoded(path)) == frames((0, 70), (70, 150))
+
+
+@pytest.mark.parametrize("num_b_frames", ["0", "2"])
+def test_frames_without_timestamps_at_the_start_have_the_pace_of_the_film(
+    tmp_path, encode: Encode, numbers_of, num_b_frames
+):
+    early = ("-avoid_negative_ts", "disabled", "-output_ts_offset", "-1.3")  # Matroska has no signs
+    path = encode(tmp_path / "film.mkv", [70, 80, 75], *H264, "-bf", num_b_frames, *early)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == 0
+    assert rows.probe["source_duration_s"] == pytest.approx(7.5, abs=0.01)
+    assert [row["start_frame"] for row in rows.scenes] == [0, 70, 150]
+    assert numbers_of(path, rows) == frames((0, 70), (70, 150), (150, 225))
