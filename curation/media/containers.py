@@ -43,8 +43,8 @@ def sniff(first_bytes: bytes) -> str:
         first_bytes: the first `SNIFF_BYTES` of the file, or all of it where shorter.
 
     Returns:
-        A libav demuxer: 'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'flv', 'asf', 'ogg', or one of
-        `IMAGE_DEMUXERS`.
+        A libav demuxer: 'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'flv', 'asf', 'ogg', 'mxf',
+        'dv', 'yuv4mpegpipe', or one of `IMAGE_DEMUXERS`.
 
     Raises:
         BadSource: 'empty', 'playlist', 'no_video' for audio files, else 'unknown_format'.
@@ -82,6 +82,9 @@ def _by_signature(data: bytes) -> str | None:
     signatures = {
         b"\x1a\x45\xdf\xa3": "matroska",
         b"FLV\x01": "flv",
+        b"YUV4MPEG2 ": "yuv4mpegpipe",
+        bytes.fromhex("060e2b34020501010d01020101"): "mxf",  # SMPTE 377-1: header partition pack
+        bytes.fromhex("1f0700"): "dv",  # IEC 61834-2: the first block of a frame
         _ASF_HEADER: "asf",
         b"OggS": "ogg",
         b"\x00\x00\x01\xba": "mpeg",

@@ -54,7 +54,8 @@ DECODERS = (
 """Decoders that libav may start, by its names: cameras, the web, editing, older archives.
 
 No audio or subtitle decoder: streams of sound are counted, never decoded. Left out on purpose: game
-and screen formats, JPEG 2000, and all else that is rare in video archives and seldom fuzzed.
+and screen formats, JPEG 2000, and all else that is rare in video archives and seldom fuzzed. Bare
+H.264 and HEVC, whose frames have no times, are of no format that `sniff` knows.
 """
 
 _STILL_DECODERS = ("mjpeg", "png", "webp")
@@ -337,7 +338,9 @@ def _check_limits(container: InputContainer, limits: Limits) -> None:
     width, height = _side(stream, "width"), _side(stream, "height")
     check_size(width, height, limits)
     if width < 1 or height < 1:
-        raise BadSource("undecodable", f"a picture of {width}x{height}")
+        raise BadSource(
+            "undecodable", "a size of its pictures is not stated, or past libav's limits"
+        )
     duration_s = _duration_s(container, stream)
     if duration_s is not None and duration_s > limits.max_duration_s:
         raise BadSource("too_long", f"{duration_s:.0f} s, the limit is {limits.max_duration_s} s")

@@ -16,7 +16,20 @@ from curation.corpus.schema import SOURCES, schema
 VIDEO_SUFFIXES = frozenset(
     (
         *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"),
-        *(".mpg", ".mpeg", ".vob", ".flv", ".f4v", ".wmv", ".asf", ".ogv", ".ogg"),
+        *(
+            ".mpg",
+            ".mpeg",
+            ".vob",
+            ".flv",
+            ".f4v",
+            ".wmv",
+            ".asf",
+            ".ogv",
+            ".ogg",
+            ".mxf",
+            ".dv",
+            ".y4m",
+        ),
     )
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))

@@ -555,3 +555,24 @@ def test_frames_without_timestamps_at_the_start_have_the_pace_of_the_film(
     assert rows.probe["source_duration_s"] == pytest.approx(7.5, abs=0.01)
     assert [row["start_frame"] for row in rows.scenes] == [0, 70, 150]
     assert numbers_of(path, rows) == frames((0, 70), (70, 150), (150, 225))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("film.y4m", ()),
+        ("film.mxf", ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2")),
+        ("film.dv", ("-vf", "scale=720:576", "-pix_fmt", "yuv420p", "-c:v", "dvvideo")),
+    ],
+)
+def test_containers_of_tape_and_broadcast_are_read(
+    tmp_path, encode: Encode, numbers_of, name, options
+):
+    path = encode(tmp_path / name, [70, 80], *options, fps="25")
+    rows = decoded(path)
+    assert [row["num_frames"] for row in kept(rows)] == [70, 80]
+    found = numbers_of(path, rows)
+    if name == "film.dv":  # whose boxes are larger
+        assert [len(clip) for clip in found] == [70, 80]
+    else:
+        assert found == frames((0, 70), (70, 150))
