@@ -57,15 +57,17 @@ _REFUSAL = re.compile(
     r"|I (?:must |have to |do )?apologi[sz]e\b"
     rf"|I(?:'m| am) (?:currently )?(?:unable|not able) to {_DOES}\b"
     rf"|I (?:can't|cannot|can not|could not|couldn't|won't|will not|must decline to) (?:directly )?{_DOES}\b"
-    r"|I (?:do not|don't|can't|cannot) (?:have|see|view|watch) (?:access|any|the|an?|enough|images|videos)\b"
+    r"|I (?:do not|don't|can't|cannot|can not) (?:have|see|view|watch) "
+    r"(?:access|any|the|an?|enough|images|videos)\b"
     rf"|(?:it is |it's )?(?:unable|not possible|impossible) to {_DOES}\b"
-    r"|(?:the |this )?[\w ]{1,40} (?:can't|cannot) be (?:determined|described|identified)\b"
+    rf"|(?:the |this )?(?:{_MEDIUM}|action|content|subject|person|details?|setting|it|this|that) "
+    r"(?:can't|cannot|can not) be (?:determined|described|identified)\b(?! in words)"
     r"|no (?:image|video|picture|frame|clip)s? (?:was|were|has been|have been) "
     r"(?:provided|given|attached|shown|uploaded|supplied)\b"
     r"|please (?:provide|upload|share|attach) (?:me )?(?:with )?(?:an?|the|more|your)\b"
     r")"
-    r"|\bas an? (?:AI(?: (?:language )?(?:model|assistant))?,|AI (?:language )?(?:model|assistant)\b|"
-    r"(?:large )?language model\b|artificial intelligence,)"
+    r"|\bas an? (?:AI(?: (?:language )?(?:model|assistant))?|artificial intelligence),? I\b"
+    r"|(?:^|[.!?:;]\s+)as an? (?:AI|(?:large )?language model|artificial intelligence)\b"
     r"|\bagainst my (?:guidelines|policy|policies|programming)\b",
     re.IGNORECASE,
 )

@@ -196,6 +196,8 @@ def test_films_about_pictures_are_no_boilerplate(text):
         "As a large language model I only read text.",
         "This request is against my guidelines.",
         "I cannot assist with identifying real people.",
+        "I can not watch videos.",
+        "A cat. As an AI assistant I cannot say more.",
     ],
 )
 def test_refusals_are_found(text):
@@ -219,6 +221,8 @@ def test_refusals_are_found(text):
         "I am on a boat and I can't stop smiling",
         "It is not possible to cross the flooded road",
         "Two firefighters assist a woman who cannot walk",
+        "A clip that cannot be described in words",
+        "A robot as an AI assistant walks",
     ],
 )
 def test_things_that_cannot_do_something_are_no_refusals(text):
