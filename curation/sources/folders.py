@@ -179,7 +179,7 @@ class Folders:
 
     def _link_kind(self, what: str) -> str:
         if self.follow_links:
-            return f"{what} that leads out of the given folders or nowhere"
+            return f"{what} that leads nowhere, or out of the given folders and those of --link-roots"
         return f"{what}, not followed without --follow-links"
 
 
