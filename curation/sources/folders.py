@@ -179,7 +179,9 @@ class Folders:
 
     def _link_kind(self, what: str) -> str:
         if self.follow_links:
-            return f"{what} that leads nowhere, or out of the given folders and those of --link-roots"
+            return (
+                f"{what} that leads nowhere, or out of the given folders and those of --link-roots"
+            )
         return f"{what}, not followed without --follow-links"
 
 
