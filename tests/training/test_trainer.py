@@ -161,7 +161,8 @@ def test_sigterm_finishes_the_step_saves_and_leaves_with_a_code_to_try_again(con
             break
     rest = process.stdout.read()
     assert process.wait(timeout=120) == 75
-    assert "the same command goes on" in rest
+    assert "saved and stopped after step" in rest
+    assert "go on with: " in rest
     steps = [path.name for path in (folder / "checkpoints").iterdir()]
     assert len(steps) == 1
     assert not (folder / "model").exists()

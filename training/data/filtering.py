@@ -173,6 +173,8 @@ class IndexReader:
             for batch in index.iter_batches(READ_ROWS, columns=columns):
                 table = with_growth(pa.Table.from_batches([batch]))
                 table = self.known(table.filter(table[STILL_SELECTED.name]))
+                wanted = {*self.columns, STILL_SELECTED.name}
+                table = table.select([name for name in table.column_names if name in wanted])
                 if table.num_rows:
                     yield table
 
