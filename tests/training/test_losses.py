@@ -129,5 +129,5 @@ def test_a_run_may_change_prediction_and_schedule_of_its_stage():
     objective = objective_of(config)
     assert objective.prediction == "velocity"
     assert objective.schedule.zero_terminal_snr
-    with pytest.raises(ValueError, match="zero_terminal_snr needs loss.prediction velocity"):
+    with pytest.raises(ValueError, match=r"zero_terminal_snr needs loss\.prediction velocity"):
         objective_of(TrainConfig(loss=LossConfig(zero_terminal_snr=True)))
