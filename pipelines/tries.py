@@ -106,8 +106,9 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RayActorError) and error.actor_init_failed:
         return f"its worker did not start: {_last_line(error)}"
     if isinstance(error, RayActorError):
-        memory = ", for the node ran out of memory" if "memory" in str(error) else ""
-        return f"its worker died{memory}; the machine's kernel log may say more"
+        # Ray's memory monitor says this; every other text of a death lists memory as one possible cause.
+        memory = ", for the node ran out of memory" if "running low on memory" in str(error) else ""
+        return f"its worker died{memory}; a full disk or the kernel log of the machine may say why"
     last = _last_line(error)
     return last if isinstance(error, LavieError) else f"{type(error).__name__}: {last}"
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayActorError
 
 from curation.stations.station import Resources
 from pipelines.run import Stage, run_stages
+from pipelines.tries import describe
 from pipelines.worker import UnitResult
 
 
@@ -66,3 +68,14 @@ def test_units_of_a_node_with_a_full_disk_are_done_on_the_other(
     tried = [(tmp_path / f"{unit}").read_text().split() for unit in range(6)]
     assert all(nodes_of_unit[-1] == well for nodes_of_unit in tried)
     assert sum(nodes_of_unit.count(full) for nodes_of_unit in tried) <= 1
+
+
+def test_a_death_is_of_memory_only_where_rays_monitor_says_so() -> None:
+    """Ray's text of any death names the out-of-memory killer among the common causes."""
+    common = (
+        "The actor died. Some common causes include: (1) the process was killed by the OOM killer due to "
+        "high memory usage, (2) ray stop --force was called"
+    )
+    killed = "1 worker(s) were killed due to the node running low on memory."
+    assert "memory" not in describe(RayActorError(error_msg=common))
+    assert "ran out of memory" in describe(RayActorError(error_msg=killed))
