@@ -192,18 +192,20 @@ def _lines(status: CorpusStatus) -> list[str]:
 
 
 def _layers_table(layers: list[Layer]) -> Table:
+    """A row a layer; of states other than done, those that a part is in, so that names keep their room."""
+    states = [state for state in _STATES if any(layer.states[state] for layer in layers)]
     table = Table()
     table.add_column("layer", no_wrap=True)
-    for header in ("done", *_STATES):
-        table.add_column(header, justify="right")
-    table.add_column("settings")
+    for header in ("done", *states):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("settings", no_wrap=True)
     table.add_column("newest part", no_wrap=True)
     for layer in layers:
         done = layer.states[PartState.DONE] + layer.states[PartState.UNRECORDED]
         table.add_row(
             layer.name,
             "record damaged" if layer.fault else str(done),
-            *(str(layer.states[state] or "") for state in _STATES),
+            *(str(layer.states[state] or "") for state in states),
             "current" if layer.is_current else "earlier",
             _time(layer.changed),
         )
