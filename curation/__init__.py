@@ -13,7 +13,7 @@ The river, in the order in which a clip goes down it::
     caption_text   is that sentence any good
     alignment      does it fit the picture
     select         rules, duplicates, balance: which clips are kept, and why not
-    clips          the kept clips are cut and packed into shards
+    export         the kept clips are cut and packed into shards
     report         what happened, for a reader
 
 Every station reads columns and adds columns (`curation.stations.station`); the columns are listed in
