@@ -94,6 +94,16 @@ def decode_source(
     Raises:
         BadSource: the source cannot be used; nothing of it is.
     """
+    rows = _decode(file, sha256, config, transnet)
+    if config.threads > 1 and rows.probe["source_num_damaged_frames"]:
+        # What a decoder makes up, and of which frame it speaks, depends on its threads.
+        file.seek(0)
+        rows = _decode(file, sha256, replace(config, threads=1), transnet)
+    return rows
+
+
+def _decode(file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | None) -> SourceRows:
+    """`decode_source` on as many threads as the settings say, whatever becomes of damage."""
     import cv2
 
     cv2.setNumThreads(1)  # results must not depend on the machine, and workers share its cores

@@ -67,8 +67,8 @@ class DecodeConfig:
     """What one source may take."""
     threads: int = 1
     """Threads of the decoder, and cores a worker takes. Two workers with one thread each beat one
-    worker with two; more threads make one long film ready sooner. Changes no value but those of
-    what the decoder makes up for damaged frames."""
+    worker with two; more threads make one long film ready sooner. Changes no value: a film with
+    damage is decoded again on one thread."""
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.sample_fps <= 30:
