@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from inference.arguments import check_size
 from inference.interpolation import MAX_KEY_FRAMES, num_frames_of
-from inference.memory import Models
+from inference.memory import Machine, Models
 from inference.pipeline import StepCallback, VideoPipeline
 from inference.schedulers import SchedulerName
 from inference.text_to_video import MAX_FRAMES
@@ -31,6 +31,8 @@ from inference.video_file import Encoding, Video, check_suffix, to_bytes, write_
 from training.models.schedule import Stage
 
 ORDER: tuple[Stage, ...] = ("base", "interpolation", "super_resolution")
+MAX_SEEDS = 2**63  # of torch's generators, which take them as signed numbers of 64 bits
+MAX_NOISE_LEVEL = 350
 OnStep = Callable[[Stage, int, int], None]
 """Called when a stage begins and after each step: the stage, how many steps are done, of how many."""
 
@@ -58,6 +60,8 @@ class StageSettings:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.fps is not None and self.fps <= 0:
             raise ValueError(f"fps must be positive, got {self.fps}")
+        if self.seed is not None and not 0 <= self.seed < MAX_SEEDS:
+            raise ValueError(f"seed must be 0 to {MAX_SEEDS - 1}, got {self.seed}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,8 @@ class CascadeConfig:
                 f"stages must be some of {', '.join(ORDER)}, in this order, got {self.stages}"
             )
         check_size(self.height, self.width)
+        if not 0 <= self.noise_level <= MAX_NOISE_LEVEL:
+            raise ValueError(f"noise_level must be 0 to {MAX_NOISE_LEVEL}, got {self.noise_level}")
         if self.noise_from not in ("cpu", "cuda"):
             raise ValueError(f"noise_from must be cpu or cuda, got {self.noise_from!r}")
         if self.window_overlap is not None and not 0 <= self.window_overlap < MAX_KEY_FRAMES:
@@ -149,6 +155,12 @@ def check_request(request: Request, config: CascadeConfig) -> None:
         check_size(height, width)
 
 
+def check_noise(config: CascadeConfig, machine: Machine) -> None:
+    """Raise ValueError where noise is to come from a device that the networks are not on."""
+    if config.noise_from == "cuda" and not machine.device.startswith("cuda"):
+        raise ValueError(f"noise_from cuda needs the networks there, got {machine.device}")
+
+
 def cascade(
     request: Request,
     config: CascadeConfig,
@@ -173,8 +185,7 @@ def cascade(
         ValueError: The request does not fit the stages; nothing has been computed.
     """
     check_request(request, config)
-    if config.noise_from == "cuda" and not models.machine.device.startswith("cuda"):
-        raise ValueError(f"noise_from cuda needs the networks there, got {models.machine.device}")
+    check_noise(config, models.machine)
     video = request.given
     for stage in config.stages:
         with models.using(stage, config.settings(stage).scheduler) as pipeline:

@@ -50,8 +50,11 @@ class Machine:
             kind = torch.device(self.device).type
         except RuntimeError as error:
             raise ValueError(f"device must be a torch device, got {self.device!r}") from error
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device} was asked for, but torch sees no CUDA device")
+        if kind not in ("cpu", "cuda"):
+            raise ValueError(f"device must be cpu, cuda or cuda:1, got {self.device!r}")
+        seen = torch.cuda.device_count()
+        if kind == "cuda" and (torch.device(self.device).index or 0) >= seen:
+            raise ValueError(f"device {self.device} was asked for, but torch sees {seen} of CUDA")
 
     def prepare(self, pipeline: VideoPipeline) -> None:
         """Cast and place a pipeline, and bound its memory."""

@@ -33,6 +33,8 @@ class Tiling:
     def __post_init__(self) -> None:
         """Raise ValueError for tiles that cover nothing or overlap wholly."""
         _check_length("frames", self.frames, self.frame_overlap)
+        if self.overlap < 0:
+            raise ValueError(f"overlap must be at least 0, got {self.overlap}")
         for name in ("height", "width"):
             length = getattr(self, name)
             if length is not None:

@@ -188,8 +188,8 @@ def _draft(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
     try:
         yield draft
-        if draft.is_dir() and path.exists():
-            raise FileExistsError(f"the folder of frames must be new, {path} exists")
+        if draft.is_dir() and path.exists() and (path.is_file() or any(path.iterdir())):
+            raise FileExistsError(f"the folder of frames must be new or empty, got {path}")
         os.replace(draft, path)
     finally:
         if draft.is_dir():

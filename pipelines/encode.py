@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from curation.corpus.store import Store
-from curation.errors import LavieError, MissingWeights, TrainingDataError, UsageError
+from curation.errors import LavieError, TrainingDataError, UsageError
 from curation.stations.station import Resources
 from pipelines.curate import costs_table
 from pipelines.progress import ProgressBars
@@ -75,8 +75,8 @@ def encode(
         console: for progress.
 
     Raises:
-        MissingWeights: if a companion is not there.
-        UsageError: if the shards hold stop-gap captions and those are not allowed.
+        UsageError: if a companion is not there, or the shards hold stop-gap captions and those are
+            not allowed.
         LavieError: if the shards are not finished, or a size does not suit the autoencoder.
     """
     try:
@@ -88,8 +88,8 @@ def encode(
             allow_stopgap_captions=how.allow_stopgap_captions,
         )
     except FileNotFoundError as error:
-        raise MissingWeights(
-            f"{error}; --companions wants a folder with vae/, text_encoder/ and tokenizer/ "
+        raise UsageError(
+            f"--companions: {error}; it wants a folder with vae/, text_encoder/ and tokenizer/ "
             "(`lavie weights fetch stable-diffusion-1.4`, or x4-upscaler for super-resolution)"
         ) from error
     except TrainingDataError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from curation.corpus.store import Store
@@ -11,6 +12,18 @@ from curation.errors import UsageError, typed
 from curation.sources.uris import SCHEMES
 
 SHOWN = 3  # names of foreign files in a message
+
+
+@contextmanager
+def named_file(flag: str) -> Iterator[None]:
+    """Put the flag before what is wrong with the file that it names: gone, unreadable, of another kind.
+
+    For the lines that read what the user named, as `curation.errors.typed` is for what he typed.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{flag}: {error}") from error
 
 
 def store_at(root: str, flag: str) -> Store:
@@ -25,7 +38,10 @@ def store_at(root: str, flag: str) -> Store:
     if scheme not in (*SCHEMES, "file"):
         raise UsageError(f"{flag}: it lies in a folder, s3:// or gs://, got {root!r}")
     with typed(flag):
-        return Store(root)
+        store = Store(root)
+    if store.is_local and Path(store.path()).is_file():
+        raise UsageError(f"{flag}: {root} is a file where a folder is due")
+    return store
 
 
 def check_out_folder(store: Store, flag: str, *, ours: Sequence[str], overwrite: bool) -> None:
@@ -56,12 +72,16 @@ def check_out_folder(store: Store, flag: str, *, ours: Sequence[str], overwrite:
 def check_out_files(files: Sequence[Path], flag: str, *, overwrite: bool) -> None:
     """Refuse files, or folders of frames, that are there already or cannot be written.
 
+    A folder of frames must be empty: --overwrite replaces files alone.
+
     Raises:
         UsageError: names the first one.
     """
     for file in files:
-        held = any(file.iterdir()) if file.is_dir() else file.exists()
-        if held and not overwrite:
+        if file.is_dir() and not file.suffix:
+            if any(file.iterdir()):  # whose files they are cannot be told: none is deleted
+                raise UsageError(f"{flag}: the folder {file} holds files; name a new one")
+        elif file.exists() and not overwrite:
             raise UsageError(f"{flag}: {file} is there already; --overwrite replaces it")
         if file.is_dir() and file.suffix:
             raise UsageError(f"{flag}: {file} is a folder where a file is due")

@@ -22,10 +22,13 @@ from curation.errors import LavieError, UsageError
 from curation.stations.station import Resources
 from curation.weights.catalog import file_sha256
 from inference.cascade import CascadeConfig, Request, cascade
+from inference.lora import read_lora
 from inference.memory import Machine, Models
+from inference.personalised import read_textual_inversion
 from inference.pipeline import VideoPipeline
 from inference.video_file import Encoding, write_video
 from inference.weights import Weights
+from pipelines.places import named_file
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage as WorkStage
@@ -46,15 +49,30 @@ class Personalisation:
     image_weights: str | None = None
     """UNet of an image model whose layers replace the base network's image layers."""
 
+    def check(self) -> None:
+        """Read the small files before any network is loaded.
+
+        Raises:
+            UsageError: one is not what its flag takes.
+        """
+        for path, _ in self.loras:
+            with named_file("--lora"):
+                read_lora(Path(path))
+        for path in self.words:
+            with named_file("--word"):
+                read_textual_inversion(Path(path))
+
     def described(self) -> dict[str, Any]:
         """Every file with its digest, in plain values; empty where there is none."""
         said: dict[str, Any] = {}
         if self.loras:
-            said["loras"] = [_file(path) | {"weight": weight} for path, weight in self.loras]
+            said["loras"] = [
+                _file(path, "--lora") | {"weight": weight} for path, weight in self.loras
+            ]
         if self.words:
-            said["words"] = [_file(path) for path in self.words]
+            said["words"] = [_file(path, "--word") for path in self.words]
         if self.image_weights is not None:
-            said["image_weights"] = _file(self.image_weights)
+            said["image_weights"] = _file(self.image_weights, "--image-weights")
         return said
 
     def __call__(self, pipeline: VideoPipeline) -> None:
@@ -63,18 +81,22 @@ class Personalisation:
             return
         held: Any = pipeline
         if self.image_weights is not None:
-            held.load_spatial_weights(self.image_weights)
+            with named_file("--image-weights"):
+                held.load_spatial_weights(self.image_weights)
         for path, weight in self.loras:
-            held.load_lora_weights(path, weight=weight)
+            with named_file("--lora"):
+                held.load_lora_weights(path, weight=weight)
         for path in self.words:
-            held.load_textual_inversion(path)
+            with named_file("--word"):
+                held.load_textual_inversion(path)
 
 
-def _file(path: str) -> dict[str, Any]:
+def _file(path: str, flag: str) -> dict[str, Any]:
     """Name of a file, or of a folder, and the digest of each of its safetensors files."""
     found = Path(path)
-    files = sorted(found.rglob("*.safetensors")) if found.is_dir() else [found]
-    return {"name": found.name, "sha256": {file.name: file_sha256(file) for file in files}}
+    with named_file(flag):
+        files = sorted(found.rglob("*.safetensors")) if found.is_dir() else [found]
+        return {"name": found.name, "sha256": {file.name: file_sha256(file) for file in files}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +113,11 @@ class MachineConfig:
     """Compile the networks: minutes at first, faster from then on."""
     reuse_features: int = 1
     """Steps that one whole call of a network serves; 3 is about twice as fast, at a loss of detail."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a saving that cannot be."""
+        if self.reuse_features < 1:
+            raise ValueError(f"reuse_features must be at least 1, got {self.reuse_features}")
 
     def resolved(self) -> Machine:
         """The machine that this process has.

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from curation.corpus import layout
 from curation.corpus.shards import read_manifest
-from curation.errors import UsageError, typed
+from curation.errors import CorpusError, TornPart, UsageError, typed
 from curation.stations.station import Resources
 from pipelines.locking import locked
 from pipelines.places import store_at
@@ -47,7 +47,12 @@ class Encode:
         from pipelines import encode
 
         console, store = Console(), store_at(self.corpus, "CORPUS")
-        read_manifest(store, self.selection)  # the lock makes a folder, of a mistyped name too
+        try:
+            read_manifest(store, self.selection)  # the lock makes a folder, of a mistyped name too
+        except TornPart:
+            raise
+        except CorpusError as error:
+            raise UsageError(f"CORPUS, --selection: {error}") from error
         with locked(store) as store:
             digest, manifest = encode.encode(
                 store,

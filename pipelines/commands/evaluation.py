@@ -14,7 +14,7 @@ from curation.errors import UsageError
 from curation.stations.clip_model import ClipModel, load_clip
 from curation.weights.catalog import digest, find
 from inference.evaluate.protocols import ClipsimProtocol, FrechetProtocol, msrvtt, ucf101
-from pipelines.places import check_new
+from pipelines.places import check_new, named_file
 
 if TYPE_CHECKING:
     from inference.evaluate.result import VideoFolder
@@ -83,9 +83,13 @@ class Evaluate:
 
     def run(self) -> int:
         """Measure, write the result and print its numbers."""
+        from inference.evaluate.videos import list_videos
+
         check_new(self.out, "--out")
         if self.save_reference is not None:
             check_new(self.save_reference, "--save-reference")
+        with named_file("--videos"):
+            list_videos(self.videos)
         try:
             if self.protocol == "vbench":
                 return self._export()
@@ -98,29 +102,36 @@ class Evaluate:
     def _measure_frechet(self) -> dict[str, Any]:
         import torch
 
-        from inference.evaluate.extractor import TorchScriptExtractor
+        from inference.evaluate.extractor import SHA256, TorchScriptExtractor
         from inference.evaluate.reference import made_by, save_reference
         from inference.evaluate.result import measure_frechet, reference_of
 
         assert self.extractor is not None  # by __post_init__
         assert self.reference is not None
         if self.save_reference is not None and not self.reference.is_dir():
-            raise ValueError("--save-reference needs a folder of videos as --reference")
-        extractor = TorchScriptExtractor(
-            self.extractor,
-            sha256=self.extractor_sha256,
-            value_range=self.frechet.value_range,
-            flags=self.frechet.extractor_flags,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-        )
+            raise UsageError("--save-reference needs a folder of videos as --reference")
+        if not SHA256.fullmatch(self.extractor_sha256):
+            raise UsageError(
+                f"--extractor-sha256: 64 hexadecimal digits in lower case are due, "
+                f"got {self.extractor_sha256!r}"
+            )
+        with named_file("--extractor"):
+            extractor = TorchScriptExtractor(
+                self.extractor,
+                sha256=self.extractor_sha256,
+                value_range=self.frechet.value_range,
+                flags=self.frechet.extractor_flags,
+                device="cuda" if torch.cuda.is_available() else "cpu",
+            )
         Console(stderr=True).print(
             f"running the program in {self.extractor}, sha256 {extractor.sha256}",
             soft_wrap=True,
             highlight=False,
         )
-        reference = reference_of(
-            self.reference, extractor, self.frechet, self._folder(self.reference)
-        )
+        with named_file("--reference"):
+            reference = reference_of(
+                self.reference, extractor, self.frechet, self._folder(self.reference)
+            )
         if self.save_reference is not None:
             made = made_by(self.frechet, extractor.sha256)
             save_reference(reference, self.save_reference, made)
@@ -135,7 +146,8 @@ class Evaluate:
         from inference.evaluate.clipsim import ClipScorer
         from inference.evaluate.result import captions_for, measure_clipsim
 
-        captions = captions_for(self.videos, self.captions)
+        with named_file("--videos" if self.captions is None else "--captions"):
+            captions = captions_for(self.videos, self.captions)
         weights = self.clip.weights()
         for weight in weights:
             find(weight)
@@ -150,7 +162,10 @@ class Evaluate:
         from inference.evaluate.vbench import export, read_prompts
 
         assert self.prompts is not None  # by __post_init__
-        num_videos = export(read_prompts(self.prompts), self.videos, self.out)
+        with named_file("--prompts"):
+            prompts = read_prompts(self.prompts)
+        with named_file("--videos"):
+            num_videos = export(prompts, self.videos, self.out)
         self._say(f"{num_videos} videos for VBench in {self.out}")
         return 0
 

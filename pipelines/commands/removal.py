@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from tyro.conf import Positional
 
+from curation.corpus.manifest import read_corpus
 from curation.errors import UsageError
 from curation.sources.json_lines import read_objects
 from curation.sources.lists import LIST_SUFFIXES, read_list
@@ -41,7 +42,9 @@ class Remove:
         """Remove, and say what was changed."""
         uris = read_uris(self.sources) if self.sources else []
         clip_ids = read_clip_ids(self.clips) if self.clips else []
-        with locked(store_at(self.corpus, "CORPUS")) as store:
+        there = store_at(self.corpus, "CORPUS")
+        read_corpus(there)  # the lock makes a folder, of a mistyped name too
+        with locked(there) as store:
             remove(store, uris=uris, clip_ids=clip_ids, console=Console(stderr=False))
         return 0
 

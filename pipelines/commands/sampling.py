@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,9 +18,11 @@ from curation.stations.station import Resources
 from curation.weights.catalog import find
 from curation.weights.catalog import missing as missing_of
 from inference.cascade import (
+    MAX_SEEDS,
     ORDER,
     CascadeConfig,
     Request,
+    check_noise,
     check_request,
     sample_to_file,
     stage_files,
@@ -29,7 +31,7 @@ from inference.memory import Models
 from inference.video_file import Encoding, UnreadableVideo, Video, check_suffix, read_video
 from inference.weights import ReleasedWeights, TinyWeights, Weights, exported_weights
 from pipelines.commands.weights import known_files, known_groups
-from pipelines.places import check_out_files, check_out_folder, store_at
+from pipelines.places import check_out_files, check_out_folder, named_file, store_at
 from pipelines.progress import ProgressBars
 from pipelines.sample import (
     SETTINGS,
@@ -42,7 +44,6 @@ from pipelines.sample import (
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF, LAVIE
 from training.models.schedule import Stage
 
-MAX_SEEDS = 2**63  # of torch's generators, which take them as signed numbers of 64 bits
 UNTRAINED = "tiny untrained networks: the video is coloured noise, for trying the machinery"
 
 
@@ -131,16 +132,21 @@ class Sample:
     def _run(self) -> int:
         if bool(self.prompt) == (self.prompts is not None):
             raise UsageError("give one prompt, or --prompts with a file of them")
-        if self.ray and self.prompts is None:
-            raise UsageError("--ray is for many videos: give --prompts with a file of prompts")
+        for flag, given in (("--ray", self.ray), ("--seeds", self.seeds)):
+            if given and self.prompts is None:
+                raise UsageError(
+                    f"{flag} is for many videos: give --prompts with a file of prompts"
+                )
         for flag, seeds in (("--seed", (self.seed,)), ("--seeds", self.seeds)):
             if wrong := [seed for seed in seeds if not 0 <= seed < MAX_SEEDS]:
                 raise UsageError(f"{flag}: a seed is 0 to {MAX_SEEDS - 1}, got {wrong[0]}")
         console = Console(stderr=True)
-        with _named("--weights"):
+        with named_file("--weights"):
             weights = stage_weights(self.weights, self.config.stages)
         with typed("--device, --dtype"):
-            self.machine.resolved()
+            machine = self.machine.resolved()
+        with typed("--noise-from"):
+            check_noise(self.config, machine)
         if self.weights == "tiny":
             console.print(f"[yellow]{UNTRAINED}[/yellow]", highlight=False)
         if self.prompts is not None:
@@ -151,9 +157,12 @@ class Sample:
         out = Path(self.out)
         with typed("--out"):
             check_suffix(out)
+        if not self.out.strip():
+            raise UsageError("--out: an empty name is no place")
         given = None if self.video is None else _video(self.video)
         request = Request(prompt=self.prompt, seed=self.seed, given=given)
-        check_request(request, self.config)
+        with typed("--video"):
+            check_request(request, self.config)
         personalisation = self._personalisation()
         models = Models(
             weights,
@@ -183,13 +192,14 @@ class Sample:
         if "base" not in self.config.stages or self.video is not None:
             raise UsageError("--prompts needs the base stage, and no --video")
         asked, out = read_prompts(prompts), store_at(self.out, "--out")
+        personalisation = self._personalisation()
         check_out_folder(out, "--out", ours=(SETTINGS,), overwrite=self.overwrite)
         job = SampleJob(
             out=out,
             config=self.config,
             weights=weights,
             machine=self.machine,
-            personalisation=self._personalisation(),
+            personalisation=personalisation,
             encoding=self.encoding,
         )
         made = sample_batch(
@@ -204,19 +214,30 @@ class Sample:
         return 0
 
     def _personalisation(self) -> Personalisation:
-        loras = []
+        loras: list[tuple[str, float]] = []
         for given in self.lora:
             path, _, weight = given.rpartition("=") if "=" in given else (given, "", "1")
             try:
                 loras.append((path, float(weight)))
             except ValueError as error:
-                raise UsageError(f"--lora takes file or file=weight, got {given!r}") from error
-        for path in (*(path for path, _ in loras), *self.word, *filter(None, [self.image_weights])):
-            if not Path(path).exists():
-                raise UsageError(f"--lora, --word, --image-weights: there is no file {path}")
-        return Personalisation(
+                raise UsageError(f"--lora: a file or file=weight is due, got {given!r}") from error
+            if not math.isfinite(loras[-1][1]):
+                raise UsageError(f"--lora: a weight is a finite number, got {given!r}")
+        for flag, paths in (
+            ("--lora", [path for path, _ in loras]),
+            ("--word", self.word),
+            ("--image-weights", filter(None, [self.image_weights])),
+        ):
+            for path in paths:
+                if "base" not in self.config.stages:
+                    raise UsageError(f"{flag}: it is for the base stage, which --stages leaves out")
+                if not path or not Path(path).exists():
+                    raise UsageError(f"{flag}: there is no file {path!r}")
+        found = Personalisation(
             loras=tuple(loras), words=self.word, image_weights=self.image_weights
         )
+        found.check()
+        return found
 
 
 def _video(path: Path) -> Video:
@@ -224,15 +245,6 @@ def _video(path: Path) -> Video:
         return read_video(path)
     except UnreadableVideo as error:
         raise UsageError(f"--video: {error}") from error
-
-
-@contextmanager
-def _named(flag: str) -> Iterator[None]:
-    """Put the flag before what is wrong with the files that it names."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        raise UsageError(f"{flag}: {error}") from error
 
 
 def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from curation.errors import LavieError, UsageError
-from pipelines.places import check_writable
+from curation.errors import LavieError, typed
+from pipelines.places import check_writable, named_file
 
 if TYPE_CHECKING:
     from pipelines.studio.page import Studio as Page
@@ -55,10 +55,7 @@ class Studio:
             raise LavieError("the page needs Gradio: pip install 'lavie[studio]'")
         from pipelines.studio.page import serve
 
-        try:
-            made = self._page()
-        except (ValueError, FileNotFoundError, NotADirectoryError) as error:
-            raise UsageError(str(error)) from error
+        made = self._page()
         check_writable(self.out, "--out")
         try:
             page, url = serve(made, port=self.port)
@@ -78,13 +75,21 @@ class Studio:
         from pipelines.studio.page import Studio as Page
         from pipelines.studio.sampler import CascadeSampler, lora_files
 
-        stages = stage_names(self.stages)
         machine = MachineConfig(device=self.device, dtype=self.dtype, low_memory=self.low_memory)
-        sampler = CascadeSampler(
-            stage_weights(self.weights, stages),
-            machine.resolved(),
-            config=CascadeConfig(height=self.height, width=self.width, num_frames=self.num_frames),
-            loras={} if self.loras is None else lora_files(self.loras),
-            label=f"weights: {self.weights}",
-        )
+        with typed("--stages"):
+            stages = stage_names(self.stages)
+        with named_file("--weights"):
+            weights = stage_weights(self.weights, stages)
+        with typed("--device, --dtype"):
+            resolved = machine.resolved()
+        with typed("--height, --width"):
+            config = CascadeConfig(height=self.height, width=self.width)
+        with typed("--num-frames"):
+            config = replace(config, num_frames=self.num_frames)
+        with named_file("--loras"):
+            loras = {} if self.loras is None else lora_files(self.loras)
+        with typed("--stages"):
+            sampler = CascadeSampler(
+                weights, resolved, config=config, loras=loras, label=f"weights: {self.weights}"
+            )
         return Page(sampler, self.out)

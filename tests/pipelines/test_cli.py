@@ -102,6 +102,8 @@ def test_a_mistake_is_one_sentence_with_its_flag_and_exit_code_2(
     assert says in lines[0]
 
 
+UCF101 = "evaluate --protocol ucf101 --videos {}/v --out {}/r --reference {}/v --extractor {}/b"
+
 WRONG_ANYWHERE = [
     ("sample cat --out {}/o.mp4 --encoding.preset nonsense", "nonsense"),
     ("sample cat --out {}/o.mp4 --encoding.threads -1", "--encoding.threads: "),
@@ -116,7 +118,30 @@ WRONG_ANYWHERE = [
     ("sample cat --out {}/o.mp4 --stages nonsense", "--stages: stages must be of base"),
     ("sample cat --out {}/o.mp4 --weights {}/nowhere", "--weights: no model of stage base"),
     ("sample cat --weights tiny --out {}/o.mp4 --device nonsense", "--device, --dtype: device"),
-    ("sample cat --weights tiny --out {}/o.mp4 --lora {}/b", "/b is not a checkpoint"),
+    ("sample cat --weights tiny --out {}/o.mp4 --lora {}/b", "--lora: {}/b is not a checkpoint"),
+    ("sample cat --weights tiny --out {}/o.mp4 --lora {}/nowhere", "--lora: there is no file"),
+    ("sample cat --weights tiny --out {}/o.mp4 --lora {}/b=x", "--lora: a file or file=weight"),
+    ("sample cat --weights tiny --out {}/o.mp4 --lora {}/b=nan", "--lora: a weight is a finite"),
+    ("sample cat --weights tiny --out {}/o.mp4 --lora {}", "--lora: no checkpoint at {}/"),
+    ("sample cat --weights tiny --out {}/o.mp4 --word {}/nowhere", "--word: there is no file"),
+    ("sample cat --weights tiny --out {}/o.mp4 --word {}/b", "--word: {}/b is no file of tensors"),
+    ("sample cat --weights tiny --out {}/o.mp4 --word {}", "--word: no learned word at {}"),
+    (
+        "sample cat --weights tiny --out {}/o.mp4 --image-weights {}/nowhere",
+        "--image-weights: there is no file",
+    ),
+    (
+        "sample cat --weights tiny --out {}/o.mp4 --height 64 --width 64 --image-weights {}/b",
+        "--image-weights: {}/b is not a checkpoint",
+    ),
+    ("sample cat --weights tiny --out {}/o.mp4 --seeds 1 2", "--seeds is for many videos"),
+    ("sample cat --weights tiny --out {}/o.mp4 --base.seed -1", "--base.seed: seed must be 0 to"),
+    ("sample cat --weights tiny --out {}/o.mp4 --noise-level 999", "--noise-level: noise_level"),
+    ("sample cat --weights tiny --out {}/o.mp4 --noise-from cuda", "--noise-from: noise_from cuda"),
+    ("sample cat --weights tiny --out {}/o.mp4 --device meta", "--device, --dtype: device must be"),
+    ("sample cat --weights tiny --out {}/o.mp4 --tiling.overlap -1", "--tiling.overlap: overlap"),
+    ("sample cat --weights tiny --out {}/o.mp4 --reuse-features 0", "--reuse-features: reuse_feat"),
+    ("sample --prompts {}/t --weights tiny --out {}/o --lora {}/b", "--lora: {}/b is not a check"),
     ("sample --prompts {}/b --weights tiny --out {}/o", "--prompts: no prompts can be read"),
     ("sample --prompts {}/empty --weights tiny --out {}/o", "--prompts: "),
     ("sample cat --weights tiny --out /proc/x/y", "--out: /proc/x cannot be written"),
@@ -126,15 +151,35 @@ WRONG_ANYWHERE = [
         "--sample.fps: fps must be positive, got nan",
     ),
     ("evaluate --protocol msrvtt --videos {} --out {}/t", "--out: "),
-    ("evaluate --protocol msrvtt --videos {}/nowhere --out {}/r", "no folder of videos"),
+    ("evaluate --protocol msrvtt --videos {}/nowhere --out {}/r", "--videos: no folder of videos"),
     ("evaluate --protocol msrvtt --videos {} --out /proc/x/y", "--out: /proc/x cannot be written"),
-    ("evaluate --protocol vbench --videos {} --out {}/v --prompts {}/b", "/b must be a text"),
-    ("evaluate --protocol vbench --videos {} --out {}/v", "--protocol vbench needs --prompts"),
+    (
+        "evaluate --protocol vbench --videos {}/v --out {}/x --prompts {}/b",
+        "--prompts: {}/b must be a text",
+    ),
+    ("evaluate --protocol vbench --videos {}/v --out {}/v", "--protocol vbench needs --prompts"),
+    ("evaluate --protocol msrvtt --videos {}/v --out {}/r --captions {}/b", "--captions: {}/b is"),
+    ("evaluate --protocol msrvtt --videos {}/v --out {}/r", "--videos: no captions at {}/v/a.mp4"),
+    (
+        f"{UCF101} --extractor-sha256 abc",
+        "--extractor-sha256: 64 hexadecimal digits",
+    ),
+    (
+        f"{UCF101} --extractor-sha256 {'0' * 64}",
+        "--extractor: extractor {}/b has sha256",
+    ),
     ("studio --port 0", "--port: port must be 1 to 65535"),
     ("studio --weights tiny --out /proc/x/y", "--out: /proc/x/y cannot be written"),
-    ("studio --weights {}/nowhere --out {}", "no model of stage base"),
-    ("studio --weights tiny --out {} --loras {}/nowhere", "no folder of LoRAs"),
-    ("studio --weights tiny --out {} --height 63", "height and width must be"),
+    ("studio --weights {}/nowhere --out {}", "--weights: no model of stage base"),
+    ("studio --weights tiny --out {} --loras {}/nowhere", "--loras: no folder of LoRAs"),
+    ("studio --weights tiny --out {} --height 63", "--height, --width: height and width must be"),
+    ("studio --weights tiny --out {} --stages nonsense", "--stages: stages must be of base"),
+    ("studio --weights tiny --out {} --stages interpolation", "--stages: the page needs"),
+    ("studio --weights tiny --out {} --device nonsense", "--device, --dtype: device must be"),
+    ("studio --weights tiny --out {} --num-frames 0", "--num-frames: num_frames must be"),
+    ("status {}/b", "CORPUS: {}/b is a file where a folder is due"),
+    ("verify {}/b", "CORPUS: {}/b is a file where a folder is due"),
+    ("encode {}/nowhere --companions {}", "CORPUS, --selection: {}/nowhere holds no finished"),
     ("weights fetch", "name what to fetch; groups: "),
     ("weights path nonsense", "no model file or group is called 'nonsense'"),
     ("weights path stable-diffusion-1.4", "is a group of "),
@@ -159,6 +204,8 @@ def test_a_mistake_in_any_command_is_said_with_exit_code_2_before_any_work(
     (tmp_path / "t").write_text("a cat")
     (tmp_path / "empty").write_text("")
     (tmp_path / "b").write_bytes(bytes(range(256)))
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "a.mp4").write_bytes(b"never read")
     held = sorted(tmp_path.iterdir())
     try:
         code = run(*typed.replace("{}", str(tmp_path)).split())
@@ -229,7 +276,7 @@ def test_outputs_that_cannot_be_are_refused(
 def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command in ("select", "export", "report", "status", "verify"):
+    for command in ("select", "export", "report", "status", "verify", "remove"):
         assert run(command, str(tmp_path / "typo")) == 2
         assert "holds no" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()

@@ -85,8 +85,10 @@ def test_a_corpus_is_encoded_once_and_goes_on_after_a_loss(
 def test_missing_companions_are_named_with_what_gets_them(
     small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(small_corpus, tmp_path)) == 1
-    assert "lavie weights fetch" in capsys.readouterr().err
+    assert main(arguments(small_corpus, tmp_path)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: --companions: ")
+    assert "lavie weights fetch" in told
 
 
 def test_stopgap_captions_are_encoded_only_when_asked_for(
@@ -103,12 +105,12 @@ def test_stopgap_captions_are_encoded_only_when_asked_for(
     assert "30 of the 46 captioned clips" in told
     assert "--allow-stopgap-captions" in told
     # With the flag it gets to the next thing that is amiss: there are no companions.
-    assert main([*arguments(corpus, tmp_path), "--allow-stopgap-captions"]) == 1
+    assert main([*arguments(corpus, tmp_path), "--allow-stopgap-captions"]) == 2
     assert "lavie weights fetch" in capsys.readouterr().err
 
 
 def test_a_corpus_without_shards_is_refused(
     companions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(tmp_path / "nothing", companions)) == 1
+    assert main(arguments(tmp_path / "nothing", companions)) == 2
     assert "lavie export" in capsys.readouterr().err

@@ -44,10 +44,12 @@ def test_existing_files_and_full_folders_of_frames_are_kept(tmp_path: Path) -> N
     frames.mkdir()
     check_out_files([frames], "--out", overwrite=False)  # still empty
     (frames / "0.png").write_text("precious")
-    for place in (video, frames):
-        with pytest.raises(UsageError, match="is there already; --overwrite replaces it"):
-            check_out_files([place], "--out", overwrite=False)
-        check_out_files([place], "--out", overwrite=True)
+    with pytest.raises(UsageError, match="is there already; --overwrite replaces it"):
+        check_out_files([video], "--out", overwrite=False)
+    check_out_files([video], "--out", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="holds files; name a new one"):
+            check_out_files([frames], "--out", overwrite=overwrite)
 
 
 def test_a_store_of_no_known_kind_is_refused() -> None:

@@ -140,7 +140,7 @@ def test_a_lora_changes_the_video_by_its_weight_and_is_on_record(tmp_path, monke
         (["a", "--weights", "tiny", "--video", "gone.mp4"], 2, "no video at gone.mp4"),
         (["a", "--weights", "tiny", "--stages", "interpolation"], 2, "a video must be given"),
         (["a", "--weights", "nowhere"], 2, "no model of stage base in nowhere"),
-        (["a", "--weights", "tiny", "--lora", "gone"], 2, "there is no file gone"),
+        (["a", "--weights", "tiny", "--lora", "gone"], 2, "--lora: there is no file 'gone'"),
         (["a", "--weights", "tiny", "--device", "gpu"], 2, "device must be a torch device"),
         (["--weights", "tiny", "--prompts", "gone.txt"], 2, "no prompts can be read from gone.txt"),
     ],
