@@ -111,8 +111,13 @@ def read_clip_ids(path: str) -> list[str]:
 def _lines(path: str, flag: str) -> list[str]:
     try:
         text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{flag}: {path!r} cannot be read: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{flag}: {path!r} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{flag} takes a file with a name a line; {path!r} is no text. To remove that file "
+            "itself, write its name into a list"
+        ) from error
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:

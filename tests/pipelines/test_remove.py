@@ -337,3 +337,11 @@ def test_a_source_that_the_corpus_lacks_stays_out_too(store, small_media, tmp_pa
     assert len(samples(store)) == 46
     with pytest.raises(UsageError, match="--sources"):
         remove(store, uris=[], clip_ids=[], console=QUIET)
+
+
+def test_a_film_in_place_of_a_list_is_called_that(tmp_path):
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"\x00\x00\x00\xb0ftypisom")
+    for read in (read_uris, read_clip_ids):
+        with pytest.raises(UsageError, match=r"name a line; .*film\.mp4' is no text"):
+            read(str(film))
