@@ -77,16 +77,17 @@ class Conversion:
             return _packed(small)
         return np.ascontiguousarray(to_sdr_8bit(_packed16(small), self._mapped)[..., ::-1])
 
-    def candidate(self, frame: VideoFrame, *, one_field: bool = False) -> VideoFrame:
-        """The frame at keyframe size; one of luma and chroma stays so: half the memory of RGB.
+    def candidate(self, frame: VideoFrame) -> VideoFrame:
+        """The frame at keyframe size; one of luma and chroma stays so: half the memory of RGB."""
+        return self._at_keyframe_size(self._sound(frame))
 
-        Args:
-            frame: as decoded.
-            one_field: leave out every second line, which belongs to another moment.
-        """
-        whole = self._sound(frame)
+    def candidate_of_one_field(self, frame: VideoFrame) -> VideoFrame:
+        """Likewise without every second line, which belongs to another moment."""
+        return self._at_keyframe_size(_field(self._sound(frame)))
+
+    def _at_keyframe_size(self, frame: VideoFrame) -> VideoFrame:
         return self._to_candidate.reformat(
-            _field(whole) if one_field else whole,
+            frame,
             *self._keyframe_size,
             format=self._candidate_layout,
             interpolation="AREA",

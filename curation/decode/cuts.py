@@ -68,11 +68,14 @@ def is_grey(hsv_HWC: NDArray[np.uint8]) -> bool:
 
     Dark ones are not called grey: there noise decides, and its changes should not count three times.
     """
-    pixels = hsv_HWC[::8, ::8].reshape(-1, 3)
-    value = pixels[:, 2].astype(np.int32)
-    if value.mean() < MIN_GREY_VALUE:
+    few_HWC = hsv_HWC[::8, ::8]
+    value_N = few_HWC[..., 2].ravel()
+    num = len(value_N)
+    if np.add.reduce(value_N, dtype=np.int64) < MIN_GREY_VALUE * num:
         return False
-    return bool(np.dot(pixels[:, 1].astype(np.int32), value) < MAX_GREY_CHROMA * 255 * len(value))
+    # Whole numbers of this size are exact in float64, of which NumPy has a fast product.
+    chroma = few_HWC[..., 1].ravel().astype(np.float64) @ value_N.astype(np.float64)
+    return bool(chroma < MAX_GREY_CHROMA * 255 * num)
 
 
 def _given_score(detector: type[Any]) -> type[Any]:

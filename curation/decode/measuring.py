@@ -43,6 +43,8 @@ from curation.media.probe import Limits
 RECENT_S = 4.0
 """A transition is certain at most about this long after it (a 3 s dissolve and the flash rule)."""
 NUM_OLD_CANDIDATES = 64
+MAX_DECODED_BYTES = 64 << 20
+"""Of candidates held as decoded: 48 frames of 720p, 21 of 1080p, five of 2160p."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,9 @@ class VideoPass:
         self._sample_due = Ticker(round(1 / Fraction(config.sample_fps) / shown.time_base))
         self._candidate_due = Ticker(round(Fraction(candidate_s) / shown.time_base))
         self._candidates = Candidates(
-            num_recent=round(RECENT_S / candidate_s), num_old=NUM_OLD_CANDIDATES
+            num_recent=round(RECENT_S / candidate_s),
+            num_old=NUM_OLD_CANDIDATES,
+            max_bytes=MAX_DECODED_BYTES,
         )
         self._samples: deque[PictureSample] = deque()
         self._pairs: deque[Pair] = deque()
@@ -213,7 +217,7 @@ class VideoPass:
         self.timeline.add(0, 1)
         conversion = self._converted(frame)
         self._sample(0, conversion.analysis_picture(frame))
-        self._candidates.add(Candidate(0, conversion.candidate(frame)))
+        self._candidates.add(Candidate(0, frame, conversion.candidate))
         scene = Scene(0, 1, "start", "end", None)
         return replace(self._measured(scene), end_s=0.0)
 
@@ -232,9 +236,9 @@ class VideoPass:
             self._sample(index, picture_HWC)
         if self._candidate_due.due(pts):
             self._fields.append(field_sample(index, frame, self._before))
-            one_field = bool(self._fields[-1].is_comb)
-            candidate = conversion.candidate(frame, one_field=one_field)
-            self._candidates.add(Candidate(index, candidate))
+            is_comb = self._fields[-1].is_comb
+            shrink = conversion.candidate_of_one_field if is_comb else conversion.candidate
+            self._candidates.add(Candidate(index, frame, shrink))
         self._before = frame
         found = self._of_the_film(self._finder.push(picture_HWC))
         settled = self._first + self._finder.settled
@@ -323,7 +327,7 @@ class VideoPass:
 
     def _keyframe(self, candidate: Candidate, conversion: Conversion) -> Keyframe:
         """Turn a candidate upright and encode it."""
-        shown_HWC = conversion.keyframe(candidate.frame)
+        shown_HWC = conversion.keyframe(candidate.small())
         return Keyframe(
             data=jpeg(shown_HWC, quality=self._config.keyframes.jpeg_quality),
             time_s=self.timeline.seconds(candidate.index),

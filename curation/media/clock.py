@@ -270,8 +270,10 @@ class SteadyClock:
             return True
         if self._by_decoding:
             return self._follows(time, self._last)
-        lowest = min(self._recent) - MAX_REORDER_FRAMES * self.step
-        return lowest <= time <= self._last + self._longest
+        if time > self._last + self._longest:
+            return False
+        lowest = min(self._recent)
+        return time >= lowest or time >= lowest - MAX_REORDER_FRAMES * self.step
 
     def _follows(self, time: int, before: int) -> bool:
         """Whether two packets could come one after the other."""

@@ -1,9 +1,12 @@
 import io
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from av import VideoFrame
 from PIL import Image
 
 from curation.decode.keyframes import (
@@ -21,10 +24,21 @@ def distance(first: int, second: int) -> int:
     return (first ^ second).bit_count()
 
 
-def held(num: int, *, num_recent: int = 10, num_old: int = 64) -> Candidates:
-    candidates = Candidates(num_recent=num_recent, num_old=num_old)
+def unchanged(frame: Any) -> Any:
+    return frame
+
+
+def held(
+    num: int,
+    *,
+    num_recent: int = 10,
+    num_old: int = 64,
+    max_bytes: int = 1 << 20,
+    shrink: Callable[[Any], Any] = unchanged,
+) -> Candidates:
+    candidates = Candidates(num_recent=num_recent, num_old=num_old, max_bytes=max_bytes)
     for index in range(num):
-        candidates.add(Candidate(index, None))
+        candidates.add(Candidate(index, VideoFrame(32, 32, "gray"), shrink))
     return candidates
 
 
@@ -56,6 +70,21 @@ def test_what_lies_between_two_scenes_goes_to_neither():
     candidates = held(30)
     assert [each.index for each in candidates.take(0, 10, num_wanted=99)] == list(range(10))
     assert [each.index for each in candidates.take(20, 30, num_wanted=99)] == list(range(20, 30))
+
+
+@pytest.mark.parametrize(("room", "num_shrunk"), [(30, 8), (10, 23)])
+def test_frames_are_made_small_where_they_are_asked_for_or_too_much_is_held(room, num_shrunk):
+    shrunk: list[VideoFrame] = []
+
+    def shrink(frame: VideoFrame) -> VideoFrame:
+        shrunk.append(frame)
+        return frame
+
+    candidates = held(30, num_recent=30, max_bytes=room * 32 * 32, shrink=shrink)
+    assert len(shrunk) == 30 - room
+    for candidate in candidates.take(0, 30, num_wanted=8):
+        assert candidate.small() is candidate.small()
+    assert len(shrunk) == num_shrunk
 
 
 @pytest.mark.parametrize(
