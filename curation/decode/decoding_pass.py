@@ -264,7 +264,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 3
+    version = 4
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:

@@ -2,7 +2,9 @@
 
 Flags lie both ways: progressive films are sent as interlaced by broadcasters, and editors write
 interlaced ones without a word. So frames are looked at: where something moves, the lines of the two
-fields lie apart like the teeth of a comb. Flags count only where nothing moves.
+fields lie apart like the teeth of a comb. Slow movement leaves no teeth, so few combs are no sign of
+film under 3:2 pulldown; its sign is a field that comes twice, while the other one moves on. Flags count
+where nothing moves, and where few combs are seen.
 """
 
 from __future__ import annotations
@@ -35,8 +37,15 @@ MIN_TEETH_SHARE = 0.03
 TEETH_RATIO = 3.0
 """Teeth between neighbouring lines over those between lines of one field. Grain and patterns have
 as many there; measured on moving textures and grain: 0.3 to 1.2; on combs: 8 and more."""
-INTERLACED_SHARE, TELECINED_SHARE = 0.65, 0.15
-"""Combs among the moving frames: two of five in film under 3:2 pulldown, all in interlaced video."""
+INTERLACED_SHARE, COMB_SHARE, FLAGGED_COMB_SHARE = 0.65, 0.15, 0.05
+"""Combs among the moving frames: two of five in film under 3:2 pulldown; in interlaced video all, or as
+many as move fast enough. From the second share on a scene is no progressive one, from the third if its
+frames are flagged as interlaced."""
+REPEAT_RATIO = 4.0
+"""Moving pixels of one field over those of the other where the other is the one before again; two
+moments of one movement have 0.6 to 1.7."""
+REPEAT_SHARE = 0.15
+"""Such frames among the moving ones: two of five under 3:2 pulldown."""
 MIN_MOVING_FRAMES = 3
 """With fewer in a scene its flags count."""
 
@@ -49,6 +58,8 @@ class FieldSample:
     is_flagged: bool
     is_comb: bool | None
     """None where nothing moves, or the layout has no plane of luma."""
+    is_repeat: bool = False
+    """Whether one of its fields is that of the frame before, and the other is not."""
 
 
 def field_sample(index: int, frame: VideoFrame, before: VideoFrame | None) -> FieldSample:
@@ -57,27 +68,38 @@ def field_sample(index: int, frame: VideoFrame, before: VideoFrame | None) -> Fi
     before_HW = None if before is None or luma_HW is None else _luma(before)
     if luma_HW is None or before_HW is None or luma_HW.shape != before_HW.shape:
         return FieldSample(index, frame.interlaced_frame, None)
-    return FieldSample(index, frame.interlaced_frame, is_comb(luma_HW, before_HW))
+    return FieldSample(index, frame.interlaced_frame, *comb_and_repeat(luma_HW, before_HW))
 
 
-def is_comb(luma_HW: NDArray[np.uint8], before_HW: NDArray[np.uint8]) -> bool | None:
-    """Whether moving parts of a picture are combs; None where too little moves.
+def comb_and_repeat(
+    luma_HW: NDArray[np.uint8], before_HW: NDArray[np.uint8]
+) -> tuple[bool | None, bool]:
+    """Whether moving parts of a picture are combs, and whether one field of it is a repeated one.
 
     Args:
         luma_HW: luma, 0..255, of some columns of all lines.
         before_HW: of the frame before.
+
+    Returns:
+        None and False where too little moves.
     """
     import cv2
 
+    luma_HW, before_HW = (each[: each.shape[0] // 2 * 2] for each in (luma_HW, before_HW))
     inside = slice(2, -2)
     moving_HW = _over(MOVED, cv2.absdiff(luma_HW[inside], before_HW[inside]))
-    num_moving = cv2.countNonZero(moving_HW)
+    # Lines of both fields side by side.
+    width = moving_HW.shape[1]
+    pairs_HW = moving_HW.reshape(-1, 2 * width)
+    fields = cv2.countNonZero(pairs_HW[:, :width]), cv2.countNonZero(pairs_HW[:, width:])
+    num_moving = sum(fields)
     if num_moving < MIN_MOVING_SHARE * moving_HW.size:
-        return None
+        return None, False
+    is_repeat = max(fields) > REPEAT_RATIO * min(fields)
     near = _num_teeth(luma_HW, 1, moving_HW)
     if near <= MIN_TEETH_SHARE * num_moving:
-        return False
-    return near > TEETH_RATIO * _num_teeth(luma_HW, 2, moving_HW)
+        return False, is_repeat
+    return near > TEETH_RATIO * _num_teeth(luma_HW, 2, moving_HW), is_repeat
 
 
 def _num_teeth(luma_HW: NDArray[np.uint8], distance: int, moving_HW: Any) -> int:
@@ -115,14 +137,20 @@ def _luma(frame: VideoFrame) -> NDArray[np.uint8] | None:
     return (wide_HW >> (component.bits - 8)).astype(np.uint8)
 
 
-def interlacing(samples: Sequence[FieldSample]) -> Interlacing:
-    """What a scene is, from frames spread over it."""
-    seen = [sample.is_comb for sample in samples if sample.is_comb is not None]
-    if len(seen) < MIN_MOVING_FRAMES:
-        flagged = sum(sample.is_flagged for sample in samples)
-        is_interlaced = flagged * 2 > len(samples) or any(seen)
-        return "interlaced" if is_interlaced else "progressive"
-    share = sum(seen) / len(seen)
-    if share >= INTERLACED_SHARE:
-        return "interlaced"
-    return "telecined" if share >= TELECINED_SHARE else "progressive"
+def interlacing(samples: Sequence[FieldSample], *, start: int = 0) -> Interlacing:
+    """What a scene is, from frames spread over it.
+
+    Args:
+        samples: frames of the scene.
+        start: its first frame; the one before that is of another scene, so the two say nothing.
+    """
+    moving = [each for each in samples if each.is_comb is not None and each.index > start]
+    is_flagged = 2 * sum(each.is_flagged for each in samples) > len(samples)
+    num_combs = sum(bool(each.is_comb) for each in moving)
+    if len(moving) < MIN_MOVING_FRAMES:
+        return "interlaced" if is_flagged or num_combs else "progressive"
+    share = num_combs / len(moving)
+    if share < (FLAGGED_COMB_SHARE if is_flagged else COMB_SHARE):
+        return "progressive"
+    has_repeats = sum(each.is_repeat for each in moving) >= REPEAT_SHARE * len(moving)
+    return "telecined" if has_repeats and share < INTERLACED_SHARE else "interlaced"

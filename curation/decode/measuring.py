@@ -305,7 +305,7 @@ class VideoPass:
         fields = [each for each in self._fields if scene.start <= each.index < scene.end]
         while self._fields and self._fields[0].index < scene.end:
             self._fields.popleft()
-        kind = interlacing(fields)
+        kind = interlacing(fields, start=scene.start)
         if kind != "progressive" and self._config.interlaced == "reject":
             scene = replace(scene, reject=scene.reject or "interlaced")
         num_wanted = 0 if scene.reject else self._config.keyframes.num
