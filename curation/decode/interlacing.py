@@ -23,8 +23,9 @@ Interlacing = Literal["progressive", "interlaced", "telecined"]
 
 MAX_LINES = 1152
 """No system of interlaced film has more lines: 1080, coded as 1088, or 1152 in the first HDTV."""
-COLUMN_STEP = 16
-"""Every so many columns of pixels are looked at."""
+COLUMNS, COLUMN_STEP = 4, 64
+"""So many neighbouring columns of pixels of every so many are looked at: as words they are read in a
+quarter of the time of as many single ones."""
 TOOTH = 10
 """Least distance in luma, 0..255, of a line from both its neighbours (fieldmatch's `cthresh` is
 9)."""
@@ -123,18 +124,24 @@ def _over(limit: int, picture_HW: Any) -> Any:
 
 
 def _luma(frame: VideoFrame) -> NDArray[np.uint8] | None:
-    """Luma, 0..255, of every `COLUMN_STEP`-th column; None for layouts without a plane of it."""
+    """Luma, 0..255, of `COLUMNS` columns of every `COLUMN_STEP`; None for layouts without a plane of it."""
     component = frame.format.components[0]
-    if frame.height > MAX_LINES or frame.height < 16 or not component.is_luma:
+    if not 16 <= frame.height <= MAX_LINES or frame.width < COLUMNS or not component.is_luma:
         return None
     if not frame.format.name.startswith(("yuv4", "yuvj4", "nv12", "gray")):
         return None
     plane: Any = frame.planes[0]
-    rows_HN = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-    if component.bits == 8:
-        return np.ascontiguousarray(rows_HN[:, : frame.width : COLUMN_STEP])
-    wide_HW = rows_HN.view("<u2")[:, : frame.width : COLUMN_STEP]
-    return (wide_HW >> (component.bits - 8)).astype(np.uint8)
+    sample_bytes = 1 if component.bits == 8 else 2
+    words_HN: Any = np.ndarray(
+        (plane.height, (frame.width - COLUMNS) // COLUMN_STEP + 1),
+        f"<u{COLUMNS * sample_bytes}",
+        buffer=plane,
+        strides=(plane.line_size, COLUMN_STEP * sample_bytes),
+    )
+    luma_HW = np.ascontiguousarray(words_HN).view(f"<u{sample_bytes}")
+    if sample_bytes == 1:
+        return luma_HW
+    return (luma_HW >> (component.bits - 8)).astype(np.uint8)
 
 
 def interlacing(samples: Sequence[FieldSample], *, start: int = 0) -> Interlacing:
