@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
+from curation.corpus.known_sources import KnownSources, dealt, read_known_sources
+from curation.corpus.ledger import READING_THREADS, Commit, Ledger, commit_part
 from curation.corpus.manifest import CorpusInfo, read_corpus
-from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.parts import in_order
 from curation.corpus.removal import BLANK, read_removed
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
@@ -41,30 +43,45 @@ class Dealing:
     """The most sources that one part gets."""
     num_not_listed: int
     """Sources of the corpus that this run's list does not name; they stay."""
+    known: KnownSources
+    """Sources that the corpus has."""
 
     @property
     def num_parts(self) -> int:
         """Parts that the corpus will have."""
         return self.parts_before + -(-self.new.num_rows // self.sources_per_part)
 
-    def write(self, store: Store) -> None:
-        """Put the new parts."""
+    def write(self, ledger: Ledger) -> KnownSources:
+        """Put the new parts; returns all sources that the corpus has then."""
         if self.new.num_rows and self.parts_before:
             logger.info("%d new sources go into new parts", self.new.num_rows)
-        for number, part in enumerate(range(self.parts_before, self.num_parts)):
-            rows = self.new.slice(number * self.sources_per_part, self.sources_per_part)
+        parts = range(self.parts_before, self.num_parts)
+        if not parts:
+            return self.known
+        ledger.mark_again(layout.SOURCES, parts)  # what a run that was killed here has left
+
+        def put(part: int) -> Commit:
+            place = (part - self.parts_before) * self.sources_per_part
+            rows = self.new.slice(place, self.sources_per_part)
             table = rows.combine_chunks().cast(schema(SOURCES))
-            store.write(layout.sources(part), to_parquet(table))
+            return commit_part(ledger.store, layout.SOURCES, part, table)
+
+        for _, commit in in_order(put, parts, threads=READING_THREADS):
+            ledger.record([commit])
+        ledger.flush()
+        added = dealt(self.new, first=parts[0], sources_per_part=self.sources_per_part)
+        table = pa.concat_tables([self.known.table, added])
+        return KnownSources(table, self.known.num_unwritten + len(parts))
 
 
-def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> Dealing:
+def deal_sources(ledger: Ledger, listed: pa.Table, *, sources_per_part: int) -> Dealing:
     """Deal the listed sources into parts.
 
     Sources that the corpus has already stay in their parts; new ones, in the order of the list, go into new
     parts after the last.
 
     Args:
-        store: the corpus.
+        ledger: of the corpus.
         listed: rows of `schema(SOURCES)`, sorted, each uri once.
         sources_per_part: the most sources that one part gets.
 
@@ -72,15 +89,13 @@ def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> De
         SourceChanged: if a listed file has another size than the corpus has curated.
         RemovalUnfinished: if a removal was interrupted.
     """
-    listed = _without_removed(store, listed)
-    info = existing(store)
+    listed = _without_removed(ledger.store, listed)
+    info = existing(ledger.store)
     num_parts = info.num_parts if info else 0
     num_not_listed = 0
+    known_sources = read_known_sources(ledger, num_parts)
     if num_parts:
-        known = pa.concat_tables(
-            read_table(store, layout.sources(part), ["uri", "size_bytes"])
-            for part in range(num_parts)
-        )
+        known = known_sources.table
         _check_unchanged(known, listed)
         is_known = pc.is_in(listed["uri"], value_set=known["uri"].combine_chunks())
         is_blank = pc.starts_with(known["uri"], BLANK)  # they cannot be listed
@@ -93,6 +108,7 @@ def deal_sources(store: Store, listed: pa.Table, *, sources_per_part: int) -> De
         parts_before=num_parts,
         sources_per_part=sources_per_part,
         num_not_listed=num_not_listed,
+        known=known_sources,
     )
 
 
@@ -108,7 +124,9 @@ def _without_removed(store: Store, listed: pa.Table) -> pa.Table:
 
 
 def _check_unchanged(known: pa.Table, listed: pa.Table) -> None:
-    both = known.join(listed.select(["uri", "size_bytes"]), "uri", right_suffix="_now")
+    both = known.select(["uri", "size_bytes"]).join(
+        listed.select(["uri", "size_bytes"]), "uri", right_suffix="_now"
+    )
     differs = pc.not_equal(both["size_bytes"], both["size_bytes_now"])
     changed = both.filter(pc.fill_null(differs, False))
     if changed.num_rows:

@@ -137,21 +137,21 @@ def measure(
     how = how or HowToRun()
     sources = listed(specs, how.listing, console)
     fetchable = sources.filter(pc.is_null(sources["listing_reject"]))
-    dealing = corpus.deal_sources(store, sources, sources_per_part=config.sources_per_part)
     ledger = Ledger(store)
+    dealing = corpus.deal_sources(ledger, sources, sources_per_part=config.sources_per_part)
     config, configured, layers = _grown(ledger, config, dealing.num_parts, how, console)
     ids = configured.layers
     configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
     num_parts = dealing.num_parts
     settings = settings_on_record(corpus.existing(store), asdict(config))
-    dealing.write(store)
+    known = dealing.write(ledger)
     info = corpus.record(
         store, num_parts=num_parts, layers=layers, settings=settings, command=how.command
     )
     check_sources_are_there(ledger, num_parts)
     retries = Retries(ledger, configured.stations, ids, info.layers, num_parts)
     _say_counts(
-        "known sources got other texts from the list", retries.update_texts(sources), console
+        "known sources got other texts from the list", retries.update_texts(sources, known), console
     )
     if how.retry_failed:
         _say_counts("are tried again", retries.note_failed(), console)
@@ -253,6 +253,7 @@ def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
     noted = noted_parts(ledger.store)
     plans = [unit in noted for unit in units]
     store = ledger.store
+    ledger.look(map(layout.layer_folder, ids.values()))
     done = {
         name: committed(ledger, layout.layer_folder(layer_id), num_parts)
         for name, layer_id in ids.items()

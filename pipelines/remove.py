@@ -10,6 +10,7 @@ from rich.console import Console
 
 from curation.corpus import layout
 from curation.corpus.generations import shards_state
+from curation.corpus.known_sources import forget_known_sources
 from curation.corpus.ledger import Commit, Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.removal import (
@@ -77,6 +78,7 @@ def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Consol
     assert removal is not None, "it was begun"
     ids = pa.array(sorted(removal.clip_ids), pa.string())
     ledger = Ledger(store)
+    forget_known_sources(store)
     for part in removal.parts:
         if part < info.num_parts:
             removed = removed.advance(_recorded(ledger, scrub_part(store, part, removal)))

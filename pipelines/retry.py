@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
-from curation.corpus.ledger import Ledger, commit_part
-from curation.corpus.parts import read_table
+from curation.corpus.known_sources import TEXTS, KnownSources, text_digests
+from curation.corpus.ledger import READING_THREADS, Ledger, commit_part
+from curation.corpus.parts import in_order, read_table
 from curation.corpus.schema import SOURCES, schema
 from curation.errors import PASSING, UsageError
 from curation.stations.station import Station
@@ -24,11 +25,6 @@ from pipelines import river
 from pipelines.again import Again, Clip, add_again, read_places
 
 CAPTIONS, FAILED = "captions", "failed"
-TEXTS = (
-    *("title", "description", "given_category", "author", "licence"),
-    *("given_caption", "given_captions"),
-)
-"""Columns of the sources that a list may give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +94,15 @@ class Retries:
         places = read_places(self.ledger.store, self.ids, part)
         return _clips(places.filter(pc.equal(status, FAILED)))
 
-    def update_texts(self, listed: pa.Table) -> Counter[str]:
+    def update_texts(self, listed: pa.Table, known: KnownSources) -> Counter[str]:
         """Take texts that the lists give for known sources into the corpus.
 
-        An empty text of a list leaves the known one.
+        An empty text of a list leaves the known one. Parts whose sources a list gives the texts that it
+        gave before are not read.
 
         Args:
             listed: rows of `schema(SOURCES)`.
+            known: the sources of the corpus; written down with what they are told now.
 
         Returns:
             How many sources got another text, as "sources", and of each column.
@@ -112,19 +110,28 @@ class Retries:
         Raises:
             UsageError: if the corpus has layers that this run would leave behind.
         """
-        told = listed.filter(_any_text(listed))
-        row_of: dict[str, int] = {}
-        for row, uri in enumerate(told["uri"].to_pylist()):
-            row_of.setdefault(uri, row)
+        given = listed.filter(_any_text(listed)).combine_chunks()
+        uris, digests = given["uri"].combine_chunks(), text_digests(given)
+        place = pc.index_in(known.table["uri"], value_set=uris).combine_chunks()
+        news = pc.fill_null(pc.not_equal(digests.take(place), known.table["told"]), True)
+        news = pc.and_(pc.is_valid(place), news)
+        parts = sorted(pc.unique(known.table["part"].filter(news)).to_pylist())
         count: Counter[str] = Counter()
-        for part in range(self.num_parts) if row_of else ():
-            count.update(self._update_part(part, told, row_of))
-        self.ledger.flush()
+        if parts:
+            row_of = {uri: row for row, uri in enumerate(uris.to_pylist())}
+            for part, before in in_order(self._sources, parts, threads=READING_THREADS):
+                count.update(self._update_part(part, before, given, row_of))
+            self.ledger.flush()
+        known.with_told(uris, digests).write(self.ledger)
         return count
 
-    def _update_part(self, part: int, told: pa.Table, row_of: Mapping[str, int]) -> Counter[str]:
+    def _sources(self, part: int) -> pa.Table:
+        return read_table(self.ledger.store, layout.sources(part), schema(SOURCES).names)
+
+    def _update_part(
+        self, part: int, known: pa.Table, told: pa.Table, row_of: Mapping[str, int]
+    ) -> Counter[str]:
         store = self.ledger.store
-        known = read_table(store, layout.sources(part), schema(SOURCES).names)
         rows = pa.array([row_of.get(uri) for uri in known["uri"].to_pylist()], pa.int64())
         if rows.null_count == len(rows):
             return Counter()

@@ -15,8 +15,9 @@ from enum import StrEnum
 from typing import Any
 
 from curation.corpus import layout
-from curation.corpus.ledger import Ledger, PartState, Record
+from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.manifest import CorpusInfo, canonical_json, read_corpus, seal_of
+from curation.corpus.record_file import Record
 from curation.corpus.selection import FUNNEL, RULES, read_funnel, read_rules
 from curation.corpus.shards import file_fault
 from curation.corpus.store import Store

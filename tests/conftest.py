@@ -223,8 +223,10 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         root = tmp_path_factory.mktemp("corpus")
         store, config = Store(str(root)), tiny()
         river = curate.configure(config.river)
-        dealing = corpora.deal_sources(store, list_sources([str(sources)]), sources_per_part=4)
-        dealing.write(store)
+        dealing = corpora.deal_sources(
+            Ledger(store), list_sources([str(sources)]), sources_per_part=4
+        )
+        dealing.write(Ledger(store))
         num_parts = dealing.num_parts
         settings = asdict(config.river)
         info = corpora.record(

@@ -4,6 +4,7 @@
 
     corpus.json  removed.json
     sources/part-00000.parquet  committed/all.json       so beside the parts of layers and selections
+    sources/known-1f0c....parquet      all of these sources, as long as their parts stay as they are
     layers/scenes@1-1f0c.../part-00000.parquet
     again/part-00000.json       while rows of the part are being made anew
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
@@ -54,6 +55,16 @@ def again(part: int) -> str:
 def sources(part: int) -> str:
     """The list of sources that belong to one part."""
     return f"{SOURCES}/{part_file(part)}"
+
+
+def known_sources(sha256: str) -> str:
+    """All sources in one file, which bears its own digest in its name."""
+    return f"{SOURCES}/known-{sha256}.parquet"
+
+
+def is_known_sources(name: str) -> bool:
+    """Whether this is such a file."""
+    return name.startswith(f"{SOURCES}/known-") and name.endswith(".parquet")
 
 
 def layer(layer_id: str, part: int) -> str:

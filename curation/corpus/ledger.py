@@ -2,8 +2,8 @@
 
 ::
 
-    <folder>/committed/all.json       all parts up to the last run that ended well
-    <folder>/committed/000001.json    what a run has put since; later numbers speak last
+    <folder>/committed/all.json       all parts up to the last time that the record was compacted
+    <folder>/committed/000001.json    what has been put since; later numbers speak last
 
 A folder of parts is `sources`, `layers/<id>` or `selections/<name>`. Whoever puts a part computes the digest
 of the bytes that it puts; the one process that drives a run collects these and writes them down, some at
@@ -19,9 +19,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -30,17 +30,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.corpus import layout
-from curation.corpus.manifest import sealed, unsealed
 from curation.corpus.parts import to_parquet, with_rows_digest
+from curation.corpus.record_file import Record, read_record_file, record_file
 from curation.corpus.store import FileFacts, Store
-from curation.errors import TornPart
 
 logger = logging.getLogger(__name__)
 
 READING_THREADS = 16
 """Parts without a record that are read at the same time: they wait for the store, not for a core."""
+COMPACTED_AT = 64
+"""So many numbered files become one with all the others: a run of weeks leaves no more to read."""
 _ALL = "all.json"
-_FORMAT_VERSION = 1
+_LOADS = 5  # a reader that finds a file compacted away looks again so often
 _COUNTED = {"probe": "source_reject", "scenes": "scene_reject", "captions": "caption_status"}
 """Layer -> the column whose values are counted into the record."""
 
@@ -58,23 +59,6 @@ class PartState(StrEnum):
     """To be made anew."""
     UNRECORDED = "unrecorded"
     """There, but the run that put it ended before it was written down."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What is known of one committed part."""
-
-    sha256: str
-    """Of the file."""
-    size_bytes: int
-    """Of the file."""
-    num_rows: int
-    """Rows of the table."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Of probe, scenes and captions: how often each value, as "source_reject=not_found" (nothing after
-    "=" for null); of scenes also "duration_ms", the sum over its clips."""
-    again: bool = False
-    """Whether the part is to be made anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +151,7 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._folders: dict[str, _Folder] = {}
+        self._listed: dict[str, dict[str, FileFacts]] = {}
 
     def records(self, folder: str) -> Mapping[int, Record]:
         """Part -> its record.
@@ -176,12 +161,25 @@ class Ledger:
         """
         return self._folder(folder).records
 
+    def look(self, folders: Iterable[str]) -> None:
+        """List and read some folders at the same time, for the next `states` of each."""
+        wanted = list(dict.fromkeys(folders))
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            listed = pool.map(lambda folder: self.store.listing(folder, recursive=True), wanted)
+            self._listed = dict(zip(wanted, listed, strict=True))
+            fresh = [folder for folder in wanted if folder not in self._folders]
+            loaded = pool.map(lambda folder: self._load(folder, self._listed[folder]), fresh)
+            self._folders.update(zip(fresh, loaded, strict=True))
+
     def states(self, folder: str, num_parts: int) -> list[PartState]:
-        """How each part of a folder stands; one listing."""
-        files = self.store.listing(folder, recursive=True)
+        """How each part of a folder stands; one listing, unless `look` has just made it."""
+        files = self._listed.pop(folder, None)
+        if files is None:
+            files = self.store.listing(folder, recursive=True)
         records = self._folder(folder, files).records
+        start = f"{folder}/"
         return [
-            _state(records.get(part), files.get(f"{folder}/{layout.part_file(part)}"))
+            _state(records.get(part), files.get(start + layout.part_file(part)))
             for part in range(num_parts)
         ]
 
@@ -274,11 +272,17 @@ class Ledger:
             self._flush(folder)
 
     def _flush(self, folder: str) -> None:
+        self._write_down(folder)
+        if len(self._folders[folder].numbered) >= COMPACTED_AT:
+            self._compact(folder)
+
+    def _write_down(self, folder: str) -> None:
+        """Put what is new into one more numbered file."""
         known = self._folders[folder]
         if not known.unwritten:
             return
         name = f"{folder}/{layout.COMMITTED}/{known.next_number:06d}.json"
-        self.store.write(name, _file({part: known.records[part] for part in known.unwritten}))
+        self.store.write(name, record_file({part: known.records[part] for part in known.unwritten}))
         known.numbered.append(name)
         known.unwritten.clear()
 
@@ -288,13 +292,19 @@ class Ledger:
         The numbered files go in their order, and all.json says what they say: killed in between,
         what is left of them changes nothing.
         """
-        for folder, known in self._folders.items():
-            if known.numbered or known.unwritten:
-                self.store.write(f"{folder}/{layout.COMMITTED}/{_ALL}", _file(known.records))
-                for name in known.numbered:
-                    self.store.delete(name)
-                known.numbered.clear()
-                known.unwritten.clear()
+        for folder in self._folders:
+            self._compact(folder)
+
+    def _compact(self, folder: str) -> None:
+        known = self._folders[folder]
+        if known.numbered:  # or what is left of them after a kill would speak over newer records
+            self._write_down(folder)
+        if known.numbered or known.unwritten:
+            self.store.write(f"{folder}/{layout.COMMITTED}/{_ALL}", record_file(known.records))
+            for name in known.numbered:
+                self.store.delete(name)
+            known.numbered.clear()
+            known.unwritten.clear()
 
     def _folder(self, folder: str, files: Iterable[str] | None = None) -> _Folder:
         if folder not in self._folders:
@@ -303,14 +313,28 @@ class Ledger:
 
     def _load(self, folder: str, files: Iterable[str] | None) -> _Folder:
         place = f"{folder}/{layout.COMMITTED}"
-        if files is None:
-            files = self.store.files(place)
-        here = sorted(name for name in files if name.startswith(f"{place}/"))
-        numbered = [name for name in here if not name.endswith(f"/{_ALL}")]
+        for left in reversed(range(_LOADS)):
+            if files is None:
+                files = self.store.files(place)
+            here = sorted(name for name in files if name.startswith(f"{place}/"))
+            numbered = [name for name in here if not name.endswith(f"/{_ALL}")]
+            try:
+                return _Folder(
+                    self._read([name for name in here if name not in numbered] + numbered), numbered
+                )
+            except FileNotFoundError:
+                files = None  # the run that writes has just compacted it: list again
+                if not left:
+                    raise
+        raise AssertionError("the last time raises")
+
+    def _read(self, names: Sequence[str]) -> dict[int, Record]:
+        """The records of some files, each speaking over those before it."""
         records: dict[int, Record] = {}
-        for name in ([f"{place}/{_ALL}"] if f"{place}/{_ALL}" in here else []) + numbered:
-            records |= _records(self.store.read(name), f"{self.store.root}/{name}")
-        return _Folder(records, numbered)
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            for name, data in zip(names, pool.map(self.store.read, names), strict=True):
+                records |= read_record_file(data, f"{self.store.root}/{name}")
+        return records
 
 
 def _state(record: Record | None, file: FileFacts | None) -> PartState:
@@ -321,15 +345,3 @@ def _state(record: Record | None, file: FileFacts | None) -> PartState:
     if record is None:
         return PartState.UNRECORDED
     return PartState.DONE if file.size_bytes == record.size_bytes else PartState.DAMAGED
-
-
-def _file(records: Mapping[int, Record]) -> bytes:
-    parts = {f"{part:05d}": asdict(record) for part, record in records.items()}
-    return sealed({"format_version": _FORMAT_VERSION, "parts": parts})
-
-
-def _records(data: bytes, name: str) -> dict[int, Record]:
-    content = unsealed(data, name)
-    if content.get("format_version") != _FORMAT_VERSION:
-        raise TornPart(f"{name}: not a record of committed parts that this program reads")
-    return {int(part): Record(**entry) for part, entry in content["parts"].items()}

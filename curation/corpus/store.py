@@ -10,8 +10,9 @@ import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -37,14 +38,20 @@ def _attempts() -> Retrying:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What a listing says of one file."""
+class FileFacts(NamedTuple):
+    """What a listing says of one file; a tuple, since a listing may have a million."""
 
     size_bytes: int
     """Length."""
-    modified: datetime | None
-    """When it was put, by the store's clock."""
+    modified_ns: int | None
+    """When it was put, by the store's clock, in nanoseconds since 1970."""
+
+    @property
+    def modified(self) -> datetime | None:
+        """When it was put, to the microsecond."""
+        if self.modified_ns is None:
+            return None
+        return datetime.fromtimestamp(self.modified_ns / 1e9, UTC)
 
 
 def is_remote(uri: str) -> bool:
@@ -209,13 +216,13 @@ class Store:
     def listing(self, folder: str = "", *, recursive: bool = False) -> dict[str, FileFacts]:
         """Name -> length and age of the files under ``folder``; empty where there is no such folder."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
+        start = len(self._base) + 1
         for attempt in _attempts():
             with attempt:
                 return {
-                    info.path[len(self._base) + 1 :]: FileFacts(info.size, info.mtime)
+                    info.path[start:]: FileFacts(info.size, info.mtime_ns)
                     for info in self._fs.get_file_info(selector)
-                    if info.type == pafs.FileType.File
-                    and not info.base_name.startswith(TEMPORARY_PREFIX)
+                    if info.is_file and not info.base_name.startswith(TEMPORARY_PREFIX)
                 }
         raise AssertionError("tenacity re-raises")
 
@@ -241,7 +248,12 @@ class Store:
         """
         if not self.is_local:
             return 0
-        left = list(Path(self._base).rglob(f"{TEMPORARY_PREFIX}*"))
+        left = [
+            Path(folder, name)
+            for folder, _, names in os.walk(self._base)
+            for name in names
+            if name.startswith(TEMPORARY_PREFIX)
+        ]
         for file in left:
             file.unlink(missing_ok=True)
         return len(left)

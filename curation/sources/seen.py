@@ -35,7 +35,9 @@ class SeenFolders:
     @classmethod
     def of(cls, uris: Iterable[str]) -> SeenFolders:
         """Those of the folders around local sources that this machine sees."""
-        folders = {local_path(uri).parent for uri in uris if not is_remote(uri)}
+        # Names go before paths are made of them: there are millions of sources in few folders.
+        parents = {uri.rpartition("/")[0] or "/" for uri in uris if not is_remote(uri)}
+        folders = {local_path(parent) for parent in parents if parent != "file:/"}
         while len(folders) > MAX_FOLDERS:
             folders = {folder.parent for folder in folders}
         return cls(frozenset(folder for folder in folders if _holds_something(folder)))

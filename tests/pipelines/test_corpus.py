@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from curation.corpus import layout
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SOURCES, schema
@@ -36,8 +37,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def deal(store: Store, listed: pa.Table, *, sources_per_part: int = 2) -> int:
-    dealing = deal_sources(store, listed, sources_per_part=sources_per_part)
-    dealing.write(store)
+    dealing = deal_sources(Ledger(store), listed, sources_per_part=sources_per_part)
+    dealing.write(Ledger(store))
     record(store, num_parts=dealing.num_parts, layers=LAYERS, settings={}, command="test")
     return dealing.num_parts
 
@@ -72,7 +73,7 @@ def test_many_changed_sources_are_counted_and_ten_of_them_named(store: Store) ->
 
 def test_sources_that_left_the_list_stay_and_are_counted(store: Store) -> None:
     deal(store, listing("a", "b", "c"))
-    dealing = deal_sources(store, listing("b", "d"), sources_per_part=2)
+    dealing = deal_sources(Ledger(store), listing("b", "d"), sources_per_part=2)
     assert (dealing.num_not_listed, dealing.new["uri"].to_pylist()) == (2, ["d"])
     assert not store.exists(layout.sources(2))  # nothing is written before `write`
     assert dealing.num_parts == 3

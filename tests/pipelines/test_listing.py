@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.ledger import Ledger
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from pipelines import corpus
@@ -24,8 +25,8 @@ def test_a_limit_takes_the_first_and_a_later_run_goes_on_with_the_others(tmp_pat
 
     def run(limit: int | None) -> list[list[str]]:
         sources = listed([str(folder)], ListingConfig(limit=limit), Console(file=said, width=200))
-        dealing = corpus.deal_sources(store, sources, sources_per_part=2)
-        dealing.write(store)
+        dealing = corpus.deal_sources(Ledger(store), sources, sources_per_part=2)
+        dealing.write(Ledger(store))
         num_parts = dealing.num_parts
         corpus.record(
             store, num_parts=num_parts, layers={"scenes": "s"}, settings={}, command="tests"

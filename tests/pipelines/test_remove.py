@@ -178,10 +178,10 @@ def test_nothing_that_was_removed_comes_back_under_its_name_or_another(
     folder.mkdir()
     shutil.copy(uri, folder / "another-name.mp4")
     info = read_corpus(store)
-    dealing = deal_sources(store, list_sources([uri, str(folder)]), sources_per_part=4)
+    dealing = deal_sources(Ledger(store), list_sources([uri, str(folder)]), sources_per_part=4)
     assert dealing.num_parts == info.num_parts + 1
     assert dealing.num_not_listed == 15
-    dealing.write(store)
+    dealing.write(Ledger(store))
     added = read_table(store, layout.sources(info.num_parts), ["uri"])["uri"].to_pylist()
     assert added == [str(folder / "another-name.mp4")]
     from curation.decode.decoding_pass import DecodingPass
@@ -224,7 +224,7 @@ def test_an_interrupted_removal_is_gone_on_with_and_blocks_additions(store, monk
             remove(store, uris=[uri] if number == 0 else [], clip_ids=[], console=QUIET)
         monkeypatch.setattr(Removed, "advance", advance)
         with pytest.raises(RemovalUnfinished, match="goes on with it"):
-            deal_sources(store, list_sources([uri]), sources_per_part=4)
+            deal_sources(Ledger(store), list_sources([uri]), sources_per_part=4)
     removal = remove(store, uris=[], clip_ids=[], console=QUIET)
     assert removal.is_done
     assert all_traces(store) == []
@@ -332,7 +332,7 @@ def test_a_source_that_the_corpus_lacks_stays_out_too(store, small_media, tmp_pa
     shutil.copy(small_media / "wide-0.mp4", stranger)
     remove(store, uris=[stranger], clip_ids=[], console=QUIET)
     num_parts = read_corpus(store).num_parts
-    dealing = deal_sources(store, list_sources([stranger]), sources_per_part=4)
+    dealing = deal_sources(Ledger(store), list_sources([stranger]), sources_per_part=4)
     assert dealing.num_parts == num_parts
     assert len(samples(store)) == 46
     with pytest.raises(UsageError, match="--sources"):

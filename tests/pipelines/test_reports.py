@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.report import ReportConfig, write_report
@@ -41,9 +42,9 @@ def measured(tmp_path: Path) -> Callable[..., tuple[Store, CorpusInfo]]:
         store = Store(str(tmp_path / "corpus"))
         river = curate.configure(tiny().river)
         dealing = corpora.deal_sources(
-            store, list_sources([str(folder)]), sources_per_part=sources_per_part
+            Ledger(store), list_sources([str(folder)]), sources_per_part=sources_per_part
         )
-        dealing.write(store)
+        dealing.write(Ledger(store))
         num_parts = dealing.num_parts
         chosen = river.stations if stations is None else []
         layers = {

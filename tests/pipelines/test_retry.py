@@ -13,6 +13,7 @@ import ray
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.known_sources import read_known_sources
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_clips, read_table
@@ -180,8 +181,9 @@ def test_layers_that_would_not_follow_are_named_before_any_row_is_made(half: Cor
     info, configured = read_corpus(half.store), curate.configure(replace(RIVER, stations=()))
     ledger = Ledger(half.store)
     retries = Retries(ledger, configured.stations, configured.layers, info.layers, 1)
+    known = read_known_sources(ledger, 1)
     with pytest.raises(UsageError, match="caption_text, captions, which would not follow"):
-        retries.update_texts(list_sources([half.list()]))
+        retries.update_texts(list_sources([half.list()]), known)
     with pytest.raises(UsageError, match="--retry-failed"):
         retries.note_failed()
     assert read_table(half.store, layout.sources(0))["given_caption"][0].as_py() == "the film a"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from curation.corpus import layout
-from curation.corpus.ledger import Commit, Ledger, PartState, commit_part
+from curation.corpus.ledger import COMPACTED_AT, Commit, Ledger, PartState, commit_part
+from curation.corpus.manifest import sealed
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.errors import TornPart
@@ -186,4 +188,49 @@ def test_a_changed_byte_in_the_record_itself_is_noticed(store: Store, position: 
     data[position] ^= 1
     path.write_bytes(data)
     with pytest.raises(TornPart, match=r"all\.json"):
+        Ledger(store).records(FOLDER)
+
+
+def test_a_long_run_keeps_few_files_of_the_record(store: Store) -> None:
+    ledger = Ledger(store)
+    commit = put(store, 0, None)
+    for part in range(2 * COMPACTED_AT + 3):
+        ledger.record([Commit(folder=FOLDER, part=part, record=commit.record)])
+        ledger.flush()
+    assert records_on_disk(store) == ["000001.json", "000002.json", "000003.json", "all.json"]
+    assert sorted(Ledger(store).records(FOLDER)) == list(range(2 * COMPACTED_AT + 3))
+
+
+def test_what_a_kill_in_mid_compaction_leaves_does_not_speak_over_what_came_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(store)
+    ledger.record([put(store, 0, None)])
+    ledger.flush()
+    ledger.record([put(store, 0, "empty")])  # not written down yet
+    monkeypatch.setattr(Store, "delete", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        ledger.compact()
+    assert "all.json" in records_on_disk(store)
+    assert Ledger(store).values(FOLDER, "source_reject") == Counter(empty=1)
+
+
+def test_a_reader_looks_again_where_the_record_was_compacted_under_its_eyes(store: Store) -> None:
+    writer = Ledger(store)
+    writer.record([put(store, 0, None)])
+    writer.flush()
+    listed = store.files(FOLDER, recursive=True)
+    writer.compact()
+    reader = Ledger(store)
+    assert reader._load(FOLDER, listed).records == writer.records(FOLDER)
+
+
+def test_the_record_of_an_older_version_is_read(store: Store) -> None:
+    commit = put(store, 0, None, "empty")
+    parts = {"00000": asdict(commit.record)}
+    old = sealed({"format_version": 1, "parts": parts})
+    store.write(f"{FOLDER}/committed/all.json", old)
+    assert Ledger(store).records(FOLDER) == {0: commit.record}
+    store.write(f"{FOLDER}/committed/all.json", old.replace(b'"num_rows": 2', b'"num_rows": 3'))
+    with pytest.raises(TornPart):
         Ledger(store).records(FOLDER)
