@@ -80,12 +80,11 @@ class Train:
             return 0
         from pipelines.train import train_here, train_on_ray
 
-        if self.ray:
-            train_on_ray(config, self.out, self.cluster)
-            console.print(f"the trained model: {self.out}", highlight=False)
-            return 0
         progress = Progress(console, config.num_steps)
-        outcome = train_here(config, self.out, on_log=progress, on_begin=progress.begin)
+        if self.ray:
+            outcome = train_on_ray(config, self.out, self.cluster)
+        else:
+            outcome = train_here(config, self.out, on_log=progress, on_begin=progress.begin)
         if outcome.stopped:
             if _is_first():
                 console.print(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -300,6 +301,77 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(small_corpus, tmp_path):
     assert "Ctrl-C again stops now" in warned
     stopped = int(re.search(r"saved and stopped after step (\d+)", told).group(1))
     assert f"--out {run}" in told.split("go on with: lavie train")[1]
+    saved = run / "checkpoints" / f"step-{stopped:08d}"
+    assert json.loads((saved / "complete.json").read_text())["step"] == stopped
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(small_corpus, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "pipelines", "train", "base", "--corpus", str(small_corpus)]
+    command += ["--preset", "tiny", "--out", str(run), "--watch.evaluation-samples", "2"]
+    # A long step, so that the first Ctrl-C cannot have its way before the second comes.
+    command += ["--data.batch-size", "32", "--data.micro-batch-size", "1"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as trainer:
+        assert trainer.stderr is not None
+        while not (run / "config.json").exists():  # the handlers are there before it
+            assert trainer.poll() is None
+            time.sleep(0.1)
+        trainer.send_signal(signal.SIGINT)
+        for line in trainer.stderr:
+            if "Ctrl-C again stops now" in line:
+                break
+        trainer.send_signal(signal.SIGINT)
+        _, told = trainer.communicate(timeout=60)
+    assert trainer.returncode == 130, told
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert not list(run.glob("checkpoints/*/complete.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "times", "code"), [("SIGINT", 1, 75), ("SIGTERM", 1, 75), ("SIGINT", 2, 130)]
+)
+def test_a_signal_saves_the_step_of_all_workers_under_ray_train(
+    number, times, code, small_corpus, tmp_path
+):
+    """A real process with two workers of a private Ray; the second Ctrl-C does not wait for them."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "pipelines", "train", "base", "--corpus", str(small_corpus)]
+    command += ["--preset", "tiny", "--out", str(run), "--watch.evaluation-samples", "2", "--ray"]
+    command += ["--data.micro-batch-size", "1", "--watch.log-every-steps", "1", "--steps", "100000"]
+    command += ["--cluster.num-workers", "2", "--cluster.cpus-per-worker", "0.5"]
+    command += ["--cluster.storage", str(tmp_path / "ray")]
+    if times == 2:
+        command += ["--data.batch-size", "32"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        cwd=Path(__file__).parents[2],
+    ) as trainer:
+        begun = run / ("config.json" if times == 2 else "log.jsonl")
+        while not begun.exists():
+            assert trainer.poll() is None, trainer.communicate()
+            time.sleep(0.2)
+        for _ in range(times):
+            os.killpg(trainer.pid, getattr(signal, number))
+            time.sleep(0.3)
+        told, warned = trainer.communicate(timeout=120)
+    assert trainer.returncode == code, warned
+    complete = list(run.glob("checkpoints/*/complete.json"))
+    if code == 130:
+        assert not complete
+        return
+    stopped = int(re.search(r"saved and stopped after step (\d+)", told).group(1))
     saved = run / "checkpoints" / f"step-{stopped:08d}"
     assert json.loads((saved / "complete.json").read_text())["step"] == stopped
 
