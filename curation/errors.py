@@ -158,6 +158,7 @@ PASSING: dict[str, str] = {
     "too_slow": "the decoder did not end within its time limit",
     "decoder_died": "the decoder was ended by a signal or by its memory limit",
     "changed": "the bytes are not those that were listed",
+    "quarantined": "a worker died or failed over it every time; the rest of its part went on",
 }
 """Reasons that lie in the world around a source: `lavie curate --retry-failed` tries it again."""
 

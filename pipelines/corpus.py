@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,8 +41,8 @@ class Dealing:
     """Sources that the corpus does not have, rows of `schema(SOURCES)`."""
     parts_before: int
     """Parts that the corpus has."""
-    sources_per_part: int
-    """The most sources that one part gets."""
+    starts: Sequence[int]
+    """Rows of ``new`` at which a part begins."""
     num_not_listed: int
     """Sources of the corpus that this run's list does not name; they stay."""
     known: KnownSources
@@ -49,7 +51,7 @@ class Dealing:
     @property
     def num_parts(self) -> int:
         """Parts that the corpus will have."""
-        return self.parts_before + -(-self.new.num_rows // self.sources_per_part)
+        return self.parts_before + len(self.starts)
 
     def write(self, ledger: Ledger) -> KnownSources:
         """Put the new parts; returns all sources that the corpus has then."""
@@ -58,23 +60,49 @@ class Dealing:
         parts = range(self.parts_before, self.num_parts)
         if not parts:
             return self.known
+        ends = [*self.starts, self.new.num_rows]
         ledger.mark_again(layout.SOURCES, parts)  # what a run that was killed here has left
 
         def put(part: int) -> Commit:
-            place = (part - self.parts_before) * self.sources_per_part
-            rows = self.new.slice(place, self.sources_per_part)
+            place = part - self.parts_before
+            rows = self.new.slice(ends[place], ends[place + 1] - ends[place])
             table = rows.combine_chunks().cast(schema(SOURCES))
             return commit_part(ledger.store, layout.SOURCES, part, table)
 
         for _, commit in in_order(put, parts, threads=READING_THREADS):
             ledger.record([commit])
         ledger.flush()
-        added = dealt(self.new, first=parts[0], sources_per_part=self.sources_per_part)
+        numbers = np.repeat(np.asarray(parts, np.int32), np.diff(ends))
+        added = dealt(self.new, numbers)
         table = pa.concat_tables([self.known.table, added])
         return KnownSources(table, self.known.num_unwritten + len(parts))
 
 
-def deal_sources(ledger: Ledger, listed: pa.Table, *, sources_per_part: int) -> Dealing:
+def part_starts(sizes: pa.ChunkedArray, *, most: int, most_bytes: int) -> list[int]:
+    """Rows at which a part begins, so that none is larger than it may be, but for a row alone.
+
+    Args:
+        sizes: bytes of each source; null where they are not known.
+        most: sources of a part.
+        most_bytes: bytes of a part.
+    """
+    starts: list[int] = []
+    held_bytes = 0
+    for row, size in enumerate(pc.fill_null(sizes, 0).to_pylist()):
+        if not starts or row - starts[-1] == most or held_bytes + size > most_bytes:
+            starts.append(row)
+            held_bytes = 0
+        held_bytes += size
+    return starts
+
+
+def deal_sources(
+    ledger: Ledger,
+    listed: pa.Table,
+    *,
+    sources_per_part: int,
+    bytes_per_part: int = sys.maxsize,
+) -> Dealing:
     """Deal the listed sources into parts.
 
     Sources that the corpus has already stay in their parts; new ones, in the order of the list, go into new
@@ -84,6 +112,7 @@ def deal_sources(ledger: Ledger, listed: pa.Table, *, sources_per_part: int) -> 
         ledger: of the corpus.
         listed: rows of `schema(SOURCES)`, sorted, each uri once.
         sources_per_part: the most sources that one part gets.
+        bytes_per_part: the most bytes of known lengths, unless one source has more.
 
     Raises:
         SourceChanged: if a listed file has another size than the corpus has curated.
@@ -106,7 +135,7 @@ def deal_sources(ledger: Ledger, listed: pa.Table, *, sources_per_part: int) -> 
     return Dealing(
         new=listed,
         parts_before=num_parts,
-        sources_per_part=sources_per_part,
+        starts=part_starts(listed["size_bytes"], most=sources_per_part, most_bytes=bytes_per_part),
         num_not_listed=num_not_listed,
         known=known_sources,
     )

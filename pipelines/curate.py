@@ -48,6 +48,7 @@ from pipelines.refresh import finish_anew, refresh_shards
 from pipelines.rejects import Rejects, read_rejects
 from pipelines.retry import Retries
 from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages
+from pipelines.suspects import blame_in_hand
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,12 @@ def measure(
     sources = listed(specs, how.listing, console)
     fetchable = sources.filter(pc.is_null(sources["listing_reject"]))
     ledger = Ledger(store)
-    dealing = corpus.deal_sources(ledger, sources, sources_per_part=config.sources_per_part)
+    dealing = corpus.deal_sources(
+        ledger,
+        sources,
+        sources_per_part=config.sources_per_part,
+        bytes_per_part=config.bytes_per_part,
+    )
     config, configured, layers = _grown(ledger, config, dealing.num_parts, how, console)
     ids = configured.layers
     configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
@@ -262,6 +268,7 @@ def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
         Stage(
             name="decode",
             job=DecodeJob(store, decoding, ids, configured.seen),
+            blame=blame_in_hand(store),
             resources=decoding.resources,
             units=units,
             done=frozenset.intersection(*(done[name] for name in river.DECODED_LAYERS)),

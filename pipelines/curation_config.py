@@ -39,6 +39,8 @@ class RiverConfig:
     """Keyframe stations to run; each needs those whose columns it reads."""
     sources_per_part: int = 64
     """Sources in a part: what one worker does at a time, and loses when it is killed."""
+    bytes_per_part: int = 1_000_000_000
+    """The most bytes of the sources in a part, where they are known; a larger source is a part alone."""
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     """The decoding pass: scenes, motion, picture, keyframes."""
     embeddings: EmbeddingsConfig = field(
@@ -74,8 +76,9 @@ class RiverConfig:
             raise ValueError(
                 f"stations must be among {', '.join(station_names())}, got {', '.join(unknown)}"
             )
-        if self.sources_per_part < 1:
-            raise ValueError(f"sources_per_part must be at least 1, got {self.sources_per_part}")
+        for name in ("sources_per_part", "bytes_per_part"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 STATIONS: tuple[type[Station[Any]], ...] = tuple(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,8 @@ from curation.corpus import layout
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from curation.select import SelectConfig
-from pipelines.corpus import existing
+from pipelines.corpus import existing, part_starts
+from pipelines.curation_config import RiverConfig
 
 NAMED = 5
 
@@ -24,7 +24,7 @@ def show(
     sources: pa.Table,
     layers: dict[str, str],
     *,
-    sources_per_part: int,
+    config: RiverConfig,
     console: Console,
 ) -> None:
     """Print the sources, the parts, and each layer with how much of it is there.
@@ -33,13 +33,14 @@ def show(
         store: where the corpus is or would be.
         sources: what was listed.
         layers: layer -> id that the run would make.
-        sources_per_part: most sources of a new part.
+        config: how large a part may be.
         console: where to print.
     """
     info = existing(store)
     there = info.num_parts if info else 0
     new = _new(store, there, sources)
-    made = ceil(len(new) / sources_per_part)
+    most, most_bytes = config.sources_per_part, config.bytes_per_part
+    made = len(part_starts(new["size_bytes"], most=most, most_bytes=most_bytes))
     _say(console, "dry run: nothing is written")
     _say(console, f"output: {store.root} ({f'a corpus of {there} parts' if info else 'new'})")
     images = pc.sum(pc.equal(sources["media"], "image")).as_py() or 0
@@ -53,9 +54,7 @@ def show(
         _say(console, f"  {uri}")
     if len(new) > NAMED:
         _say(console, f"  ... and {len(new) - NAMED:,} more")
-    _say(
-        console, f"parts: {there:,} there, {made:,} to add, up to {sources_per_part:,} sources each"
-    )
+    _say(console, f"parts: {there:,} there, {made:,} to add, up to {most:,} sources each")
     table = Table(title="layers")
     table.add_column("layer", overflow="fold")
     table.add_column("parts done", justify="right")

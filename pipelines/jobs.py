@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from curation.corpus import layout
 from curation.corpus.ledger import commit_part
-from curation.corpus.parts import read_clips, read_table
+from curation.corpus.parts import num_clips, read_clips, read_table
 from curation.corpus.removal import Removed, read_removed, without_removed
 from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
@@ -34,8 +36,17 @@ from pipelines.again import (
     write_again,
 )
 from pipelines.run import UnitResult
+from pipelines.suspects import forget_suspects, read_suspects, write_suspects
 
 ROWS_PER_GROUP = {"keyframes": 64}  # about 10 MB of pictures: a gallery reads a few clips of a part
+
+
+Places = NDArray[np.int64]
+"""Numbers of rows."""
+Decode = Callable[[pa.Table, Sequence[int]], dict[str, pa.Table]]
+"""Sources and their rows in the part -> tables of the decoded layers."""
+CLIPS_AT_ONCE = 256
+"""Clips of which a station has the pictures in memory: 423 KB each on average, 4 groups of rows."""
 
 
 def rejected_counts(probe: pa.Table) -> dict[str, int]:
@@ -68,26 +79,53 @@ class DecodeJob:
             unit: number of the part.
             plan: whether there is a note of it (`pipelines.again`).
         """
+        return self._run(unit, plan, lambda sources, rows: self.decoding(sources))
+
+    def run_carefully(self, unit: int, plan: Any = None) -> UnitResult:
+        """As `run`, for a part that failed: each source is written down before it is touched.
+
+        Those that have ended careful tries before are left out (`pipelines.suspects`).
+        """
+        known = replace(read_suspects(self.store, unit), in_hand=None)
+        write_suspects(self.store, unit, known)
+
+        def decode(sources: pa.Table, rows: Sequence[int]) -> dict[str, pa.Table]:
+            def before(place: int) -> None:
+                write_suspects(self.store, unit, replace(known, in_hand=rows[place]))
+
+            why = known.quarantined
+            left_out = {place: why[row] for place, row in enumerate(rows) if row in why}
+            return self.decoding(sources, left_out=left_out, before=before)
+
+        result = self._run(unit, plan, decode)
+        forget_suspects(self.store, unit)
+        return result
+
+    def _run(self, unit: int, plan: Any, decode: Decode) -> UnitResult:
         sources = read_table(self.store, layout.sources(unit))
         again = read_again(self.store, unit) if plan else None
-        tables = self._decoded_again(unit, sources, again) if again else {}
+        tables = self._decoded_again(unit, sources, again, decode) if again else {}
         # The last one says that it is done: to those who look for parts, and to who goes on with a note.
         names = ("scenes", "keyframes", "probe") if tables else ("probe", "keyframes", "scenes")
-        tables = tables or self._decoded(sources)
+        tables = tables or self._decoded(sources, range(sources.num_rows), decode)
         result = self._commit(unit, {name: tables[name] for name in names}, sources.num_rows)
         if again:
             write_again(self.store, unit, again.decoded(tables["probe"]["num_scenes"].to_pylist()))
         return result
 
-    def _decoded(self, sources: pa.Table) -> dict[str, pa.Table]:
+    def _decoded(
+        self, sources: pa.Table, rows: Sequence[int], decode: Decode
+    ) -> dict[str, pa.Table]:
         for uri in sources.filter(pc.is_null(sources["listing_reject"]))["uri"].to_pylist():
             self.seen.check(uri)
-        tables = self.decoding(sources)
+        tables = decode(sources, rows)
         if self.removed is not None and self.removed.removals:
             tables = without_removed(self.removed, tables)
         return tables
 
-    def _decoded_again(self, unit: int, sources: pa.Table, again: Again) -> dict[str, pa.Table]:
+    def _decoded_again(
+        self, unit: int, sources: pa.Table, again: Again, decode: Decode
+    ) -> dict[str, pa.Table]:
         """The three layers with those sources decoded anew that may do better now; empty if not there."""
         try:
             before = {
@@ -99,7 +137,7 @@ class DecodeJob:
         reasons = before["probe"]["source_reject"].to_pylist()
         rows = [row for row in again.sources if reasons[row] in PASSING]
         some = sources.take(pa.array(rows, pa.int64()))
-        return decoded_again(before, self._decoded(some), rows)
+        return decoded_again(before, self._decoded(some, rows, decode), rows)
 
     def _commit(self, unit: int, tables: Mapping[str, pa.Table], num_sources: int) -> UnitResult:
         probe, scenes = tables["probe"], tables["scenes"]
@@ -154,7 +192,7 @@ class StationJob:
         """
         again = read_again(self.store, unit) if plan else None
         made = self._made_again(unit, again) if again else None
-        table, num_made = made or self._made(unit)
+        table, counts = made or self._made(unit)
         commit = commit_part(
             self.store,
             layout.layer_folder(self.layers[self.station.name]),
@@ -162,18 +200,41 @@ class StationJob:
             table,
             made_by=made_by(self.station),
         )
-        counts = {"clips": num_made, **self.station.counters()}
         return UnitResult(counts=counts, commits=[commit])
 
-    def _made(self, unit: int, rows: Rows | None = None) -> tuple[pa.Table, int]:
-        """Rows of the station's layer for the clips of a part, or for some; and their number."""
+    def _made(self, unit: int, rows: Rows | None = None) -> tuple[pa.Table, Counter[str]]:
+        """Rows of the station's layer for the clips of a part, or for some; and what they took."""
         where = None if rows is None else np.flatnonzero(rows)
-        clips = read_clips(self.store, self.layers, unit, self.station.needs, rows=where)
-        added = self.station(clips)
-        check_output(self.station, clips, added)
-        return added.cast(layer_schema(self.station.name)), clips.num_rows
+        made, counted = [layer_schema(self.station.name).empty_table()], Counter[str]()
+        for some in self._some_at_once(unit, where):
+            clips = read_clips(self.store, self.layers, unit, self.station.needs, rows=some)
+            added = self.station(clips)
+            check_output(self.station, clips, added)
+            made.append(added.cast(layer_schema(self.station.name)))
+            counted.update(self.station.counters())
+        table = pa.concat_tables(made).combine_chunks()
+        counted["clips"] = table.num_rows
+        return table, counted
 
-    def _made_again(self, unit: int, again: Again) -> tuple[pa.Table, int] | None:
+    def _some_at_once(self, unit: int, where: Places | None) -> Iterator[Places | None]:
+        """Rows to read together: all, but of pictures only so many as fit into memory.
+
+        Args:
+            unit: number of the part.
+            where: the rows that are wanted, rising; None for all.
+        """
+        if "keyframes" not in self.station.needs:
+            yield where
+            return
+        if where is None:
+            where = np.arange(num_clips(self.store, self.layers, unit))
+        if len(where) <= CLIPS_AT_ONCE:
+            yield where
+            return
+        for start in range(0, len(where), CLIPS_AT_ONCE):
+            yield where[start : start + CLIPS_AT_ONCE]
+
+    def _made_again(self, unit: int, again: Again) -> tuple[pa.Table, Counter[str]] | None:
         """The layer with the noted rows made anew; None if it is not there or is of other clips."""
         name = self.station.name
         places = read_places(self.store, self.layers, unit)
@@ -186,9 +247,9 @@ class StationJob:
             return None
         anew = ~there | rows_of(again.clips.get(name, ()), places)
         if not anew.any():
-            return before.cast(layer_schema(name)), 0
-        made, num_made = self._made(unit, anew)
-        return spliced(before, there, made, anew), num_made
+            return before.cast(layer_schema(name)), Counter()
+        made, counts = self._made(unit, anew)
+        return spliced(before, there, made, anew), counts
 
     def close(self) -> None:
         """Nothing to let go of: the process ends with its station."""

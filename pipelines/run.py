@@ -137,7 +137,9 @@ class _Scheduler:
         worker.stage, worker.unit = stage, heapq.heappop(self._ready[stage.name])[1]
         worker.set_up.add(stage.name)
         plan = None if stage.plans is None else stage.plans[worker.unit]
-        self._running[worker.actor.run.remote(stage.name, worker.unit, plan)] = worker
+        failed = {"failed": True} if self._tries.of(stage.name, worker.unit) else {}
+        reference = worker.actor.run.remote(stage.name, worker.unit, plan, **failed)
+        self._running[reference] = worker
 
     def _collect(self) -> None:
         """Wait for a unit that ended or a worker that has started, and take in all that there are."""
@@ -203,12 +205,23 @@ class _Scheduler:
             self._queue(stage, unit)
             return
         logger.warning("%s of part %d failed: %s", stage.name, unit, why)
+        if self._is_narrowed(stage, unit, cause, why):
+            self._queue(stage, unit)
+            return
         if self._tries.failed(stage.name, unit, why):
             self._queue(stage, unit)
         if self._tries.is_hopeless(stage.name):
             for _, waiting in self._ready[stage.name]:
                 self._tries.give_up(stage.name, waiting)
             self._ready[stage.name].clear()
+
+    def _is_narrowed(self, stage: Stage, unit: int, cause: BaseException, why: str) -> bool:
+        """Whether a careful try has found what in the unit is to blame: then it costs the unit no try."""
+        is_careful = stage.blame is not None and self._tries.of(stage.name, unit) > 0
+        if not is_careful or isinstance(cause, MachineFault):
+            return False
+        assert stage.blame is not None
+        return stage.blame(unit, why)
 
     def _commit(self, stage: Stage, unit: int, ran: Ran) -> None:
         result = ran.result

@@ -30,6 +30,9 @@ class Stage:
     """Stages that must have committed the same unit before."""
     plans: Sequence[Any] | None = None
     """A few numbers for each unit, by its number, where the number alone does not say what to do."""
+    blame: Callable[[int, str], bool] | None = None
+    """Asked when a careful try of a unit failed, and why: whether it was found what in the unit is to
+    blame, so that the next try will get further. The job is then a `pipelines.worker.CarefulJob`."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import psutil
 import ray
@@ -47,6 +47,14 @@ class Job(Protocol):
         """Let go of what `setup` took."""
 
 
+@runtime_checkable
+class CarefulJob(Job, Protocol):
+    """A job that can write down which piece of a unit is in hand, for units that failed before."""
+
+    def run_carefully(self, unit: int, plan: Any) -> UnitResult:
+        """Commit one unit as `run` does, with each piece written down before it is touched."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
     """A unit that was done, and what it took."""
@@ -75,14 +83,20 @@ class Worker:
         """Ray's id of the machine that it has started on."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def run(self, stage: str, unit: int, plan: Any) -> Ran:
+    def run(self, stage: str, unit: int, plan: Any, *, failed: bool = False) -> Ran:
         """Run one unit of one stage.
+
+        Args:
+            stage: its name.
+            unit: its number.
+            plan: of the unit.
+            failed: whether the unit failed before.
 
         Raises:
             MachineFault: this machine cannot do it; another may.
         """
         try:
-            return self._run(stage, unit, plan)
+            return self._run(stage, unit, plan, failed)
         except (OSError, MemoryError, MachineFault) as error:
             fault = machine_fault(error)
             if fault is None:
@@ -91,14 +105,17 @@ class Worker:
             told.node = self.node()
             raise told from error
 
-    def _run(self, stage: str, unit: int, plan: Any) -> Ran:
+    def _run(self, stage: str, unit: int, plan: Any, failed: bool) -> Ran:
         job = self._jobs[stage]
         begin, cpu_begin = time.monotonic(), _family_cpu_s()
         if stage not in self._ready:
             job.setup()
             self._ready.add(stage)
         set_up = time.monotonic()
-        result = job.run(unit, plan)
+        if failed and isinstance(job, CarefulJob):
+            result = job.run_carefully(unit, plan)
+        else:
+            result = job.run(unit, plan)
         return Ran(
             result=result,
             wall_s=time.monotonic() - begin,

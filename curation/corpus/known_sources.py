@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from curation.corpus import layout
 from curation.corpus.ledger import READING_THREADS, Ledger
@@ -110,15 +111,13 @@ def read_known_sources(ledger: Ledger, num_parts: int) -> KnownSources:
     return KnownSources(table, len(missing))
 
 
-def dealt(new: pa.Table, *, first: int, sources_per_part: int) -> pa.Table:
+def dealt(new: pa.Table, part: NDArray[np.int32]) -> pa.Table:
     """Sources that a run adds, as rows of `KnownSources.table`.
 
     Args:
         new: the sources, in the order in which they are dealt.
-        first: number of the first part that they make.
-        sources_per_part: how many go into one.
+        part: number of the part of each.
     """
-    part = first + np.arange(new.num_rows, dtype=np.int32) // sources_per_part
     return pa.table(
         {
             "part": pa.array(part, pa.int32()),

@@ -7,6 +7,7 @@
     sources/known-1f0c....parquet      all of these sources, as long as their parts stay as they are
     layers/scenes@1-1f0c.../part-00000.parquet
     again/part-00000.json       while rows of the part are being made anew
+    suspects/part-00000.json    while it is sought which of its sources ends the worker
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
     shards/<selection>/plan.json  plan-00002.json  <bucket>/000000.tar  <bucket>/000000.parquet
     shards/<selection>/index.parquet  manifest.json
@@ -29,6 +30,8 @@ LAYERS = "layers"
 """Folder of the layers' folders."""
 AGAIN = "again"
 """Folder of the notes on rows that are to be made anew (`pipelines.again`)."""
+SUSPECTS = "suspects"
+"""Folder of what is known of sources whose worker died (`pipelines.suspects`)."""
 COMMITTED = "committed"
 """Folder of the record of committed parts, beside the parts (`curation.corpus.ledger`)."""
 
@@ -50,6 +53,11 @@ def part_number(name: str) -> int | None:
 def again(part: int) -> str:
     """What of one part is to be made anew, row by row."""
     return f"{AGAIN}/part-{part:05d}.json"
+
+
+def suspects(part: int) -> str:
+    """Which sources of one part ended its worker."""
+    return f"{SUSPECTS}/part-{part:05d}.json"
 
 
 def sources(part: int) -> str:

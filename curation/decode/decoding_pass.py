@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -304,11 +305,19 @@ class DecodingPass:
             self._guard.close()
         self._guard = None
 
-    def __call__(self, sources: pa.Table) -> dict[str, pa.Table]:
+    def __call__(
+        self,
+        sources: pa.Table,
+        *,
+        left_out: Mapping[int, str] | None = None,
+        before: Callable[[int], None] | None = None,
+    ) -> dict[str, pa.Table]:
         """Decode every source.
 
         Args:
             sources: rows of the sources file of one part.
+            left_out: rows that are not touched but rejected as `quarantined`, and why.
+            before: told of each other row before it is touched.
 
         Returns:
             "probe" with a row a source, "scenes" and "keyframes" with a row a scene.
@@ -317,7 +326,12 @@ class DecodingPass:
         with tempfile.TemporaryDirectory(prefix="lavie-") as scratch:
             listed = sources.select(["uri", "listing_reject", "listing_reject_detail"]).to_pylist()
             for source_row, source in enumerate(listed):
-                tables = self._tables_of(source, Path(scratch))
+                if left_out and source_row in left_out:
+                    tables = rejected(BadSource("quarantined", left_out[source_row]), None)
+                else:
+                    if before is not None:
+                        before(source_row)
+                    tables = self._tables_of(source, Path(scratch))
                 tables["scenes"] = _with_source_row(tables["scenes"], source_row)
                 for name in LAYERS:
                     found[name].append(tables[name])

@@ -159,7 +159,7 @@ class Curate:
             store,
             listed(self.sources, self.sources_flags, console),
             planned.layers,
-            sources_per_part=self.config.river.sources_per_part,
+            config=self.config.river,
             console=console,
         )
         dry_run.show_selection(store, self.selection, rules, steps[1:], console)

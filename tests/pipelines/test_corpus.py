@@ -14,7 +14,7 @@ from curation.corpus.parts import read_table
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
 from curation.errors import CorpusError, SourceChanged
-from pipelines.corpus import deal_sources, record
+from pipelines.corpus import deal_sources, part_starts, record
 
 LAYERS = {"probe": "probe@1-a", "scenes": "scenes@1-a", "keyframes": "keyframes@1-a"}
 
@@ -84,3 +84,21 @@ def test_sources_that_left_the_list_stay_and_are_counted(store: Store) -> None:
 def test_a_folder_without_a_corpus_says_what_makes_one(store: Store) -> None:
     with pytest.raises(CorpusError, match="lavie curate"):
         read_corpus(store)
+
+
+def test_a_part_has_so_many_sources_or_bytes_and_a_larger_source_is_alone() -> None:
+    sizes = pa.chunked_array([[3, 3, None, 5], [20, 1, 1, 1, 1]])
+    starts = part_starts(sizes, most=3, most_bytes=10)
+    assert starts == [0, 3, 4, 5, 8]  # by number, by bytes, alone, by number
+    parts = [sizes.to_pylist()[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    assert parts == [[3, 3, None], [5], [20], [1, 1, 1], [1]]
+
+
+def test_parts_are_dealt_by_bytes_and_told_of_the_same_from_the_file_of_all(store: Store) -> None:
+    ledger = Ledger(store)
+    rows = listing("a", "b", "c", "d", size_bytes=6)
+    dealing = deal_sources(ledger, rows, sources_per_part=3, bytes_per_part=12)
+    known = dealing.write(ledger)
+    assert dealing.num_parts == 2
+    assert known.table["part"].to_pylist() == [0, 0, 1, 1]
+    assert read_table(store, layout.sources(1), ["uri"])["uri"].to_pylist() == ["c", "d"]
