@@ -41,6 +41,7 @@ from pipelines.growing import (
 )
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.listing import ListingConfig, listed
+from pipelines.metrics import in_one_sentence
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
@@ -219,6 +220,8 @@ def _run(
             with ProgressBars(console) as bars:
                 costs = run_stages(stages, bars, record=recorder)
             console.print(costs_table(costs))
+            for line in in_one_sentence(costs):
+                console.print(line, highlight=False)
             if "captions" in costs and (line := cost_line(costs["captions"].counts)):
                 console.print(line, highlight=False)
             stages = _stages(ledger, configured, len(stages[0].units))

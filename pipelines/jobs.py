@@ -35,6 +35,7 @@ from pipelines.again import (
     spliced,
     write_again,
 )
+from pipelines.metrics import KEPT_S, VIDEO_S
 from pipelines.run import UnitResult
 from pipelines.suspects import forget_suspects, read_suspects, write_suspects
 
@@ -53,6 +54,15 @@ def rejected_counts(probe: pa.Table) -> dict[str, int]:
     """How many sources were rejected for which reason, as counters "rejected: <reason>"."""
     counts = probe["source_reject"].value_counts().to_pylist()
     return {f"rejected: {c['values']}": c["counts"] for c in counts if c["values"] is not None}
+
+
+def _seconds(probe: pa.Table, scenes: pa.Table) -> dict[str, int]:
+    """Whole seconds of video that were read, and of those in scenes that are long enough."""
+    kept = scenes.filter(pc.is_null(scenes["scene_reject"]))["duration_s"]
+    return {
+        VIDEO_S: round(pc.sum(probe["source_duration_s"]).as_py() or 0),
+        KEPT_S: round(pc.sum(kept).as_py() or 0),
+    }
 
 
 @dataclass(slots=True)
@@ -161,6 +171,7 @@ class DecodeJob:
         counts = {
             "sources": num_sources,
             "scenes": scenes.num_rows,
+            **_seconds(probe, scenes),
             "too short": scenes.num_rows - scenes["scene_reject"].null_count,
             **rejected_counts(probe),
         }

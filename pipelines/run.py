@@ -30,6 +30,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from curation.errors import LavieError, MachineFault
+from pipelines.metrics import RunMetrics
 from pipelines.pools import LiveWorker, Pool
 from pipelines.staff import Staff
 from pipelines.stages import Record, Stage, StageCost, Watcher
@@ -69,6 +70,7 @@ class _Scheduler:
         self._ready: dict[str, list[tuple[int, int]]] = {stage.name: [] for stage in stages}
         """Heaps of (failed tries, unit): what failed waits until all else was tried."""
         self._tries = Tries()
+        self._metrics = RunMetrics()
         self._running: dict[Any, LiveWorker] = {}
         self.costs = {stage.name: StageCost() for stage in stages}
         self._staff = Staff(stages, self._tries, self.costs)
@@ -205,6 +207,7 @@ class _Scheduler:
             self._queue(stage, unit)
             return
         logger.warning("%s of part %d failed: %s", stage.name, unit, why)
+        self._metrics.failed(stage.name)
         if self._is_narrowed(stage, unit, cause, why):
             self._queue(stage, unit)
             return
@@ -235,6 +238,7 @@ class _Scheduler:
         cost.counts.update(result.counts)
         self._done[stage.name].add(unit)
         self._tries.committed(stage.name)
+        self._metrics.committed(stage.name, ran)
         self._watcher.advance(stage.name, result.counts)
         for later in self._stages.values():
             if stage.name in later.after:
