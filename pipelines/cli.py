@@ -9,9 +9,12 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, make_dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -28,7 +31,12 @@ DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample vide
 STAGES = ("base", "interpolation", "super-resolution")
 EXIT_ERROR = 1  # something the user must see to
 EXIT_USAGE = 2  # wrong arguments, as everywhere
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = 130  # Ctrl-C: 128 and the signal's number, as a shell counts
+EXIT_TERMINATED = 143  # SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what ends on Ctrl-C ends in the same way, with another exit code."""
 
 
 def spelled(arguments: Sequence[str]) -> list[str]:
@@ -280,6 +288,24 @@ def _unwrapped(error: Exception) -> Exception:
     return error.cause if exceptions and isinstance(error, exceptions.RayTaskError) else error
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what runs as Ctrl-C does, with all that is closed then; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = spelled(sys.argv[1:] if arguments is None else arguments)
@@ -287,7 +313,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(arguments)
         _check_once(arguments, type(command))
-        return int(command.run())
+        with _terminable():
+            return int(command.run())
+    except Terminated:
+        Console(stderr=True).print("terminated; run the same command again to go on")
+        return EXIT_TERMINATED
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; run the same command again to go on")
         return EXIT_INTERRUPTED

@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ray
 from ray.exceptions import RaySystemError
@@ -37,21 +41,44 @@ def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        if address == "local":
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                logging_level=logging.WARNING,
-                log_to_driver=False,
-            )
-        else:
-            _check_answers(address)
-            ray.init(address=address, logging_level=logging.WARNING)
+        with _sigterm_kept():
+            _init(address, num_cpus)
     except (ConnectionError, TimeoutError, RaySystemError) as error:
         asked = "did not start on this machine" if address == "local" else f"is not at {address!r}"
         raise RayUnavailable(f"Ray {asked}: {str(error).splitlines()[0]}") from error
+
+
+def _init(address: str, num_cpus: int | None) -> None:
+    # With a token, which Ray makes, nobody else gets in: nothing that a user must know of each run.
+    tokens = logging.getLogger("ray._private.authentication.authentication_token_setup")
+    tokens.addFilter(_is_no_good_news)
+    if address == "local":
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    else:
+        _check_answers(address)
+        ray.init(address=address, logging_level=logging.WARNING)
+
+
+def _is_no_good_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Token authentication is enabled for this")
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Ray puts handlers of its own on SIGTERM, one of which prints a dump of its C++ frames."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _check_answers(address: str) -> None:

@@ -40,9 +40,8 @@ TEXTS = (
     *("given_caption", "given_captions"),
 )
 """Columns of the sources that a list may give."""
-_FEW = (
-    64  # so many parts that the file does not tell of are read again rather than the file written
-)
+_TOLD_PER_UNTOLD = 20
+"""With so many parts told for one that is not, a run reads that one rather than write all anew."""
 
 
 @dataclass(slots=True)
@@ -67,11 +66,12 @@ class KnownSources:
         if now.equals(self.table["told"]):
             return self
         column = self.table.schema.get_field_index("told")
-        return KnownSources(self.table.set_column(column, "told", now), _FEW + 1)
+        changed = self.table.set_column(column, "told", now)
+        return KnownSources(changed, len(changed["part"].unique()))
 
     def write(self, ledger: Ledger) -> None:
         """Put the file, unless the one that is there tells nearly all; then delete older ones."""
-        if self.num_unwritten <= _FEW:
+        if self.num_unwritten * _TOLD_PER_UNTOLD <= len(self.table["part"].unique()):
             return
         records = ledger.records(layout.SOURCES)
         part = self.table["part"].to_numpy()
@@ -178,8 +178,6 @@ def _read_parts(store: Store, parts: list[int]) -> Iterable[tuple[int, pa.Table]
             "told", pa.nulls(table.num_rows, pa.uint64())
         )
 
-    if len(parts) > _FEW:
-        logger.info("%d parts of the sources are read", len(parts))
     return in_order(read, parts, threads=READING_THREADS)
 
 

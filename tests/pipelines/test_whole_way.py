@@ -240,8 +240,33 @@ def start(sources: Path, folder: Path) -> subprocess.Popen[bytes]:
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=(folder / "told.txt").open("wb"),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_run_that_is_told_to_end_ends_in_a_sentence_and_goes_on_to_the_same_bytes(
+    sources: Path, reference: Path, tmp_path: Path, number: int, code: int, word: str
+) -> None:
+    import psutil
+
+    process = start(sources, tmp_path)
+    wait_for_parts(tmp_path / "corpus", 1, process)
+    family = children(process.pid)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    told = (tmp_path / "told.txt").read_text().splitlines()
+    assert told[-1] == f"{word}; run the same command again to go on"
+    assert not [line for line in told if "Traceback" in line or "***" in line]
+    here = [psutil.Process(p) for p in family if psutil.pid_exists(p)]
+    assert psutil.wait_procs(here, timeout=60)[1] == []
+    resumed = curate(sources, tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(tmp_path / "corpus") == contents(reference)
 
 
 def test_killing_the_driver_and_running_again_gives_the_same_bytes(
