@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 import tempfile
 from collections import Counter, defaultdict
@@ -22,17 +23,19 @@ from curation.corpus.generations import write_plan
 from curation.corpus.manifest import CorpusInfo, canonical_json
 from curation.corpus.parts import read_table
 from curation.corpus.selection import read_verdicts
-from curation.corpus.shards import file_fault, read_index, read_manifest
+from curation.corpus.shards import file_fault, read_index, read_manifest, with_later_columns
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
-from curation.export import ExportConfig, ShardWriter, finish_shards
+from curation.export import ExportConfig, ShardWriter, finish_shards, plan_of
 from curation.export.shard_plan import ShardPlan
 from curation.stations.station import Resources
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage, UnitResult, run_stages
 
-_ID_LENGTH = 36  # of a UUID as text
+_OF_ITS_TIME = ["clip_id", "tier", "sampling_weight", "facts_generation"]
+"""Columns of shards that later selections and generations do not change."""
+_PLACE = ["shard", "json_offset", "json_size"]
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class RecutJob:
         self.writer.setup()
 
     def run(self, unit: int, plan: ShardPlan) -> UnitResult:
-        """Cut one shard aside, and put it in its place only if it is what the manifest says."""
+        """Cut one shard aside, and put its damaged files back that came out as the manifest says."""
         store, folder = self.writer.store, layout.shards(self.writer.selection)
         with tempfile.TemporaryDirectory(prefix="lavie-recut-") as scratch:
             self.writer.out = Store(scratch)
@@ -56,14 +59,15 @@ class RecutJob:
             names = [
                 name for name in (f"{plan.name}.tar", f"{plan.name}.parquet") if name in self.files
             ]
-            same = all(
-                file_fault(self.writer.out, f"{folder}/{name}", self.files[name]) is None
-                for name in names
-            )
-            if same:
-                for name in names:
-                    store.put_file(f"{folder}/{name}", Path(scratch) / folder / name)
-        return UnitResult(counts={"same" if same else "other": 1})
+            damaged = [n for n in names if file_fault(store, f"{folder}/{n}", self.files[n])]
+            same = [
+                name
+                for name in damaged
+                if file_fault(self.writer.out, f"{folder}/{name}", self.files[name]) is None
+            ]
+            for name in same:
+                store.put_file(f"{folder}/{name}", Path(scratch) / folder / name)
+        return UnitResult(counts={"same" if same == damaged else "other": 1})
 
     def close(self) -> None:
         """End the child process that reads the sources."""
@@ -92,7 +96,7 @@ def _whole_manifest(store: Store, selection: str) -> dict[str, Any]:
         return read_manifest(store, selection)
     except TornPart:
         store.delete(layout.shard_manifest(selection))
-        return finish_shards(store, selection)
+        return finish_shards(store, selection, all_exported=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,8 @@ class _Shards:
             self._recut(shards, console, ray_address)
             said += [
                 f"{self.folder}/{shard}: cut again it has other bytes, since a source is gone or has "
-                "changed, this is another version of the encoder, it was written anew after its clips were "
-                "cut, or index, rows and tar are damaged all three; it stays as it is"
+                "changed, this is another version of the encoder, the texts or the selection of its time "
+                "are on record no more, or index, rows and tar are damaged all three; it stays as it is"
                 for shard in shards
                 if any(map(self.is_damaged, self._files_of(shard)))
             ]
@@ -145,7 +149,7 @@ class _Shards:
     def _finish(self) -> list[str]:
         """Make the index anew; it is put before the manifest, so the manifest goes first."""
         self.store.delete(layout.shard_manifest(self.selection))
-        after = finish_shards(self.store, self.selection)
+        after = finish_shards(self.store, self.selection, all_exported=None)
         if after["files"] == self.files:
             return []
         line = (
@@ -156,39 +160,16 @@ class _Shards:
 
     def _rewrite_plan(self, name: str) -> bool:
         """Write a generation's plan from what the manifest says of it; False if it is another."""
-        manifest, generations = self.manifest, self.manifest["generations"]
+        generations = self.manifest["generations"]
         entry = next((g for g in generations if g.get("plan", "plan.json") == name), None)
         if entry is None:
             return False
-        buckets = self._buckets(entry["generation"])
-        plan = {
-            "format_version": manifest["format_version"],
-            "generation": entry["generation"],
-            "export": entry["export"],
-            "selection_sha256": entry["selection_sha256"],
-            **{key: manifest[key] for key in ("made_by", "selection", "rules", "layers")},
-            "num_selected": sum(counts["num_clips"] for counts in buckets.values()),
-            "buckets": buckets,
-        }
+        plan = plan_of(self.manifest, entry)
         sha256 = hashlib.sha256(canonical_json(plan)).hexdigest()
         if sha256 != self.files[name]["sha256"]:
             return False
         write_plan(self.store, plan)
         return True
-
-    def _buckets(self, generation: int) -> dict[str, dict[str, int]]:
-        """What a plan says of the buckets of its generation."""
-        buckets: dict[str, dict[str, int]] = {}
-        for file, facts in sorted(self.files.items()):
-            is_rows = "/" in file and file.endswith(".parquet")
-            if is_rows and facts.get("generation", 1) == generation:
-                bucket, number = file.removesuffix(".parquet").split("/")
-                counts = buckets.setdefault(
-                    bucket, {"first_shard": int(number), "num_shards": 0, "num_clips": 0}
-                )
-                counts["num_shards"] += 1
-                counts["num_clips"] += facts["num_rows"]
-        return buckets
 
     def _recut(self, shards: list[str], console: Console, ray_address: str) -> None:
         """Cut shards again, several at a time."""
@@ -207,18 +188,24 @@ class _Shards:
             run_stages([stage], bars)
 
     def _plans(self, shards: list[str]) -> Iterator[ShardPlan]:
-        """Which clips lie in each shard."""
+        """Which clips lie in each shard, and what their samples say that is not so any more."""
         exports = {entry["generation"]: entry["export"] for entry in self.manifest["generations"]}
-        ids_of = {shard: self._clip_ids(shard) for shard in shards}
-        places = self._places({clip_id for ids in ids_of.values() for clip_id in ids})
-        for shard, clip_ids in ids_of.items():
+        samples_of = {shard: self._samples(shard) for shard in shards}
+        places = self._places({s["clip_id"] for samples in samples_of.values() for s in samples})
+        for shard, samples in samples_of.items():
             bucket, number = shard.split("/")
+            generation = self.files[f"{shard}.parquet"].get("generation", 1)
             seen: Counter[str] = Counter()
             found = []
-            for clip_id in clip_ids:
+            as_cut = []
+            for sample in samples:
                 # The same bytes under two names give the same ids: the first to the first, and so on.
-                of_id = places.get(clip_id, [])
-                found += of_id[min(seen[clip_id], len(of_id) - 1) :][:1] if of_id else []
+                clip_id = sample["clip_id"]
+                if of_id := places.get(clip_id, []):
+                    found.append(of_id[min(seen[clip_id], len(of_id) - 1)])
+                    written_for = sample["facts_generation"] or generation
+                    own = {"facts_generation": written_for, "export": exports[written_for]}
+                    as_cut.append({**sample, **own, "bucket": bucket})
                 seen[clip_id] += 1
             columns = {
                 name: pa.array([place[axis] for place in found], pa.int32())
@@ -227,27 +214,48 @@ class _Shards:
             yield ShardPlan(
                 bucket=bucket,
                 number=int(number),
-                export=exports[self.files[f"{shard}.parquet"].get("generation", 1)],
+                export=exports[generation],
+                generation=generation,
                 clips=pa.table(columns),
+                as_cut=tuple(as_cut),
             )
 
-    def _clip_ids(self, shard: str) -> list[str]:
-        """Clips of a shard in its order, by its own rows, by its tar, or by the index: what is whole.
+    def _samples(self, shard: str) -> list[dict[str, Any]]:
+        """Clips of a shard in its order, and what their samples say of export and selection.
 
-        Empty if all of them are damaged.
+        By its own rows, by its tar, or by the index: what is whole. Empty if all are damaged.
         """
         rows, tar, index = f"{shard}.parquet", f"{shard}.tar", "index.parquet"
         if not self.is_damaged(rows):
-            table = read_table(self.store, f"{self.folder}/{rows}", ["clip_id"])
-        elif tar in self.files and not self.is_damaged(tar):
-            return _ids_of_tar(self.store, f"{self.folder}/{tar}")
-        elif not self.is_damaged(index):
-            table = read_index(self.store, self.selection, ["clip_id", "shard"], dropped=True)
+            table = read_table(self.store, f"{self.folder}/{rows}")
+            own = with_later_columns(table).select([*_OF_ITS_TIME, *_PLACE]).to_pylist()
+            return [self._with_group(row) for row in own]
+        if tar in self.files and not self.is_damaged(tar):
+            exports = {g["export"]: g["generation"] for g in self.manifest["generations"]}
+            return _samples_of_tar(self.store, f"{self.folder}/{tar}", exports)
+        if not self.is_damaged(index):
+            columns = [*_OF_ITS_TIME, "shard"]
+            table = read_index(self.store, self.selection, columns, dropped=True)
             table = table.filter(pc.equal(table["shard"], tar))
-        else:
-            return []
-        clip_ids: list[str] = table["clip_id"].to_pylist()
-        return clip_ids
+            samples: list[dict[str, Any]] = table.select(_OF_ITS_TIME).to_pylist()
+            return samples
+        return []
+
+    def _with_group(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What the rows do not have of the selection of their time: the tar may still tell it."""
+        told = {name: row[name] for name in _OF_ITS_TIME}
+        if row["shard"] is None:
+            return told
+        try:
+            data = self.store.read_range(
+                f"{self.folder}/{row['shard']}",
+                offset=row["json_offset"],
+                size_bytes=row["json_size"],
+            )
+            group = json.loads(data)["duplicate_group"]
+        except (OSError, ValueError, KeyError):  # gone, or just there damaged
+            return told
+        return {**told, "duplicate_group": group or None}
 
     def _places(self, wanted: set[str]) -> dict[str, list[tuple[int, int]]]:
         """Clip id -> part and row of every clip of this id; of the selected ones if there are any."""
@@ -263,11 +271,26 @@ class _Shards:
         return others | kept
 
 
-def _ids_of_tar(store: Store, name: str) -> list[str]:
-    """Clip ids of a tar's samples, in their order; a sample's key is its id, and a number if needed."""
+def _samples_of_tar(store: Store, name: str, exports: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What the samples of a whole tar say, in their order."""
+    found = []
     with (
         store.filesystem.open_input_file(store.path(name)) as file,
         tarfile.open(fileobj=file, mode="r:") as tar,
     ):
-        keys = dict.fromkeys(member.partition(".")[0] for member in tar.getnames())
-    return [key[:_ID_LENGTH] for key in keys]
+        for member in tar:
+            if member.name.endswith(".json"):
+                text = tar.extractfile(member)
+                assert text is not None, "a tar of ours holds regular files"
+                facts = json.load(text)
+                scores = {score["name"]: score["value"] for score in facts["scores"]}
+                found.append(
+                    {
+                        "clip_id": facts["clip_id"],
+                        "tier": facts["tier"] or None,
+                        "duplicate_group": facts["duplicate_group"] or None,
+                        "sampling_weight": scores.get("sampling_weight"),
+                        "facts_generation": exports.get(facts["export"]),
+                    }
+                )
+    return found

@@ -240,7 +240,11 @@ def _clips_to_remove(
             spans.append((row["source_row"], row["start_s"], row["end_s"]))
     for row in (row for table in tables for row in table):
         overlaps = any(
-            row["source_row"] == source and row["start_s"] < end and start < row["end_s"]
+            row["source_row"] == source
+            and (
+                (row["start_s"] < end and start < row["end_s"])
+                or (row["start_s"], row["end_s"]) == (start, end)  # a still image lasts 0 s
+            )
             for source, start, end in spans
         )
         if row["source_row"] in gone or overlaps:

@@ -543,6 +543,12 @@ SHARD_ROWS = (
         "64-bit digest of what the .json tells of source and clip: by it export finds samples whose "
         "texts have changed; null also in shards of earlier versions",
     ),
+    Column(
+        "facts_generation",
+        I32,
+        "the generation that the .json was written for, whose digest is its `export`: that of the shard, "
+        "or an earlier one where the sample was copied as it was; null also in shards of earlier versions",
+    ),
 )
 """One row a clip of one shard, as it was when the shard was made."""
 

@@ -30,7 +30,9 @@ KEY_GRAMMAR = r"[A-Za-z0-9_-]+"
 GENERATION, STILL_SELECTED = SHARD_INDEX[-2:]
 SHARD_COLUMNS = tuple(column.name for column in SHARD_INDEX)
 LATER_COLUMNS = tuple(
-    column for column in SHARD_ROWS if column.name in ("caption_engine", "facts_digest")
+    column
+    for column in SHARD_ROWS
+    if column.name in ("caption_engine", "facts_digest", "facts_generation")
 )
 """Columns of rows that shards of earlier programs lack; their values are null there."""
 STOPGAP_ENGINE = "tags"

@@ -19,7 +19,7 @@ run leaves at most a tar without one, which the next run writes over with the sa
 from __future__ import annotations
 
 from curation.export.clips import EXPORT_REJECTS, ExportConfig
-from curation.export.finish import finish_shards
+from curation.export.finish import finish_shards, plan_of
 from curation.export.outdated import FactsOfToday, facts_of_parts
 from curation.export.rewriting import with_facts_of_today, without_clips
 from curation.export.shard_plan import ShardPlan, plan_shards
@@ -33,6 +33,7 @@ __all__ = [
     "ShardWriter",
     "facts_of_parts",
     "finish_shards",
+    "plan_of",
     "plan_shards",
     "with_facts_of_today",
     "without_clips",

@@ -43,11 +43,15 @@ from curation.errors import CorpusError, TornPart
 
 ROWS_PER_GROUP = 65_536
 """Rows of the index in one row group: about 20 MB, the least that a reader must take at once."""
+_OF_ALL = ("format_version", "selection", "made_by", "rules", "layers")
+_OF_ONE = ("generation", "export", "selection_sha256", "replaces")
 OF_THE_SELECTION = ["tier", "sampling_weight"]
 """Columns whose values are the selection's of today."""
 
 
-def finish_shards(store: Store, selection: str, *, all_exported: bool = True) -> dict[str, Any]:
+def finish_shards(
+    store: Store, selection: str, *, all_exported: bool | None = True
+) -> dict[str, Any]:
     """Bring index.parquet, then manifest.json up to all that is exported; returns the manifest.
 
     The manifest is the last file of an export: a reader that finds it finds everything it names. While
@@ -57,7 +61,8 @@ def finish_shards(store: Store, selection: str, *, all_exported: bool = True) ->
         store: the corpus.
         selection: name of the selection.
         all_exported: whether every clip that the selection keeps is in a shard, as after an export;
-            otherwise the manifest does not say that the shards are the selection's own.
+            otherwise the manifest does not say that the shards are the selection's own. None: whether
+            they are is counted.
 
     Raises:
         CorpusError: if shards of a plan are missing.
@@ -131,7 +136,7 @@ def _check_kept(
 
 
 def _gather(
-    store: Store, selection: str, plans: list[Plan], path: Path, *, all_exported: bool
+    store: Store, selection: str, plans: list[Plan], path: Path, *, all_exported: bool | None
 ) -> dict[str, Any]:
     """Write the index of all shards to a local file; returns the manifest."""
     verdicts = CurrentVerdicts(store, selection)
@@ -159,22 +164,26 @@ def _gather(
             index.add(rows)
     if all_exported:
         assert num_selected == verdicts.num_kept, "every selected clip has one row"
+    is_own = num_selected == verdicts.num_kept if all_exported is None else all_exported
     files["index.parquet"] = _entry(path, index.num_rows)
     totals = _total(counts.values())
-    manifest = {
+    of_all: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "selection": selection,
-        "selection_sha256": verdicts.digest if all_exported else "",
         "made_by": plans[-1]["made_by"],
         "rules": plans[-1].get("rules"),
         "layers": plans[-1]["layers"],
+    }
+    manifest = {
+        **of_all,
+        "selection_sha256": verdicts.digest if is_own else "",
         "num_selected": num_selected,
         "num_no_longer_selected": index.num_rows - num_selected,
         **totals,
         "failed": dict(sorted(reasons.items())),
         "caption_engines": dict(sorted(engines.items())),
         "buckets": buckets,
-        "generations": [_generation(plan, counts[plan["generation"]]) for plan in plans],
+        "generations": [_generation(plan, counts[plan["generation"]], of_all) for plan in plans],
         "contents": hashlib.sha256(canonical_json(files)).hexdigest(),
         "files": files
         | {name: _plan_entry(store, selection, name) for name in map(_plan_name, plans)},
@@ -182,16 +191,25 @@ def _gather(
     return manifest | {"digest": manifest_digest(manifest)}
 
 
-def _generation(plan: Plan, counts: _Counts) -> dict[str, Any]:
-    """What the manifest says of one generation."""
-    return {
+def _generation(plan: Plan, counts: _Counts, of_all: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of one generation: enough to write its plan again (`plan_of`)."""
+    told = {
         "generation": plan["generation"],
         "export": plan["export"],
         "plan": _plan_name(plan),
         "selection_sha256": plan["selection_sha256"],
         **({"replaces": plan["replaces"]} if "replaces" in plan else {}),
-        **asdict(counts),
     }
+    known = {**of_all, **told}
+    planned = {key: value for key, value in plan.items() if known.get(key, ...) != value}
+    return {**told, **asdict(counts), "planned": planned}
+
+
+def plan_of(manifest: Mapping[str, Any], generation: Mapping[str, Any]) -> Plan:
+    """The plan of one generation, from what a manifest says of all and of it."""
+    of_all = {key: manifest[key] for key in _OF_ALL}
+    own = {key: generation[key] for key in _OF_ONE if key in generation}
+    return {**of_all, **own, **generation.get("planned", {})}
 
 
 def _plan_name(plan: Plan) -> str:

@@ -204,7 +204,7 @@ class _Rewriting:
     def rewrite(self, shard: CommittedShard, edits: _Edits) -> RewrittenShard:
         """One new tar and its rows; a shard without a sample left stays as rows only."""
         new_name = self.plan["replaces"][shard.name]
-        rows = shard.rows.to_pylist()
+        rows = _rows(shard)
         gone = [rows[place] for place, facts in edits.items() if facts is None]
         media = tuple(self._media_sha256(row) for row in gone if row["shard"] is not None)
         made: dict[str, Any] = {
@@ -289,11 +289,21 @@ class _Rewriting:
             members["txt"] = (facts.get("caption") or "").encode()
             moved |= {name: facts.get(name) for name in ("caption", "caption_engine")}
             moved["facts_digest"] = facts_digest(facts)
+            moved["facts_generation"] = self.plan["generation"]
         extensions = {"media": row["media_name"].rpartition(".")[2], "json": "json", "txt": "txt"}
         for part in _MEMBERS:
             moved[f"{part}_offset"] = tar.add(f"{row['key']}.{extensions[part]}", members[part])
             moved[f"{part}_size"] = len(members[part])
         return moved
+
+
+def _rows(shard: CommittedShard) -> list[dict[str, Any]]:
+    """Rows of a shard; those of an earlier program, which copied none, get their `facts_generation`."""
+    rows: list[dict[str, Any]] = shard.rows.to_pylist()
+    for row in rows:
+        if row["shard"] is not None and row["facts_generation"] is None:
+            row["facts_generation"] = shard.generation
+    return rows
 
 
 def _entry(data: bytes) -> dict[str, str]:

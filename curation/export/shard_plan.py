@@ -52,8 +52,13 @@ class ShardPlan:
     """Position in the bucket, from 0."""
     export: str
     """Digest of all that the shard's generation is made from."""
+    generation: int
+    """Number of it."""
     clips: pa.Table
     """`part` and `row` (of the part's scenes layer), int32, both rising."""
+    as_cut: tuple[Mapping[str, Any], ...] = ()
+    """Of a shard that is cut again, for each clip what its sample says of the export and the selection
+    of its time; empty for one that is new."""
 
     @property
     def name(self) -> str:
@@ -130,6 +135,7 @@ def plan_shards(
             bucket=bucket,
             number=number,
             export=plan["export"],
+            generation=generation,
             clips=pa.table({"part": kept.part[members], "row": kept.row[members]}),
         )
 

@@ -7,7 +7,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
@@ -35,7 +35,7 @@ from curation.sources import SeenFolders, fetched
 INDEX_SCHEMA = schema(SHARD_ROWS)
 _OF_THE_SOURCE = ("source_row", "num_clock_jumps")
 """Columns that cutting needs and the .json does not tell."""
-_NOT_TOLD = ("part", "key", *_OF_THE_SOURCE)
+_NOT_TOLD = ("part", "key", "export", "facts_generation", *_OF_THE_SOURCE)
 
 
 class ShardWriter:
@@ -113,7 +113,9 @@ class ShardWriter:
             for column in SELECTION[1:]:
                 clips = clips.append_column(column.name, verdicts[column.name])
             found += [row | {"part": part} for row in clips.take(wanted).to_pylist()]
-        return found
+        own = {"export": plan.export, "facts_generation": plan.generation}
+        as_cut: Sequence[Mapping[str, Any]] = plan.as_cut or [{}] * len(found)
+        return [{**row, **own, **then} for row, then in zip(found, as_cut, strict=True)]
 
     def _pack(
         self, tar: ShardTar, plan: ShardPlan, rows: Iterable[dict[str, Any]], scratch: Path
@@ -165,7 +167,7 @@ class ShardWriter:
             {name: value for name, value in row.items() if name not in _NOT_TOLD},
             media,
             media_sha256=hashlib.sha256(media.data).hexdigest(),
-            export=plan.export,
+            export=row["export"],
         )
         text = (row.get("caption") or "").encode()
         notes = json.dumps(facts, sort_keys=True, allow_nan=False).encode()
@@ -179,6 +181,7 @@ class ShardWriter:
             "width": media.width,
             "height": media.height,
             "facts_digest": facts_digest({name: row[name] for name in self._facts}),
+            "facts_generation": row["facts_generation"],
         }
         members = (
             ("media", media.extension, media.data),

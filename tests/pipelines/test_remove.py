@@ -156,6 +156,16 @@ def test_a_clip_goes_alone_and_its_source_stays(store):
     assert sum(sum(p["num_scenes"].to_pylist()) for p in probes) == len(clips) - 1
 
 
+def test_a_still_image_goes_by_the_id_of_its_clip(store):
+    uri = uri_of(store, "picture-2.jpg")
+    (gone,) = [clip_id for clip_id, source in clips_of(store).items() if source == uri]
+    before = samples(store)
+    remove(store, uris=[], clip_ids=[gone], console=QUIET)
+    assert gone not in clips_of(store)
+    assert samples(store).keys() == before.keys() - {gone}
+    assert all_traces(store) == []
+
+
 def test_sources_of_the_same_bytes_go_together(make_video, make_corpus, tmp_path):
     folder = tmp_path / "films"
     folder.mkdir()

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import ray
 from rich.console import Console
 
 from curation.corpus import layout
-from curation.corpus.ledger import Ledger
+from curation.corpus.ledger import Ledger, commit_part
 from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.shards import read_index, read_sample
 from curation.corpus.store import Store
 from pipelines.cli import main
 from pipelines.ray_cluster import start_ray
+from pipelines.refresh import refresh_shards
+from pipelines.remove import remove
 from pipelines.repair import Repaired, lost_sources, repair
+from pipelines.repair_shards import repair_shards
 from pipelines.verify import verify
+
+QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +64,7 @@ def flip(store: Store, name: str, position: int) -> None:
 
 
 def repaired(store: Store) -> Repaired:
-    return repair(store, verify(store), console=Console(quiet=True))
+    return repair(store, verify(store), console=QUIET)
 
 
 def test_damaged_layers_selection_and_shards_come_back_and_the_rest_is_not_written(
@@ -83,6 +91,89 @@ def test_damaged_layers_selection_and_shards_come_back_and_the_rest_is_not_writt
     after = ages(store)
     untouched = [part_of(store, "captions", 1), part_of(store, "caption_text", 0), tars[2]]
     assert [after[name] for name in untouched] == [before[name] for name in untouched]
+
+
+def give_licence(store: Store, licence: str, uri: str) -> None:
+    """As a later list does for one source, with what follows in the shards."""
+    tables = {n: read_table(store, layout.sources(n)) for n in range(read_corpus(store).num_parts)}
+    part = next(n for n, one in tables.items() if uri in one["uri"].to_pylist())
+    table, row = tables[part], tables[part]["uri"].to_pylist().index(uri)
+    licences = table["licence"].to_pylist()
+    licences[row] = licence
+    place = table.column_names.index("licence")
+    table = table.set_column(place, table.schema.field("licence"), pa.array(licences, pa.string()))
+    ledger = Ledger(store)
+    ledger.record([commit_part(store, layout.SOURCES, part, table)])
+    ledger.compact()
+    refresh_shards(store, read_corpus(store), "default", console=QUIET)
+
+
+def newest_shard(store: Store) -> tuple[str, list[dict[str, Any]]]:
+    """Name and index rows of the first shard of the newest generation."""
+    rows = read_index(store, "default").sort_by([("generation", "descending")]).to_pylist()
+    shard = rows[0]["shard"]
+    return f"shards/default/{shard}", [row for row in rows if row["shard"] == shard]
+
+
+def without_one(store: Store, rows: list[dict[str, Any]]) -> None:
+    remove(store, uris=[], clip_ids=[rows[0]["clip_id"]], console=QUIET)
+
+
+def test_tars_that_were_written_anew_come_back_however_often_they_were(store: Store) -> None:
+    """Each sample tells which export wrote its facts, and keeps it while it is copied."""
+    info = read_corpus(store)
+    for folder in (layout.SOURCES, *map(layout.layer_folder, info.layers.values())):
+        Ledger(store).reconcile(folder, info.num_parts)
+    index = read_index(store, "default").to_pylist()
+    rows = [row for row in index if row["shard"] == index[0]["shard"]]
+    uri = read_sample(store, "default", rows[-1]).facts["uri"]
+    changes: list[Callable[[], None]] = [
+        lambda: without_one(store, rows),
+        lambda: give_licence(store, "CC0-1.0", uri),
+        lambda: give_licence(store, "CC-BY-4.0", uri),
+        lambda: without_one(store, newest_shard(store)[1]),
+    ]
+    exports = set()
+    for change in changes:
+        change()
+        tar, rows = newest_shard(store)
+        exports |= {row["facts_generation"] for row in rows}
+        if change is changes[1]:
+            continue  # its texts change once more before anything breaks
+        whole = contents(store)
+        flip(store, tar, rows[-1]["json_offset"] + 1)
+        assert [fault.name for fault in verify(store).faults] == [tar]
+        result = repaired(store)
+        assert (result.said, result.left.faults) == ([], [])
+        assert contents(store) == whole
+    assert tar.startswith(f"shards/default/{rows[0]['bucket']}")
+    assert exports == {1, 3, 4}
+    Path(store.path(tar)).unlink()
+    Path(store.path(tar.replace(".tar", ".parquet"))).unlink()
+    for plan in ("plan.json", "plan-00002.json", "plan-00004.json"):
+        flip(store, f"shards/default/{plan}", 30)
+    assert repaired(store).left.faults == []
+    assert contents(store) == whole
+
+
+def test_a_sample_keeps_what_its_selection_said_of_it_when_it_is_cut_again(store: Store) -> None:
+    """A later selection weighs all clips anew, and the tars of before stay as they are."""
+    whole = contents(store)
+    info = read_corpus(store)
+    for part in range(info.num_parts):
+        name = f"selections/default/{layout.part_file(part)}"
+        table = read_table(store, name)
+        place = table.column_names.index("sampling_weight")
+        field = table.schema.field("sampling_weight")
+        weights = pa.array([None if w is None else w * 3 for w in table[field.name].to_pylist()])
+        store.write(name, to_parquet(table.set_column(place, field, weights.cast(field.type))))
+    tars = sorted(name for name in whole if name.endswith(".tar"))
+    flip(store, tars[0], 600)
+    flip(store, tars[1].replace(".tar", ".parquet"), 20)
+    repair_shards(store, info, "default", console=QUIET, ray_address="local")
+    assert {name: store.read(name) for name in whole if name.startswith("shards")} == {
+        name: data for name, data in whole.items() if name.startswith("shards")
+    }
 
 
 def test_a_damaged_manifest_comes_back_from_the_shards_themselves(store: Store) -> None:
