@@ -8,6 +8,7 @@ makes up hides cuts, and what is whole before and behind it can be kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ from curation.decode.measuring import DecodeConfig
 from curation.decode.scenes import Boundary
 from curation.decode.timeline import MOST_ON_A_TICK
 from curation.errors import BadSource
-from curation.media.clock import BROADCAST, UNTIMED, SteadyClock, packets_of
+from curation.media.clock import BROADCAST, MAX_REORDER_FRAMES, UNTIMED, SteadyClock, packets_of
 from curation.media.probe import check_size
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ PAUSE_S = 0.5
 """A broadcast does not pause: a longer step of its clock is loss, whatever is flagged."""
 LONGEST_HOLE_S = 0.25
 """A longer stretch of lost frames ends a scene: what is whole before and behind it can be kept."""
+B_REFERENCES = frozenset({"h264", "hevc"})
+"""Decoders of codecs in which other frames are made from B-frames too (pyramids)."""
 MAX_ERRORS = 10_000
 """Packets in a row that the decoder refuses before the file is given up: minutes of film, in
 seconds of work."""
@@ -45,6 +48,19 @@ class Shot(NamedTuple):
     edge: Boundary | None
     """Why a stretch begins with it, if one does: 'discontinuity' where the clock jumps, 'damage'
     where frames are missing, and where damage begins or ends."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A frame that came out of the decoder, while what follows may still speak about it."""
+
+    frame: VideoFrame
+    is_damaged: bool
+    is_jump: bool
+    is_behind_hole: bool
+    """Whether more is missing before it than a scene may lack."""
+    is_between: bool
+    """Whether it is a B-frame."""
 
 
 class Film:
@@ -79,7 +95,9 @@ class Film:
         self._first: int | None = None
         self._last: int | None = None
         self._num_late = 0
-        self._is_hurt = self._was_damaged = False
+        self._is_hurt = self._was_damaged = self._has_begun = False
+        self._waiting: list[_Seen] = []
+        self._keeps_b = self._context.name in B_REFERENCES
         self.last_error: str | None = None
         """What the decoder said last, for a person."""
         self.num_damaged = 0
@@ -102,13 +120,14 @@ class Film:
         for packet in self._packets:
             before = self._num_errors
             for frame in self._decoded(packet):
-                yield self._shot(frame)
+                yield from self._shots(frame)
                 refused = 0
             refused += self._num_errors - before
             if refused > MAX_ERRORS:
                 raise BadSource("undecodable", f"{refused} packets in a row are no pictures")
         for frame in self._decoded(None):
-            yield self._shot(frame)
+            yield from self._shots(frame)
+        yield from self._released()
         self.num_lost += self._num_errors
 
     def cut_off(self) -> None:
@@ -128,8 +147,31 @@ class Film:
             self.last_error = str(error)[:200]
             return []
 
-    def _shot(self, frame: VideoFrame) -> Shot:
-        """Say what is wrong with a frame."""
+    def _shots(self, frame: VideoFrame) -> Iterator[Shot]:
+        """Take the next frame; give those of which it is known by now what is wrong with them.
+
+        Frames between two others are decoded after both: those that wait were made from this one,
+        if they are B-frames and it was hit.
+        """
+        hurt_before = self._is_hurt
+        seen = self._seen(frame)
+        if self._waiting and self._is_hurt and (not hurt_before or frame.key_frame):
+            for each in self._waiting:
+                each.is_damaged = True
+        if seen.is_jump or not seen.is_between or len(self._waiting) >= MAX_REORDER_FRAMES:
+            yield from self._released()
+        if seen.is_between:
+            self._waiting.append(seen)
+        else:
+            yield self._shot(seen)
+
+    def _released(self) -> Iterator[Shot]:
+        """Those that wait."""
+        waiting, self._waiting = self._waiting, []
+        yield from map(self._shot, waiting)
+
+    def _seen(self, frame: VideoFrame) -> _Seen:
+        """What is wrong with a frame by itself and by those before it."""
         if self._is_untimed:
             frame.pts, frame.duration = frame.dts, 0
         lead = self._clock.lead
@@ -139,20 +181,26 @@ class Film:
         self._check(frame, pts)
         is_jump = self._is_after_jump(pts)
         missing_s = 0.0 if is_jump else self._missing_s(pts)
-        is_long = missing_s > LONGEST_HOLE_S
-        has_hole = (missing_s > 0 or self._num_errors > 0) and not (is_jump or is_long)
+        is_behind_hole = missing_s > LONGEST_HOLE_S
+        has_hole = (missing_s > 0 or self._num_errors > 0) and not is_jump
+        if is_behind_hole and frame.key_frame:
+            has_hole = False  # an edge says so, and what begins here needs nothing from before
         is_damaged = self._is_damaged(frame, has_hole=has_hole) or self._is_late(pts)
-        edge: Boundary | None = None
-        if self._num_frames:
-            is_change = is_long or is_damaged != self._was_damaged
-            edge = "discontinuity" if is_jump else "damage" if is_change else None
-        self._was_damaged = is_damaged
-        self.num_damaged += is_damaged
         self.num_lost += self._num_errors
         self._num_errors = 0
         self._last = self._last if pts is None else pts
         self._num_frames += 1
-        return Shot(frame, is_damaged, edge)
+        return _Seen(frame, is_damaged, is_jump, is_behind_hole, _is_b(frame))
+
+    def _shot(self, seen: _Seen) -> Shot:
+        """A frame of which all is known, and whether a stretch begins with it."""
+        edge: Boundary | None = None
+        if self._has_begun:
+            is_change = seen.is_behind_hole or seen.is_damaged != self._was_damaged
+            edge = "discontinuity" if seen.is_jump else "damage" if is_change else None
+        self._has_begun, self._was_damaged = True, seen.is_damaged
+        self.num_damaged += seen.is_damaged
+        return Shot(seen.frame, seen.is_damaged, edge)
 
     def _check(self, frame: VideoFrame, pts: int | None) -> None:
         """Hold a frame against the limits."""
@@ -212,12 +260,12 @@ class Film:
         """Whether a frame was hit, lies behind a hole, or is made from one that was hit.
 
         Damage is carried on to the next picture that is made from no other. A B-frame keeps its own
-        to itself: few are made from one.
+        to itself where none is made from one.
         """
         is_hit = frame.is_corrupt or frame.opaque is not None
         if frame.key_frame:
             self._is_hurt = is_hit
-        elif has_hole or (is_hit and not _is_b(frame)):
+        elif has_hole or (is_hit and (self._keeps_b or not _is_b(frame))):
             self._is_hurt = True
         return is_hit or has_hole or self._is_hurt
 

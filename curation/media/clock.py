@@ -52,6 +52,10 @@ a packet so shortly before the keyframe with which the second begins: the one it
 one before it, which its parser had not yet let go."""
 STEPS = 16
 """Distances of packets by which the pace is known."""
+LOSS_STEPS = 1.75
+"""A longer step in a stream that keeps its pace is loss; half a step more is a field shown twice."""
+EVEN_SHARE = 0.75
+"""Of those distances so many are alike where a sender has a pace that it keeps."""
 MAX_LEAD = 1024
 """Packets without timestamps at the start of a film that are read before the first is decoded."""
 MAX_READ_ERRORS = 100
@@ -172,6 +176,8 @@ class SteadyClock:
         self._last: int | None = None
         self._top: int | None = None
         self._joint: int | None = None
+        self._is_behind_loss = False
+        self._reset_at: int | None = None
         self.lead: Lead | None = None
         """Known once the first packet was read."""
         self.shifts: list[ClockShift] = []
@@ -238,7 +244,48 @@ class SteadyClock:
             packet.opaque = Hurt()
         if time is not None:
             self._learn(time)
+        self._look_for_loss(packet, time, following)
         self._shift(packet)
+
+    def _look_for_loss(
+        self, packet: Packet[Any], time: int | None, following: deque[Packet[Any]]
+    ) -> None:
+        """Mark the packets on both sides of a gap in the stream, whether or not libav flagged it.
+
+        A transport stream counts its packets to sixteen: sixteen lost in a row it does not show. The
+        packet before a gap may have lost its end; those behind it are made from what is not there,
+        up to the next keyframe, and with it those that are shown before it.
+        """
+        if packet.is_keyframe:
+            self._reset_at = packet.pts if self._is_behind_loss else None
+            self._is_behind_loss = False
+        elif self._reset_at is not None and packet.pts is not None:
+            if packet.pts < self._reset_at:
+                packet.opaque = Hurt()
+            else:
+                self._reset_at = None
+        if self._is_behind_loss:
+            packet.opaque = Hurt()
+        if self._lacks(time, following):
+            self._is_behind_loss = True
+            packet.opaque = Hurt()
+
+    def _lacks(self, time: int | None, following: deque[Packet[Any]]) -> bool:
+        """Whether pictures are missing before the next packet, by a clock that is even elsewhere.
+
+        A packet without a time behind the gap lost it there: the next one that has one tells.
+        """
+        if not self._is_broadcast or time is None:
+            return False
+        times = [self._time(each) for each in following]
+        later = [each for each in times if each is not None]
+        num_steps = LOSS_STEPS + (times.index(later[0]) if later else 0)
+        step = self.step
+        if not later or not num_steps * step < later[0] - time <= self._longest:
+            return False
+        steps = [*self._steps, *(b - a for a, b in itertools.pairwise(later))]
+        num_even = sum(abs(each - step) <= step / 8 for each in steps)
+        return num_even >= max(EVEN_SHARE * len(steps), STEPS // 4)
 
     def _to_keyframe(self, following: deque[Packet[Any]]) -> int:
         """How many packets on the next keyframe is; more than are known if it is not among them."""

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from curation.decode.decoding_pass import DecodeConfig, SourceRows, decode_source
+from curation.decode.film import Film
 from curation.decode.scenes import SceneConfig
 from curation.errors import BadSource
 from curation.export.clips import ADMITTED, Clip, ExportConfig, cut, read_stream
 from curation.media.colour import Colour
 from curation.media.guard import Guard
-from curation.media.probe import Limits
+from curation.media.probe import Limits, open_video, picture_stream
 from training.data.picture import View
 from training.data.reading import read_frames
 
@@ -298,6 +299,49 @@ def test_an_mp4_with_damage_in_its_middle_keeps_the_rest(tmp_path, encode: Encod
     threaded = decoded(path, DecodeConfig(scenes=CONFIG.scenes, threads=3))
     assert threaded.probe == rows.probe
     assert kept(threaded) == kept(rows)
+
+
+def without_packets(path: Path, target: Path, *, share: float) -> Path:
+    """A transport stream that lost sixteen packets of its film in a row: their count comes round."""
+    data = path.read_bytes()
+    packets = [data[start : start + 188] for start in range(0, len(data), 188)]
+    film = [n for n, each in enumerate(packets) if (each[1] & 31) << 8 | each[2] == 256]
+    first = int(share * len(film))
+    gone = set(film[first : first + 16])
+    assert len(gone) == 16
+    target.write_bytes(b"".join(each for n, each in enumerate(packets) if n not in gone))
+    return target
+
+
+def seen(path: Path) -> tuple[list[tuple[int, bool, np.ndarray]], int]:
+    """Every frame (time, whether it is said to be damaged, picture), and how many are bad or lost."""
+    with path.open("rb") as file, open_video(file, CONFIG.limits) as container:
+        film = Film(container, picture_stream(container), CONFIG)
+        found = [(s.frame.pts, s.is_damaged, s.frame.to_ndarray(format="gray")) for s in film]
+        return found, film.num_damaged + film.num_lost
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (*H264, "-bf", "0"),
+        (*H264, "-bf", "3", "-b_strategy", "0", "-crf", "2"),
+        (*H264, "-bf", "3", "-crf", "8", "-x264-params", "open-gop=1"),
+        ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2"),
+    ],
+    ids=["small frames", "B-pyramid", "open groups", "mpeg2"],
+)
+def test_frames_said_to_be_whole_are_whole_where_sixteen_packets_are_lost_in_a_row(
+    tmp_path, encode: Encode, options
+):
+    path = encode(tmp_path / "whole.ts", [90, 90], *options, "-g", "40", "-f", "mpegts")
+    whole = {picture_HW.tobytes() for _, _, picture_HW in seen(path)[0]}
+    for share in (0.15, 0.43, 0.57, 0.71):
+        found, num_bad = seen(without_packets(path, tmp_path / "lost.ts", share=share))
+        assert num_bad > 0
+        kept_pictures = [picture_HW for _, is_damaged, picture_HW in found if not is_damaged]
+        assert len(kept_pictures) > 100
+        assert all(picture_HW.tobytes() in whole for picture_HW in kept_pictures)
 
 
 @pytest.mark.parametrize("stated", [1000, 2])

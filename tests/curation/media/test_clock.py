@@ -1,5 +1,6 @@
 """Timestamps of packets that were never a film: what the clock makes of each."""
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 from types import SimpleNamespace
@@ -17,13 +18,14 @@ STEP = 3000
 
 
 def steady(
-    pts: Sequence[int], container: str = "mpegts"
+    pts: Sequence[int], container: str = "mpegts", keyframes: Sequence[int] = ()
 ) -> tuple[list[int | None], SteadyClock, list[int]]:
     """Steady times of packets that are shown as they are decoded; the clock; which are hurt."""
     packets = []
-    for time in pts:
+    for number, time in enumerate(pts):
         packet = av.Packet(b"picture")
         packet.pts = packet.dts = time
+        packet.is_keyframe = number in keyframes
         packets.append(packet)
     clock = SteadyClock(container, STREAM)
     read = list(clock.read(iter(packets)))
@@ -56,6 +58,35 @@ def test_one_wild_timestamp_is_damage_and_no_jump(wild):
     assert clock.shifts == []
     assert times == [*line(0, 50), None, *line(51 * STEP, 50)]
     assert hurt == [50]
+
+
+@pytest.mark.parametrize("first", [2, 30])
+def test_a_gap_in_an_even_broadcast_clock_is_loss_up_to_the_next_keyframe(first):
+    times = line(0, first) + line((first + 2) * STEP, 60)
+    times_shown, clock, hurt = steady(times, keyframes=[0, first + 20, first + 40])
+    assert (times_shown, clock.shifts) == (times, [])
+    assert hurt == list(range(first - 1, first + 20))
+
+
+def test_a_keyframe_behind_a_gap_is_whole():
+    assert steady(line(0, 30) + line(32 * STEP, 30), keyframes=[0, 30])[2] == [29]
+
+
+@pytest.mark.parametrize("container", ["mpegts", "mov,mp4,m4a,3gp,3g2,mj2"])
+@pytest.mark.parametrize(
+    ("steps", "is_loss"),
+    [
+        ([STEP] * 30 + [2 * STEP] + [STEP] * 30, True),
+        ([STEP, STEP * 3 // 2] * 30, False),
+        ([STEP] * 30 + [STEP * 3 // 2 + 1] * 30, False),
+        ([STEP, 2 * STEP, STEP, 4 * STEP] * 15, False),
+        ([2970, 2970, 3060] * 10 + [2970] * 2, False),
+    ],
+    ids=["one lacks", "pulldown", "fields shown twice", "no pace", "whole milliseconds"],
+)
+def test_only_a_broadcast_that_keeps_its_pace_has_gaps(container, steps, is_loss):
+    hurt = steady(list(itertools.accumulate(steps, initial=0)), container)[2]
+    assert bool(hurt) == (is_loss and container == "mpegts")
 
 
 def test_in_other_containers_minutes_are_a_pause():
