@@ -6,7 +6,7 @@ The river, in the order in which a clip goes down it::
     decode         one pass over each source: probe, scenes, motion, picture, keyframes
     embeddings     what the keyframes look like, as vectors                     (from here: one row a clip)
     aesthetics     how pleasing they are (LAION heads over the embeddings)
-    overlay_text   how much of the picture is text
+    overlay_text   how much of the picture is text, and how much of it was laid over
     safety         how likely explicit content is
     taxonomy       category and tags
     captions       a sentence for the clip

@@ -54,7 +54,7 @@ class RiverConfig:
     overlay_text: OverlayTextConfig = field(
         default_factory=OverlayTextConfig, metadata={"station": OverlayText}
     )
-    """Share of the picture that is text."""
+    """Text in the picture: laid over it, or part of the scene."""
     safety: SafetyConfig = field(default_factory=SafetyConfig, metadata={"station": Safety})
     """Explicit content."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig, metadata={"station": Taxonomy})

@@ -300,11 +300,30 @@ OVERLAY_TEXT = (
     Column(
         "text_area_share",
         F32,
-        "share of the picture under text boxes, mean over keyframes; null without any",
+        "share of the picture under lines of text that could be read, mean over keyframes; null, as "
+        "all of this layer, without any",
         "0..1",
     ),
-    Column("text_area_max", F32, "the largest of the keyframes; null without any", "0..1"),
-    Column("text_num_boxes", F32, "text boxes in a keyframe, mean; null without any"),
+    Column("text_area_max", F32, "the largest of the keyframes", "0..1"),
+    Column("text_num_boxes", F32, "lines of text in a keyframe, mean"),
+    Column(
+        "overlay_text_share",
+        F32,
+        "of text_area_share, what was laid over the film: lines that stand at one place of the "
+        "picture in several keyframes or roll through it; titles, subtitles, credits, time stamps, names "
+        "of channels",
+        "0..1",
+    ),
+    Column("overlay_text_max", F32, "the largest of the keyframes", "0..1"),
+    Column(
+        "scene_text_share",
+        F32,
+        "of text_area_share, what goes with the scene, such as signs",
+        "0..1",
+    ),
+    Column("has_subtitles", BOOL, "whether overlaid text has the place and height of subtitles"),
+    Column("is_credits", BOOL, "whether lines roll through the picture or fill a page"),
+    Column("overlay_text", STRINGS, "what the overlaid lines read, each once, as they appear"),
 )
 
 SAFETY = (
@@ -625,7 +644,9 @@ LAYERS: dict[str, Layer] = {
     ),
     "embeddings": Layer("What the keyframes look like, as vectors.", EMBEDDINGS),
     "aesthetics": Layer("How pleasing the keyframes are.", AESTHETICS),
-    "overlay_text": Layer("How much of the picture is text.", OVERLAY_TEXT),
+    "overlay_text": Layer(
+        "How much of the picture is text, and how much of that was laid over it.", OVERLAY_TEXT
+    ),
     "safety": Layer("How likely explicit content is.", SAFETY),
     "taxonomy": Layer("Category and tags.", TAXONOMY),
     "captions": Layer("A sentence for the clip, and who wrote it.", CAPTIONS),

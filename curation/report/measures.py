@@ -184,9 +184,9 @@ MEASURES: tuple[Measure, ...] = (
         name="text_area",
         title="Overlaid text",
         unit="% of the picture",
-        reads="Share of the picture under text boxes, mean over keyframes. Stable Video Diffusion "
-        "rejects over 7 %.",
-        columns=("text_area_share",),
+        reads="Share of the picture under text that was laid over it, mean over keyframes; signs in "
+        "the scene do not count. Stable Video Diffusion rejects over 7 % of text of any kind.",
+        columns=("overlay_text_share",),
         edges=(0.0, 0.001, 0.01, 0.02, 0.04, 0.07, 0.15, 0.3, INF),
         labels=("<0.1", "0.1-1", "1-2", "2-4", "4-7", "7-15", "15-30", ">=30"),
     ),

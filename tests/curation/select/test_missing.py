@@ -32,7 +32,7 @@ def test_what_is_missing_is_named_in_one_sentence_with_the_flag():
     with pytest.raises(MissingColumn) as refused:
         check_selection(INFO, "s", PRESETS["paper"]())
     said = str(refused.value)
-    for name in ("text_area_share", "aesthetic_score", "caption_words", "tier fair", "tier high"):
+    for name in ("overlay_text", "aesthetic_score", "caption_words", "tier fair", "tier high"):
         assert f"{name}: column" in said
     for name in ("aesthetics", "overlay_text", "caption_text", "--skip-missing"):
         assert name in said

@@ -849,6 +849,6 @@ def test_goku_keeps_film_at_24000_through_1001_and_drops_what_is_slower(tmp_path
 
 
 def test_the_embedded_preset_needs_no_clip_embedding(tmp_path):
-    layers = ("overlay_text", "safety", "captions", "caption_text")
+    layers = ("overlay_text", "captions", "caption_text")
     store, info = write_corpus(tmp_path, one_source(clip(0)), layers=layers)
     select(store, info, "s", PRESETS["embedded"]())
