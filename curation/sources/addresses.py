@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
@@ -79,9 +80,11 @@ def _address(cell: Any, folder: str) -> tuple[str, str | None]:
     if fault is not None:
         return "", fault
     scheme = _SCHEME.match(text)
-    if scheme:
-        return _remote(text, scheme.group(1).lower())
-    return _absolute(text, folder), None
+    if scheme is None:
+        return _absolute(text, folder), None
+    if scheme.group(1).lower() == "file":
+        return _file_uri(text)
+    return _remote(text, scheme.group(1).lower())
 
 
 def _foreign_bytes(cell: bytes, folder: str) -> tuple[str, str | None]:
@@ -106,10 +109,19 @@ def _fault(text: str) -> str | None:
     return None
 
 
+def _file_uri(text: str) -> tuple[str, str | None]:
+    """The path that a ``file://`` URI (RFC 8089) names: one film has one address, however written."""
+    host, slash, path = text.split("://", 1)[1].partition("/")
+    if host.lower() not in ("", "localhost") or not path:
+        return "", f"{text[:200]!r} names no file on this machine (file:///path does)"
+    raw = unquote_to_bytes(slash + path)
+    if b"\0" in raw:
+        return "", "the address holds a NUL character"
+    return uri_of(Path(_absolute(os.fsdecode(raw), "/"))), None
+
+
 def _remote(text: str, scheme: str) -> tuple[str, str | None]:
-    """An address with a scheme; what it may say is a bucket and a key."""
-    if scheme == "file":
-        return text, None
+    """An address in a store; what it may say is a bucket and a key."""
     if scheme not in SCHEMES:
         return "", f"{scheme}:// is not a store that sources may lie in (s3:// and gs:// are)"
     bucket, _, key = text.split("://", 1)[1].partition("/")

@@ -173,6 +173,9 @@ def test_half_a_character_is_replaced_and_counted(folder, caplog):
         ("s3://bucket?region=x", "names no bucket and key"),
         ("gs://bucket:99/x.mp4", "names no bucket and key"),
         ("s3://", "names no bucket and key"),
+        ("file://server/a.mp4", "names no file on this machine"),
+        ("file://", "names no file on this machine"),
+        ("file:///a%00.mp4", "NUL"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_a_row_with_a_reason_and_no_secret(folder, uri, detail):
@@ -272,6 +275,23 @@ def test_a_path_through_the_folder_above_names_the_same_film(folder):
     (folder / "lists").mkdir()
     (row,) = rows_of(folder / "lists" / "list.csv", "uri\n../a.mp4\n")
     assert row["uri"] == str(folder.resolve() / "a.mp4")
+
+
+def test_a_path_and_every_file_uri_of_it_are_one_source(folder):
+    (folder / "of spring.mp4").write_bytes(b"film")
+    path = folder.resolve() / "of spring.mp4"
+    quoted = str(path).replace(" ", "%20")
+    written = ["of spring.mp4", path, f"file://{quoted}", f"FILE://localhost{quoted}"]
+    written.append(f"file://{quoted}".replace("/of", "/lists/../of"))
+    (folder / "lists").mkdir()
+    (row,) = rows_of(folder / "list.jsonl", jsonl(*({"uri": str(each)} for each in written)))
+    assert (row["uri"], row["listing_reject"]) == (str(path), None)
+
+
+def test_a_file_uri_keeps_a_name_that_is_not_utf_8(folder):
+    uri = f"file://{folder.resolve()}/caf%E9.mp4"
+    (row,) = rows_of(folder / "list.jsonl", jsonl({"uri": uri}))
+    assert row["uri"] == uri
 
 
 def test_parquet_of_any_types_is_read(folder):
