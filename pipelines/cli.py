@@ -113,6 +113,7 @@ COMMANDS = {
     "status": ("upkeep", "Status"),
     "verify": ("upkeep", "Verify"),
     "remove": ("removal", "Remove"),
+    "submit": ("submission", "Submit"),
     "weights": ("weights", "Weights"),
     "doctor": ("doctor", "Doctor"),
 }
@@ -312,7 +313,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
         command = parse(arguments)
-        _check_once(arguments, type(command))
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        _check_once(own, type(command))
         with _terminable():
             return int(command.run())
     except Terminated:
