@@ -13,8 +13,8 @@ from typing import BinaryIO
 
 from curation.errors import BadSource
 
-SNIFF_BYTES = 4096
-"""Enough for five packets of a transport stream and for a playlist with some comment before it."""
+SNIFF_BYTES = 64 * 1024
+"""As far as libav looks for the first packet of a transport stream (MAX_RESYNC_SIZE in mpegts.c)."""
 
 IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe")
 """Demuxers of still images. GIF is left out: 256 colours, and it is mostly screen captures; so is
@@ -29,11 +29,15 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _PLAYLIST = re.compile(
     rb"#EXT|ffconcat\b|\[playlist\]|\[reference\]|v=0\s|RTSPtext|;FFMETADATA"
     rb"|(file|https?|ftp|rtsp|rtmp|concat|subfile|mms)[ :]"
-    rb"|(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*"
+    rb"|(<\?xml[^>]*>\s*)?(?:(?><!--.*?-->)\s*)*+"
     rb"<(MPD|SmoothStreamingMedia|smil|asx|playlist|\w*:?CompositionPlaylist|AssetMap|qtl|embed)\b",
     re.IGNORECASE | re.DOTALL,
 )
 """HLS, concat, PLS, QuickTime text, SDP, RTSP, DASH, Smooth Streaming, SMIL, ASX, XSPF, IMF."""
+
+_PACKETS = re.compile(rb"G(?=(?:.{187}G){4}|(?:.{191}G){4})", re.DOTALL)
+"""Five packets of a transport stream in a row, without a timecode or with one."""
+_LONGEST_PACKET = 192
 
 
 def sniff(first_bytes: bytes) -> str:
@@ -47,13 +51,17 @@ def sniff(first_bytes: bytes) -> str:
         'dv', 'yuv4mpegpipe', or one of `IMAGE_DEMUXERS`.
 
     Raises:
-        BadSource: 'empty', 'playlist', 'no_video' for audio files, else 'unknown_format'.
+        BadSource: 'empty', 'playlist', 'no_video' for audio files, else 'unknown_format'. What
+            begins like none of them and goes on as a transport stream is one, with junk before it.
     """
     if not first_bytes:
         raise BadSource("empty", "0 bytes")
-    demuxer = _by_signature(first_bytes) or _transport_stream(first_bytes)
+    demuxer = _by_signature(first_bytes)
     if demuxer is not None:
         return demuxer
+    packets = _PACKETS.search(first_bytes)
+    if packets and packets.start() < _LONGEST_PACKET:
+        return "mpegts"  # captures start when somebody presses a button: inside a packet
     text = first_bytes.removeprefix(b"\xef\xbb\xbf").lstrip(b"\x00 \t\r\n")
     if first_bytes[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16: ASCII once its zeros are gone
         text = first_bytes[2:].replace(b"\x00", b"").lstrip()
@@ -61,6 +69,8 @@ def sniff(first_bytes: bytes) -> str:
         raise BadSource("playlist", f"begins with {_shown(text)}")
     if _is_audio(first_bytes):
         raise BadSource("no_video", "an audio file")
+    if packets:
+        return "mpegts"
     raise BadSource("unknown_format", f"begins with {_shown(first_bytes)}")
 
 
@@ -92,18 +102,6 @@ def _by_signature(data: bytes) -> str | None:
         b"\x89PNG\r\n\x1a\n": "png_pipe",
     }
     return next((name for start, name in signatures.items() if data.startswith(start)), None)
-
-
-def _transport_stream(data: bytes) -> str | None:
-    """'mpegts' where five packets in a row begin with the sync byte, with or without a timecode.
-
-    The first packet may begin anywhere: captures start when somebody presses a button.
-    """
-    for packet_bytes in (188, 192):
-        for offset in range(min(packet_bytes, len(data) - 4 * packet_bytes)):
-            if all(data[offset + n * packet_bytes] == 0x47 for n in range(5)):
-                return "mpegts"
-    return None
 
 
 def _is_audio(data: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from curation.errors import REJECT_REASONS, BadSource
+from curation.media.containers import SNIFF_BYTES
 from curation.media.orientation import Orientation
 from curation.media.probe import (
     DECODERS,
@@ -221,6 +223,7 @@ def test_what_names_other_files_is_a_playlist(kind):
         *(b"hello, world\n", b"\x00" * 64, b"PK\x03\x04zip", b"\x1f\x8bgzip", b"%PDF-1.7"),
         *(b"<html></html>", b"GIF89a", b"MZ\x90", b"RIFF\x00\x00\x00\x00ACON", b"G" * 100),
         b"\x00\x00\x00\x20ftypheic",
+        b"<!---->" * 9000 + b"<html>",  # whose comments can be told apart in one way only
     ],
 )
 def test_all_else_is_an_unknown_format_and_shown_in_ascii(data):
@@ -336,6 +339,23 @@ def test_a_capture_may_begin_in_the_middle_of_a_packet(make_video, tmp_path):
         path.write_bytes(data[missing:])
         found = probed(path)
         assert (found.container, found.width) == ("mpegts", 320), missing
+
+
+@pytest.mark.parametrize("with_timecode", ["0", "1"])
+def test_a_transport_stream_may_have_junk_before_it(
+    make_video, run_ffmpeg, tmp_path, with_timecode
+):
+    film = make_video(tmp_path / "film.mp4", [("red", 24)], size=(160, 96))
+    whole = tmp_path / "whole.ts"
+    run_ffmpeg("-i", film, "-c", "copy", "-mpegts_m2ts_mode", with_timecode, "-f", "mpegts", whole)
+    path = tmp_path / "capture"
+    path.write_bytes(random.Random(1).randbytes(5000) + whole.read_bytes())
+    assert probed(path).container == "mpegts"
+    with open_regular(path) as file, open_video(file, Limits()) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 24
+    junk = random.Random(1).randbytes(SNIFF_BYTES) + whole.read_bytes()
+    with pytest.raises(BadSource, match="unknown_format"):
+        sniff(junk[:SNIFF_BYTES])
 
 
 def test_records_behind_a_whole_film_do_not_make_it_broken(make_video, tmp_path):
