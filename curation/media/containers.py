@@ -24,7 +24,21 @@ _MOV_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"s
 _MEDIA_BOXES = _MOV_BOXES | {b"moof", b"mfra", b"sidx", b"ssix", b"meta", b"udta", b"uuid", b"emsg"}
 """Boxes at the top level of a film; others that do not fit into the file are not boxes."""
 _STILL_BRANDS = {b"heic", b"heix", b"mif1", b"avif", b"avis", b"msf1", b"hevc"}
-_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_SIGNATURES = {
+    b"\x1a\x45\xdf\xa3": "matroska",
+    b"FLV\x01": "flv",
+    b"YUV4MPEG2 ": "yuv4mpegpipe",
+    bytes.fromhex("060e2b34020501010d01020101"): "mxf",  # SMPTE 377-1: header partition pack
+    bytes.fromhex("1f0700"): "dv",  # IEC 61834-2: the first block of a frame
+    bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"): "asf",
+    b"OggS": "ogg",
+    b"\x00\x00\x01\xba": "mpeg",
+    b"\xff\xd8\xff": "jpeg_pipe",
+    b"\x89PNG\r\n\x1a\n": "png_pipe",
+}
+_RIFF_FORMS = {b"AVI ": "avi", b"WEBP": "webp_pipe"}
+DEMUXERS = frozenset((*_SIGNATURES.values(), *_RIFF_FORMS.values(), "mov", "mpegts"))
+"""All that a file can be."""
 
 _PLAYLIST = re.compile(
     rb"#EXT|ffconcat\b|\[playlist\]|\[reference\]|v=0\s|RTSPtext|;FFMETADATA"
@@ -47,8 +61,7 @@ def sniff(first_bytes: bytes) -> str:
         first_bytes: the first `SNIFF_BYTES` of the file, or all of it where shorter.
 
     Returns:
-        A libav demuxer: 'mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'flv', 'asf', 'ogg', 'mxf',
-        'dv', 'yuv4mpegpipe', or one of `IMAGE_DEMUXERS`.
+        A libav demuxer, of `DEMUXERS`.
 
     Raises:
         BadSource: 'empty', 'playlist', 'no_video' for audio files, else 'unknown_format'. What
@@ -88,20 +101,8 @@ def _by_signature(data: bytes) -> str | None:
         # The second bit of the flags of the extended format; libav decodes no animation.
         if data[8:16] == b"WEBPVP8X" and len(data) > 20 and data[20] & 2:
             raise BadSource("unknown_format", "an animated WebP")
-        return {b"AVI ": "avi", b"WEBP": "webp_pipe"}.get(data[8:12])
-    signatures = {
-        b"\x1a\x45\xdf\xa3": "matroska",
-        b"FLV\x01": "flv",
-        b"YUV4MPEG2 ": "yuv4mpegpipe",
-        bytes.fromhex("060e2b34020501010d01020101"): "mxf",  # SMPTE 377-1: header partition pack
-        bytes.fromhex("1f0700"): "dv",  # IEC 61834-2: the first block of a frame
-        _ASF_HEADER: "asf",
-        b"OggS": "ogg",
-        b"\x00\x00\x01\xba": "mpeg",
-        b"\xff\xd8\xff": "jpeg_pipe",
-        b"\x89PNG\r\n\x1a\n": "png_pipe",
-    }
-    return next((name for start, name in signatures.items() if data.startswith(start)), None)
+        return _RIFF_FORMS.get(data[8:12])
+    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
 
 
 def _is_audio(data: bytes) -> bool:
