@@ -43,9 +43,17 @@ class Dedup:
     One hash is less evidence than eight: of 680,473 pairs of frames over 10 s apart in the same
     film 6 were within 4 bits and none within 2. Coded again at 180 lines, half were within 2.
     """
+    mirrored: bool = False
+    """Whether a clip with left and right exchanged looks the same; doubles the look-alike step."""
+    max_mirrored_distance_bits: float = 8.0
+    """As max_distance_bits, of a clip and the mirrored hashes of another.
+
+    Of 227 clips of nine films, mirrored, halved in size and coded again as JPEG of quality 50, half
+    were 3.8 bits from themselves (95 %: 7.0); the nearest two of different clips 18.5.
+    """
 
     def __post_init__(self) -> None:
-        for name in ("max_distance_bits", "max_image_distance_bits"):
+        for name in ("max_distance_bits", "max_image_distance_bits", "max_mirrored_distance_bits"):
             value = getattr(self, name)
             if not 0.0 <= value <= 16.0:
                 raise ValueError(f"{name} must be within 0..16 (32 is chance), got {value}")
@@ -66,6 +74,9 @@ FLAT_BITS = 8
 """A hash with fewer bits set (or fewer clear) is of a picture without structure: all such look the
 same, so it says nothing. A hash against the median sets 32 of 64 bits for any other picture."""
 PAIRS_AT_ONCE = 1 << 18
+MIRRORING = np.uint64(0x5555555555555555)
+"""Bits that change when left and right are exchanged: DCT-II coefficients of odd horizontal frequency change
+their sign, and bit ``8 v + u`` tells on which side of the median, about 0, that of frequency u + 1 lies."""
 
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
@@ -91,7 +102,11 @@ def find_groups(hashes: Hashes, lengths: Indices, *, config: Dedup, threads: int
         rows = np.setdiff1d(rows, equal[:, 1], assume_unique=True)
         limit = config.max_image_distance_bits if length == 1 else config.max_distance_bits
         similar = _similar_pairs(signatures, rows, limit, threads)
-        members, first = _components(np.concatenate([equal, similar]))
+        pairs = [equal, similar]
+        if config.mirrored:
+            limit = limit if length == 1 else config.max_mirrored_distance_bits
+            pairs.append(_mirrored_pairs(signatures, rows, limit, threads))
+        members, first = _components(np.concatenate(pairs))
         groups[members] = first
     return groups
 
@@ -100,6 +115,11 @@ def is_flat(hashes: Hashes) -> NDArray[np.bool_]:
     """Whether each hash is of a picture without structure, such as a black one."""
     ones = np.bitwise_count(hashes)
     return (ones < FLAT_BITS) | (ones > 64 - FLAT_BITS)
+
+
+def mirrored(hashes: Hashes) -> Hashes:
+    """Hashes of the pictures with left and right exchanged; flat ones stay flat."""
+    return np.where(is_flat(hashes), hashes, hashes ^ MIRRORING)
 
 
 def distances(a: Hashes, b: Hashes) -> NDArray[np.float32]:
@@ -179,6 +199,17 @@ def _similar_pairs(
 
     with ThreadPoolExecutor(threads) as pool:
         return np.concatenate(list(pool.map(work, range(signatures.shape[1]))))
+
+
+def _mirrored_pairs(
+    signatures: Hashes, rows: Indices, max_distance_bits: float, threads: int
+) -> Indices:
+    """Pairs ``[P, 2]`` of different rows of which one is near the mirrored other."""
+    count = len(signatures)
+    both = np.concatenate([signatures, mirrored(signatures)])
+    found = _similar_pairs(both, np.concatenate([rows, rows + count]), max_distance_bits, threads)
+    is_across = (found >= count).sum(axis=1) == 1
+    return found[is_across] % count
 
 
 def _candidates(signatures: Hashes, rows: Indices, frame: int) -> Iterator[Indices]:

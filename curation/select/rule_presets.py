@@ -288,6 +288,7 @@ def embedded() -> SelectConfig:
             NO_OVERLAY_TEXT,
             THREE_WORDS,
         ),
+        dedup=Dedup(mirrored=True),
         balance=FEW_OF_ONE_CAPTION,
         quality_column="sharpness",
     )

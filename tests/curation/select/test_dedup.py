@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curation.decode.keyframes import perceptual_hash
-from curation.select.dedup import HASHES_PER_CLIP, Dedup, distances, find_groups, is_flat
+from curation.select.dedup import (
+    HASHES_PER_CLIP,
+    Dedup,
+    distances,
+    find_groups,
+    is_flat,
+    mirrored,
+)
 
 CONFIG = Dedup()
 
@@ -129,6 +136,31 @@ def test_distances_are_mean_bits():
 def test_a_distance_beyond_sense_is_refused(value):
     with pytest.raises(ValueError, match="max_distance_bits must be within"):
         Dedup(max_distance_bits=value)
+
+
+def test_a_mirrored_copy_is_found_where_asked_for_and_no_other_clip_is():
+    rng = np.random.default_rng(5)
+    hashes = random_hashes(rng, 40)
+    hashes[:, 0] = 0  # every clip begins in black
+    hashes[31] = flipped(rng, mirrored(hashes[7:8]), 2)[0]
+    hashes[31, 0] = 0
+    assert (find_groups(hashes, full(hashes), config=CONFIG) == -1).all()
+    groups = find_groups(hashes, full(hashes), config=Dedup(mirrored=True))
+    assert np.flatnonzero(groups >= 0).tolist() == [7, 31]
+    assert groups[7] == groups[31] == 7
+
+
+def test_the_real_hash_of_a_mirrored_picture_is_the_mirrored_hash():
+    import cv2
+
+    rng = np.random.default_rng(11)
+    coarse = rng.integers(0, 256, (8, 12, 16, 3), dtype=np.uint8)
+    pictures = [cv2.resize(each, (320, 240), interpolation=cv2.INTER_CUBIC) for each in coarse]
+    there = np.array([[perceptual_hash(picture) for picture in pictures]], np.uint64)
+    flipped_over = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
+    back = np.array([[perceptual_hash(picture) for picture in flipped_over]], np.uint64)
+    assert distances(mirrored(there), back)[0] <= 4
+    assert distances(there, back)[0] >= 24
 
 
 # --- the real hash ---
