@@ -100,7 +100,7 @@ def main(
         select(store, info, SELECTION, config.select)
 
         # Only what was selected is cut and encoded, packed by shape and length, with its caption and scores.
-        export(store, info, SELECTION, config.export, console=console, ray_address=how.ray_address)
+        export(store, info, SELECTION, config.export, console=console, how=how)
 
         # What is in the corpus, what each rule took away, and where it differs from the published figures.
         report = write_report(store, info, SELECTION, config.report)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.corpus import layout
-from curation.corpus.generations import read_plans
+from curation.corpus.generations import read_plans, shards_state
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
@@ -79,7 +79,7 @@ class HowToRun:
     listing: ListingConfig = field(default_factory=ListingConfig)
     """Which of the named sources are taken."""
     retry_failed: bool = False
-    """Whether sources and captions that failed for reasons that may pass are tried again."""
+    """Whether sources, captions and exported clips that failed for reasons that may pass are tried again."""
     incomplete_layers: OnIncomplete = "refuse"
     """What becomes of layers of earlier runs that this one would leave incomplete."""
     shards: PlannedShards | None = None
@@ -300,13 +300,20 @@ def export(
     config: ExportConfig,
     *,
     console: Console = QUIET,
-    ray_address: str = "local",
+    how: HowToRun | None = None,
 ) -> dict[str, Any]:
     """Cut the selected clips that no shard holds yet, into new shards; returns the manifest.
 
-    Shards whose clips have got other texts since are written anew (`pipelines.refresh`).
+    With ``how.retry_failed`` also those that earlier exports could not cut for reasons that may pass; one
+    that was begun ends first. Shards whose clips have got other texts since are written anew
+    (`pipelines.refresh`).
     """
-    plans = list(plan_shards(store, info, selection, config))
+    how = how or HowToRun()
+    state = shards_state(store, selection) if how.retry_failed else None
+    if state is not None and state.is_unfinished:
+        begun = replace(how, retry_failed=False)
+        export(store, info, selection, config, console=console, how=begun)
+    plans = list(plan_shards(store, info, selection, config, retry_failed=how.retry_failed))
     if not plans and not read_plans(store, selection):
         raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
     writer = ShardWriter(store, info, selection, config)
@@ -325,7 +332,7 @@ def export(
         plans=plans,
     )
     if len(done) < len(plans):
-        start_ray(ray_address)
+        start_ray(how.ray_address)
         with ProgressBars(console, unit="shards") as bars:
             costs = run_stages([stage], bars)
         console.print(costs_table(costs))

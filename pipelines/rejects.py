@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
@@ -12,6 +13,8 @@ from curation.corpus import layout
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_sources
+from curation.corpus.shards import read_index
+from curation.corpus.store import Store
 from curation.errors import PASSING, NothingToDo
 
 EXAMPLES = 10
@@ -89,6 +92,28 @@ def read_rejects(ledger: Ledger, info: CorpusInfo) -> Rejects:
     num_read = counts.pop("", 0)
     examples = {reason: _examples(ledger, info, reason) for reason in sorted(counts)}
     return Rejects(num_read=num_read, counts=counts, examples=examples)
+
+
+def say_failed_clips(store: Store, selection: str, console: Console) -> int:
+    """Print the selected clips that another export may cut, if there are any; returns how many."""
+    columns = ["clip_id", "export_reject", "export_reject_detail"]
+    index = read_index(store, selection, columns, failed=True)
+    failed = index.filter(pc.is_in(index["export_reject"], value_set=pa.array(list(PASSING))))
+    if failed.num_rows:
+        console.print(
+            f"{failed.num_rows} selected clips could not be cut for reasons that may pass; the same "
+            "command with --retry-failed tries just those again:",
+            soft_wrap=True,
+        )
+    for reason in sorted(pc.unique(failed["export_reject"]).to_pylist()):
+        rows = failed.filter(pc.equal(failed["export_reject"], reason)).to_pylist()
+        console.print(f"  {reason} ({PASSING[reason]}): {len(rows)}", markup=False)
+        for row in rows[:EXAMPLES]:
+            line = f"    {row['clip_id']}: {row['export_reject_detail']}"
+            console.print(line, markup=False, soft_wrap=True, highlight=False)
+        if len(rows) > EXAMPLES:
+            console.print(f"    and {len(rows) - EXAMPLES} more")
+    return failed.num_rows
 
 
 def _examples(ledger: Ledger, info: CorpusInfo, reason: str) -> list[str]:

@@ -33,7 +33,7 @@ from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage, UnitResult, run_stages
 
-_OF_ITS_TIME = ["clip_id", "tier", "sampling_weight", "facts_generation"]
+_OF_ITS_TIME = ["clip_id", "tier", "sampling_weight", "facts_generation", "tried_before"]
 """Columns of shards that later selections and generations do not change."""
 _PLACE = ["shard", "json_offset", "json_size"]
 

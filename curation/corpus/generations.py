@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from curation.corpus.selection import read_rules, verdicts_digest
 from curation.corpus.settings import settings_from
 from curation.corpus.shards import read_index, read_manifest, with_later_columns
 from curation.corpus.store import Store
-from curation.errors import CorpusError, TornPart
+from curation.errors import PASSING, CorpusError, TornPart
 
 _PLAN = re.compile(r"plan(?:-(\d{5}))?\.json\Z")
 _SHARD = re.compile(r"(?P<bucket>[^/]+)/(?P<number>\d{6,})\.(?P<kind>tar|parquet)\Z")
@@ -171,15 +171,23 @@ def exported_ids(
         before: only of generations before this one; of all if not given.
         failed: also those of clips that could not be cut.
     """
+    for rows in _exported_rows(store, selection, ["clip_id"], before=before, failed=failed):
+        yield rows["clip_id"]
+
+
+def _exported_rows(
+    store: Store, selection: str, columns: list[str], *, before: int | None, failed: bool
+) -> Iterator[pa.Table]:
+    """Rows of the index, then of shards that it does not have yet."""
     plans = read_plans(store, selection)
     listed: set[str] = set()
     if store.exists(layout.shard_manifest(selection)):
         listed = set(read_manifest(store, selection)["files"])
-        columns = ["clip_id", "generation"]
-        index = read_index(store, selection, columns, failed=failed, dropped=True)
+        wanted = [*columns, "generation"]
+        index = read_index(store, selection, wanted, failed=failed, dropped=True)
         if before is not None:
             index = index.filter(pc.less(index["generation"], before))
-        yield index["clip_id"]
+        yield index.select(columns)
     pairs = [pair for plan in plans for pair in plan.get("replaces", {}).items()]
     listed |= {f"{new}.parquet" for old, new in pairs if f"{old}.parquet" in listed}
     listed |= {f"{old}.parquet" for old, _ in pairs}
@@ -189,7 +197,52 @@ def exported_ids(
         shard = read_shard(store, selection, named, by_export(plans))
         if before is None or shard.generation < before:
             rows = shard.rows if failed else shard.rows.filter(pc.is_valid(shard.rows["shard"]))
-            yield rows["clip_id"]
+            yield rows.select(columns)
+
+
+def latest_tries(shards: Iterable[pa.Table]) -> dict[str, int]:
+    """`clip_id` -> the highest `tried_before` of clips that were cut a second time."""
+    latest: dict[str, int] = {}
+    for rows in shards:
+        again = rows.filter(pc.is_valid(rows["tried_before"]))
+        pairs = zip(again["clip_id"].to_pylist(), again["tried_before"].to_pylist(), strict=True)
+        for clip_id, number in pairs:
+            latest[clip_id] = max(number, latest.get(clip_id, 0))
+    return latest
+
+
+def not_superseded(rows: pa.Table, latest: Mapping[str, int]) -> pa.Table:
+    """Rows without failed ones whose clip was tried again after them.
+
+    Args:
+        rows: of shards.
+        latest: from `latest_tries`, of all shards.
+    """
+    if not latest:
+        return rows
+    columns = (rows[name].to_pylist() for name in ("clip_id", "shard", "tried_before"))
+    stays = [
+        shard is not None or (number or 0) >= latest.get(clip_id, 0)
+        for clip_id, shard, number in zip(*columns, strict=True)
+    ]
+    return rows.filter(pa.array(stays, pa.bool_()))
+
+
+def failed_in_passing(store: Store, selection: str, *, before: int) -> dict[str, list[int]]:
+    """Clips that could not be cut for reasons that may pass, and were not tried again since.
+
+    Returns:
+        `clip_id` -> for each clip of this id (the same bytes under two names are two) how many exports
+        have tried it.
+    """
+    columns = ["clip_id", "shard", "export_reject", "tried_before"]
+    tables = list(_exported_rows(store, selection, columns, before=before, failed=True))
+    latest, found = latest_tries(tables), dict[str, list[int]]()
+    for rows in tables:
+        failed = rows.filter(pc.is_in(rows["export_reject"], value_set=pa.array(list(PASSING))))
+        for row in not_superseded(failed, latest).to_pylist():
+            found.setdefault(row["clip_id"], []).append(1 + (row["tried_before"] or 0))
+    return found
 
 
 def close_plan(store: Store, plan: Plan) -> None:

@@ -568,6 +568,11 @@ SHARD_ROWS = (
         "the generation that the .json was written for, whose digest is its `export`: that of the shard, "
         "or an earlier one where the sample was copied as it was; null also in shards of earlier versions",
     ),
+    Column(
+        "tried_before",
+        I32,
+        "exports before this one that could not cut the clip, also where cutting failed again; null for 0",
+    ),
 )
 """One row a clip of one shard, as it was when the shard was made."""
 

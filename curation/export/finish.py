@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from curation.corpus.generations import (
     Plan,
     by_export,
     committed_names,
+    latest_tries,
+    not_superseded,
     read_plans,
     read_shard,
     replaced_names,
@@ -147,11 +149,16 @@ def _gather(
     engines: Counter[str] = Counter()
     generations = by_export(plans)
     num_selected = 0
+    names = sorted(set(committed_names(store, selection)) - replaced_names(plans))
+    latest: dict[str, int] = {}
+    if any("retries" in plan for plan in plans):
+        latest = latest_tries(read_shard(store, selection, n, generations).rows for n in names)
     with _IndexWriter(path) as index:
-        for named in sorted(set(committed_names(store, selection)) - replaced_names(plans)):
+        for named in names:
             shard = read_shard(store, selection, named, generations)
             entries = _entries(shard)
             files |= entries
+            shard = replace(shard, rows=not_superseded(shard.rows, latest))
             own = counts[shard.generation]
             own.add(shard.rows, has_tar=f"{shard.name}.tar" in entries)
             reasons.update(r for r in shard.rows["export_reject"].to_pylist() if r is not None)

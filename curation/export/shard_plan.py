@@ -21,6 +21,7 @@ from curation.corpus.generations import (
     close_plan,
     committed_names,
     exported_ids,
+    failed_in_passing,
     finished_generations,
     read_plans,
     replaced_names,
@@ -57,8 +58,8 @@ class ShardPlan:
     clips: pa.Table
     """`part` and `row` (of the part's scenes layer), int32, both rising."""
     as_cut: tuple[Mapping[str, Any], ...] = ()
-    """Of a shard that is cut again, for each clip what its sample says of the export and the selection
-    of its time; empty for one that is new."""
+    """Of each clip that was cut or tried before, columns of its row whose values are of that time; empty
+    where all clips are new."""
 
     @property
     def name(self) -> str:
@@ -80,7 +81,12 @@ class _Kept:
 
 
 def plan_shards(
-    store: Store, info: CorpusInfo, selection: str, config: ExportConfig
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    config: ExportConfig,
+    *,
+    retry_failed: bool = False,
 ) -> Iterator[ShardPlan]:
     """Deal the kept clips that no shard holds yet into shards: the next generation.
 
@@ -94,6 +100,8 @@ def plan_shards(
         info: contents of corpus.json.
         selection: name of a finished selection.
         config: how to cut and how much goes into a shard.
+        retry_failed: deal also clips that earlier generations could not cut for reasons that may pass;
+            a generation that was begun is gone on with as it was.
 
     Raises:
         CorpusError: if there is no such selection, or there are shards of this name that were made
@@ -113,6 +121,9 @@ def plan_shards(
     )
     generation = begun["generation"] if begun else _next_generation(store, selection, plans)
     new = _new(store, selection, kept, generation)
+    retry_failed = "retries" in begun if begun else retry_failed
+    tried = _tried(store, selection, kept, generation) if retry_failed else {}
+    new = np.union1d(new, np.fromiter(tried, np.int64))
     first = _first_numbers(store, selection, begun)
     deal = list(_deal(kept, new, config, first))
     if not deal:
@@ -128,6 +139,7 @@ def plan_shards(
         "layers": dict(info.layers),
         "num_selected": len(new),
         "buckets": _counts(deal),
+        **({"retries": True} if tried else {}),
     }
     _record(store, plan, begun)
     for bucket, number, members in deal:
@@ -137,6 +149,9 @@ def plan_shards(
             export=plan["export"],
             generation=generation,
             clips=pa.table({"part": kept.part[members], "row": kept.row[members]}),
+            as_cut=tuple({"tried_before": tried.get(place)} for place in members.tolist())
+            if tried
+            else (),
         )
 
 
@@ -178,6 +193,14 @@ def _new(store: Store, selection: str, kept: _Kept, generation: int) -> NDArray[
     held = exported_ids(store, selection, before=generation, failed=True)
     exported = ClipIds(np.concatenate([np.empty(0, np.uint64), *map(id_keys, held)]))
     return np.flatnonzero(exported.take(kept.keys) < 0)
+
+
+def _tried(store: Store, selection: str, kept: _Kept, generation: int) -> dict[int, int]:
+    """Places of the kept clips that failed for reasons that may pass -> how often they were tried."""
+    failed = failed_in_passing(store, selection, before=generation)
+    pairs = [(clip_id, number) for clip_id, numbers in failed.items() for number in numbers]
+    at = ClipIds(id_keys(pa.array([clip_id for clip_id, _ in pairs], pa.string()))).take(kept.keys)
+    return {int(place): pairs[at[place]][1] for place in np.flatnonzero(at >= 0)}
 
 
 def _first_numbers(store: Store, selection: str, begun: Plan | None) -> dict[str, int]:

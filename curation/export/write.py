@@ -35,7 +35,7 @@ from curation.sources import SeenFolders, fetched
 INDEX_SCHEMA = schema(SHARD_ROWS)
 _OF_THE_SOURCE = ("source_row", "num_clock_jumps")
 """Columns that cutting needs and the .json does not tell."""
-_NOT_TOLD = ("part", "key", "export", "facts_generation", *_OF_THE_SOURCE)
+_NOT_TOLD = ("part", "key", "export", "facts_generation", "tried_before", *_OF_THE_SOURCE)
 
 
 class ShardWriter:
@@ -113,7 +113,7 @@ class ShardWriter:
             for column in SELECTION[1:]:
                 clips = clips.append_column(column.name, verdicts[column.name])
             found += [row | {"part": part} for row in clips.take(wanted).to_pylist()]
-        own = {"export": plan.export, "facts_generation": plan.generation}
+        own = {"export": plan.export, "facts_generation": plan.generation, "tried_before": None}
         as_cut: Sequence[Mapping[str, Any]] = plan.as_cut or [{}] * len(found)
         return [{**row, **own, **then} for row, then in zip(found, as_cut, strict=True)]
 
@@ -236,6 +236,7 @@ def _index_row(plan: ShardPlan, row: dict[str, Any]) -> dict[str, Any]:
         "tier": row["tier"],
         "sampling_weight": row["sampling_weight"],
         "source_sha256": row["source_sha256"],
+        "tried_before": row["tried_before"],
     }
 
 

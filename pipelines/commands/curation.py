@@ -47,10 +47,11 @@ from pipelines.locking import command_line, locked
 from pipelines.places import check_writable, store_at
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
+from pipelines.rejects import say_failed_clips
 
 STEPS = ("measure", "select", "export", "report")
 EXIT_PASSING = 3
-"""All steps were done, and sources are left that `--retry-failed` may read."""
+"""All steps were done, and sources or clips are left that `--retry-failed` may read."""
 
 
 def _console() -> Console:
@@ -82,7 +83,8 @@ class Curate:
     """Stop after this step: measure, select, export or report."""
     retry_failed: Annotated[bool, FlagCreatePairsOff] = False
     """Try again what failed in earlier runs for reasons that may pass: sources that were not found,
-    unreadable or too slow, or whose decoder died, and captions. All else stays."""
+    unreadable or too slow, or whose decoder died, captions, and
+    clips that could not be cut. All else stays."""
     selection: str = "default"
     """Name of the selection, its shards and its report."""
     rule: UseAppendAction[tuple[str, ...]] = ()
@@ -137,15 +139,16 @@ class Curate:
                     shards=shards if "select" in steps else None,
                 ),
             )
+            num_failed = 0
             if "select" in steps:
                 _select(store, info, self.selection, rules, console)
             if "export" in steps:
-                _export(store, info, self.selection, self.config.export, console, self.ray_address)
+                num_failed = _export(store, info, self, self.config.export, console)
             if "report" in steps:
                 _report(store, info, self.selection, self.config.report, console)
         rejects.say_not_listed(console)
         rejects.say_passing(console)
-        return EXIT_PASSING if rejects.num_passing else 0
+        return EXIT_PASSING if rejects.num_passing or num_failed else 0
 
     def _show(
         self,
@@ -232,6 +235,8 @@ class Export:
     """Name of the selection."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    retry_failed: Annotated[bool, FlagCreatePairsOff] = False
+    """Cut also clips that earlier exports could not cut for reasons that may pass."""
     preset: PresetName = "embedded"
     """Where the defaults of the settings come from."""
     config: Annotated[ExportConfig, arg(name="")] = field(default_factory=ExportConfig)
@@ -241,8 +246,8 @@ class Export:
         """Export what is not exported yet."""
         check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
-            _export(store, info, self.selection, self.config, _console(), self.ray_address)
-        return 0
+            num_failed = _export(store, info, self, self.config, _console())
+        return EXIT_PASSING if num_failed else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,21 +394,27 @@ def _select(
 def _export(
     store: Store,
     info: CorpusInfo,
-    selection: str,
+    how: Curate | Export,
     config: ExportConfig,
     console: Console,
-    ray_address: str,
-) -> None:
+) -> int:
+    """Export; returns how many selected clips could not be cut for reasons that may pass."""
     manifest = curate.export(
-        store, info, selection, config, console=console, ray_address=ray_address
+        store,
+        info,
+        how.selection,
+        config,
+        console=console,
+        how=curate.HowToRun(ray_address=how.ray_address, retry_failed=how.retry_failed),
     )
     console.print(
-        f"shards: {store.root}/{layout.shards(selection)} "
+        f"shards: {store.root}/{layout.shards(how.selection)} "
         f"({manifest['num_clips']:,} clips in {manifest['num_shards']:,} tars, "
         f"{manifest['num_failed']:,} could not be cut)",
         soft_wrap=True,
         highlight=False,
     )
+    return say_failed_clips(store, how.selection, console) if manifest["num_failed"] else 0
 
 
 def _report(

@@ -17,6 +17,7 @@ from curation.corpus.known_sources import read_known_sources
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_clips, read_table
+from curation.corpus.shards import read_index
 from curation.corpus.store import Store
 from curation.errors import UsageError
 from curation.sources import list_sources
@@ -187,3 +188,28 @@ def test_layers_that_would_not_follow_are_named_before_any_row_is_made(half: Cor
     with pytest.raises(UsageError, match="--retry-failed"):
         retries.note_failed()
     assert read_table(half.store, layout.sources(0))["given_caption"][0].as_py() == "the film a"
+
+
+def test_clips_whose_film_was_away_are_named_and_cut_when_it_is_back(
+    tmp_path: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Corpus(tmp_path / "away", films)
+    command = ["curate", corpus.list(), "--out", corpus.store.root, "--preset", "tiny"]
+    assert main([*command, "--sources-per-part", "4", "--until", "select"]) == 0
+    (corpus.sources / "b.mp4").unlink()
+    again = ["export", corpus.store.root, "--preset", "tiny"]
+    capsys.readouterr()
+    assert main(again) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "could not be cut for reasons that may pass; the same command with --retry-failed" in said
+    )
+    of_b = [c["clip_id"] for c in corpus.clips("clip_id") if str(c["uri"]).endswith("b.mp4")]
+    assert all(f"{clip_id}:" in said for clip_id in of_b)
+    corpus.bring("b")
+    assert main(again) == 3
+    assert main([*again, "--retry-failed"]) == 0
+    exported = read_index(corpus.store, "default")["clip_id"].to_pylist()
+    assert set(of_b) <= set(exported)
+    assert len(exported) == 2 * len(NAMES)
+    assert main(["verify", corpus.store.root]) == 0

@@ -203,6 +203,16 @@ def exported(
     return store, manifest
 
 
+def retry(store: Store, info: CorpusInfo) -> tuple[dict[str, Any], list[ShardPlan]]:
+    """Export also what failed for reasons that may pass."""
+    plans = list(plan_shards(store, info, "all", FAST, retry_failed=True))
+    writer = ShardWriter(store, info, "all", FAST)
+    writer.setup()
+    for plan in plans:
+        writer(plan)
+    return finish_shards(store, "all"), plans
+
+
 def tars(store: Store, bucket: str) -> list[str]:
     folder = f"shards/all/{bucket}"
     return [store.path(name) for name in store.files(folder) if name.endswith(".tar")]
@@ -493,6 +503,47 @@ def test_clips_that_cannot_be_cut_are_rows_with_a_reason(tmp_path: Path, media: 
     assert all(failed["export_reject_detail"].to_pylist())
     assert read_index(store, "all").num_rows == 3
     assert list(verify_shards(store, "all")) == []
+
+
+def test_clips_that_failed_in_passing_are_cut_by_a_later_export_that_is_told_to(
+    tmp_path: Path, media: list[Path]
+) -> None:
+    gone = tmp_path / "gone.mp4"
+    gone.write_bytes(media[0].read_bytes() + b"\0")
+    parts = [[(gone, "video"), (media[1], "video")]]
+    store, info = write_corpus(tmp_path / "corpus", parts)
+    name = layout.layer(LAYERS["scenes"], 0)
+    rows = read_table(store, name).to_pylist()
+    of_gone = [row["clip_id"] for row in rows if row["source_row"] == 0]
+    rows[-1]["num_frames"] += 1  # lasting: no such frame
+    store.write(name, to_parquet(table(layer_schema("scenes"), rows)))
+    film = gone.read_bytes()
+    gone.unlink()
+    first, _ = export(store, info)
+    num_passing, before = first["failed"]["not_found"], files_of(store)
+    assert first["failed"] == {"not_found": num_passing, "frames_missing": 1}
+    assert export(store, info)[1] == []
+    manifest, plans = retry(store, info)  # it is still gone
+    assert sum(len(plan.clips) for plan in plans) == num_passing
+    assert manifest["failed"] == first["failed"]
+    assert manifest["num_selected"] == first["num_selected"]
+    gone.write_bytes(film)
+    plans = list(plan_shards(store, info, "all", FAST, retry_failed=True))
+    writer = ShardWriter(store, info, "all", FAST)
+    writer.setup()
+    writer(plans[0])  # and killed: a plain export ends what was begun
+    manifest, _ = export(store, info)
+    assert manifest["failed"] == {"frames_missing": 1}
+    assert manifest["num_clips"] == first["num_clips"] + num_passing
+    index = read_index(store, "all", failed=True)
+    tried = dict(zip(index["clip_id"].to_pylist(), index["tried_before"].to_pylist(), strict=True))
+    assert len(tried) == index.num_rows == first["num_selected"]
+    assert {clip_id for clip_id, number in tried.items() if number == 2} <= {*of_gone}
+    assert sorted(number for number in tried.values() if number) == [2] * num_passing
+    assert retry(store, info)[1] == []
+    assert list(verify_shards(store, "all")) == []
+    finished = {name: data for name, data in before.items() if name.count("/") == 3}
+    assert {name: files_of(store)[name] for name in finished} == finished
 
 
 def test_the_same_bytes_listed_twice_give_two_samples_with_keys_of_their_own(
