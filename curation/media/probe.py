@@ -25,6 +25,7 @@ from curation.media.clock import BROADCAST
 from curation.media.colour import colour_of
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, is_whole, sniff
 from curation.media.orientation import Orientation, orientation_of
+from curation.media.stereo import check_one_view
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -413,7 +414,11 @@ def facts(container: InputContainer, stream: VideoStream, first: VideoFrame) -> 
         container: as of `open_video`.
         stream: as of `picture_stream`.
         first: the first frame decoded.
+
+    Raises:
+        BadSource: 'stereo_3d'.
     """
+    check_one_view(first)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     orientation, colour = orientation_of(first), colour_of(first)
     shown = (max(1, round(first.width * aspect)), first.height)

@@ -49,7 +49,7 @@ def test_every_reason_stands_with_its_meaning():
     assert listed == LASTING | PASSING
 
 
-@pytest.mark.parametrize("row", rows(section("Oddities that are read")), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", rows(section("Oddities")), ids=lambda row: row[0])
 def test_columns_that_tell_of_an_oddity_are_in_the_corpus(row):
     columns = {column.name for layer in LAYERS.values() for column in layer.columns}
     named = re.findall(r"`([^`]+)`", row[2])
