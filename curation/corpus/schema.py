@@ -200,11 +200,19 @@ SCENES = (
     Column(
         "cut_in",
         STR,
-        "what begins the clip: 'start' 'cut' 'fade' 'dissolve', 'discontinuity' (the stream's clock "
+        "what begins the clip: 'start' 'cut' 'fade' 'dissolve' 'wipe', 'discontinuity' (the stream's clock "
         "jumps there, or its pictures change shape), 'damage' (frames are damaged or missing there), "
         "'stride' (a long shot goes on)",
     ),
     Column("cut_out", STR, "what ends it: 'end' or as cut_in"),
+    Column(
+        "cut_in_confidence",
+        F32,
+        "how sure the cut, fade, dissolve or wipe at the start is, 0 to 1: of a cut 1 - the likeness "
+        "of the pictures on its sides, moved or in other light; of a gradual one 1 (best) to 0.5 (at "
+        "the limit of the test) by its fit; null for other edges and from TransNetV2",
+    ),
+    Column("cut_out_confidence", F32, "the same at the end"),
     Column(
         "motion_mean",
         F32,

@@ -252,6 +252,8 @@ def _scene_row(
         "interlaced": scene.interlacing,
         "cut_in": scene.scene.cut_in,
         "cut_out": scene.scene.cut_out,
+        "cut_in_confidence": scene.scene.cut_in_confidence,
+        "cut_out_confidence": scene.scene.cut_out_confidence,
         **scene.measures,
         "perceptual_hashes": [keyframe.hash for keyframe in scene.keyframes],
     }
@@ -265,7 +267,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 4
+    version = 5
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:

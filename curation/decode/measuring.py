@@ -265,7 +265,7 @@ class VideoPass:
         if not self._first:
             return found
         return [
-            Transition(each.end + self._first, each.start + self._first, each.kind)
+            replace(each, end=each.end + self._first, start=each.start + self._first)
             for each in found
         ]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, Protocol
 
@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from curation.decode.timeline import Timeline
 
-Boundary = Literal["start", "cut", "fade", "dissolve", "damage", "discontinuity", "stride", "end"]
-TRIMMED: frozenset[str] = frozenset({"cut", "fade", "dissolve", "damage"})
+Boundary = Literal[
+    "start", "cut", "fade", "dissolve", "wipe", "damage", "discontinuity", "stride", "end"
+]
+TRIMMED: frozenset[str] = frozenset({"cut", "fade", "dissolve", "wipe", "damage"})
 """Edges whose neighbours may be touched: detectors are a frame or two off at times, and B-frames are
 made from a damaged picture behind them. All others are exact."""
 
@@ -46,7 +48,7 @@ class SceneConfig:
     fade_threshold: float = 12.0
     """ThresholdDetector: mean of R, G, B below which a frame is black, 0..255 (its default)."""
     dissolves: bool = True
-    """Also look for blends of two shots over 0.5 to 3 s, which the detectors above miss."""
+    """Also look for dissolves and wipes of 0.3 to 2.8 s, which the detectors above miss."""
     flash_s: float = 0.25
     """A picture that comes back within this time was a flash or a glitch, not a cut."""
     transnet_threshold: float = 0.5
@@ -85,23 +87,27 @@ class Transition:
     Args:
         end: the shot before ends in front of this frame.
         start: the shot after begins with this frame; ``end`` for a hard cut.
-        kind: 'cut', 'fade' or 'dissolve'.
+        kind: 'cut', 'fade', 'dissolve' or 'wipe'.
+        confidence: as in the column `cut_in_confidence`.
     """
 
     end: int
     start: int
     kind: Boundary = "cut"
+    confidence: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Frames ``[start, end)`` and what lies at either end; ``reject`` as in the column."""
+    """Frames ``[start, end)`` and what lies at either end; the rest as in the columns."""
 
     start: int
     end: int
     cut_in: Boundary
     cut_out: Boundary
     reject: str | None
+    cut_in_confidence: float | None = None
+    cut_out_confidence: float | None = None
 
 
 class TransitionFinder(Protocol):
@@ -139,6 +145,7 @@ class SceneCutter:
         self._max_ticks = max(1, int(Fraction(config.max_s) / timeline.time_base))
         self._start = 0
         self._cut_in: Boundary = "start"
+        self._confidence: float | None = None
 
     def advance(self, transitions: Iterable[Transition], *, settled: int) -> list[Scene]:
         """Scenes that are complete now.
@@ -149,8 +156,8 @@ class SceneCutter:
         """
         scenes = []
         for transition in transitions:
-            scenes += self._pieces(transition.end, transition.kind)
-            self._start, self._cut_in = transition.start, transition.kind
+            scenes += self._pieces(transition.end, transition.kind, transition.confidence)
+            self._begin(transition.start, transition.kind, transition.confidence)
         return scenes + self._strides(settled - self._config.trim_frames)
 
     def edge(self, transitions: Iterable[Transition], kind: Boundary) -> list[Scene]:
@@ -161,14 +168,18 @@ class SceneCutter:
             kind: what ends the scene before it and begins the one after it.
         """
         scenes = self.advance(transitions, settled=0) + self._pieces(len(self._timeline), kind)
-        self._start, self._cut_in = len(self._timeline), kind
+        self._begin(len(self._timeline), kind)
         return scenes
 
-    def _pieces(self, end: int, cut_out: Boundary) -> list[Scene]:
+    def _begin(self, start: int, cut_in: Boundary, confidence: float | None = None) -> None:
+        """The next piece begins here."""
+        self._start, self._cut_in, self._confidence = start, cut_in, confidence
+
+    def _pieces(self, end: int, cut_out: Boundary, confidence: float | None = None) -> list[Scene]:
         """The current shot up to ``end``, in pieces no longer than the maximum."""
         scenes = self._strides(end - self._trim(cut_out))
         if end > self._start:
-            scenes.append(self._scene(end, cut_out))
+            scenes.append(self._scene(end, cut_out, confidence))
             self._start = end
         return scenes
 
@@ -187,15 +198,16 @@ class SceneCutter:
             if end >= settled:
                 break
             scenes.append(self._scene(end, "stride"))
-            self._start, self._cut_in = end, "stride"
+            self._begin(end, "stride")
         return scenes
 
-    def _scene(self, end: int, cut_out: Boundary) -> Scene:
+    def _scene(self, end: int, cut_out: Boundary, confidence: float | None = None) -> Scene:
         """Frames up to ``end``, trimmed at transitions where enough are left."""
         start, last = self._start + self._trim(self._cut_in), end - self._trim(cut_out)
         if last <= start:
             start, last = self._start, end
-        return Scene(start, last, self._cut_in, cut_out, self._reject(start, last))
+        reject = self._reject(start, last)
+        return Scene(start, last, self._cut_in, cut_out, reject, self._confidence, confidence)
 
     def _trim(self, boundary: Boundary) -> int:
         return self._config.trim_frames if boundary in TRIMMED else 0

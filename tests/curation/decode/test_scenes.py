@@ -40,6 +40,12 @@ def test_frames_of_a_dissolve_belong_to_no_scene():
     assert (scenes[0].cut_out, scenes[1].cut_in) == ("dissolve", "dissolve")
 
 
+def test_scenes_tell_how_sure_their_edges_are():
+    scenes = scenes_of(timeline_of(24 * 30), [Transition(100, 110, "wipe", 0.75)])
+    sure = [(scene.cut_in_confidence, scene.cut_out_confidence) for scene in scenes]
+    assert sure == [(None, 0.75), (0.75, None), (None, None)], "a stride is no transition"
+
+
 @pytest.mark.parametrize(("num_frames", "reject"), [(48, None), (47, "too_short")])
 def test_two_seconds_to_the_frame_are_long_enough(num_frames, reject):
     assert scenes_of(timeline_of(num_frames), [])[0].reject == reject

@@ -1,0 +1,133 @@
+"""What detectors of change report is told apart: cuts, and changes within one shot (rule 2)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from curation.decode.likeness import (
+    MIN_CONTRAST,
+    SAME_SHOT,
+    likeness,
+    small_value,
+)
+from curation.decode.scenes import Transition
+
+NEAR = 2
+"""Hits at most this far apart are one change: a picture between them was seen for a frame."""
+FAR = 3
+"""Frames on each side at which a change that no movement explains is looked at again."""
+
+
+class HardCuts:
+    """Turns hits of the detectors into cuts, or into nothing.
+
+    Args:
+        flash: frames within which a picture that comes back makes a change a flash.
+        lateness: frames after which detectors report a hit, at most.
+    """
+
+    def __init__(self, flash: int, *, lateness: int) -> None:
+        self._lateness = lateness
+        self._hits: list[int] = []
+        self._recent: deque[NDArray[np.uint8]] = deque()
+        self._first = 0
+        self._small: dict[int, NDArray[np.float32]] = {}
+        self.set_flash(flash)
+
+    def set_flash(self, flash: int) -> None:
+        """Frames that count from here on."""
+        self._flash = flash
+        self._delay = max(flash + NEAR, self._lateness, FAR) + 1
+
+    def settled(self, num_frames: int) -> int:
+        """No cut that is still to be reported lies before this frame."""
+        return self._hits[0] if self._hits else num_frames - self._lateness - 1
+
+    def add_frame(self, hsv_HWC: NDArray[np.uint8]) -> None:
+        """Take the next frame's HSV picture."""
+        self._recent.append(hsv_HWC)
+        while len(self._recent) > 2 * self._delay + self._lateness + FAR:
+            self._recent.popleft()
+            self._small.pop(self._first, None)
+            self._first += 1
+
+    def add_hit(self, index: int) -> None:
+        """A detector says that a shot begins with this frame (one of the last few)."""
+        if index and index not in self._hits:
+            self._hits = sorted([*self._hits, index])
+
+    def resolve(self, index: int | None) -> list[Transition]:
+        """The cuts that are certain.
+
+        Args:
+            index: the newest frame; None after the last one.
+        """
+        found = []
+        while self._hits and (index is None or index >= self._hits[0] + self._delay):
+            cut = self._next()
+            if cut is not None:
+                found.append(cut)
+        return found
+
+    def _next(self) -> Transition | None:
+        """Take the first hit, and those that belong to it: a cut, or None."""
+        first = last = self._hits.pop(0)
+        if self._is_one_shot(first):
+            return None
+        while self._hits and self._hits[0] - last <= NEAR and last - first < self._flash:
+            hit = self._hits.pop(0)
+            if not self._is_one_shot(hit):
+                last = hit
+        back = self._comes_back(first)
+        if back is not None:
+            self._hits = [hit for hit in self._hits if hit > back]
+            return None
+        value = likeness(self._picture(first - 1), self._picture(last)).value
+        return Transition(first, last, confidence=1 - max(0.0, value))
+
+    def _is_one_shot(self, hit: int) -> bool:
+        """Whether movement or light explains a hit.
+
+        Where it is light, the pictures around must be alike too: those of a short blend of two shots are only
+        like their neighbours.
+        """
+        near = likeness(self._picture(hit - 1), self._picture(hit))
+        if near.value < SAME_SHOT:
+            return False
+        if near.is_moved:
+            return True
+        far = likeness(self._picture(hit - FAR), self._picture(hit + FAR - 1))
+        return far.value >= SAME_SHOT
+
+    def _comes_back(self, first: int) -> int | None:
+        """The frame within the flash time at which the picture before a hit is back, if it is.
+
+        Of a flash; another picture that is shown in between is a shot, however short.
+        """
+        before_HW = self._picture(first - 1)
+        for index in range(first, min(first + self._flash, self._newest) + 1):
+            picture_HW = self._picture(index)
+            if likeness(before_HW, picture_HW).value >= SAME_SHOT:
+                return index
+            if picture_HW.std() >= MIN_CONTRAST and not self._is_overlit(before_HW, picture_HW):
+                return None
+        return None
+
+    @staticmethod
+    def _is_overlit(before_HW: NDArray[np.float32], picture_HW: NDArray[np.float32]) -> bool:
+        """Whether a picture has less contrast than half of the one before a flash."""
+        return bool(picture_HW.std() < 0.5 * before_HW.std())
+
+    @property
+    def _newest(self) -> int:
+        return self._first + len(self._recent) - 1
+
+    def _picture(self, index: int) -> NDArray[np.float32]:
+        """A recent frame, or the nearest one that there is."""
+        index = min(max(index, self._first), self._newest)
+        if index not in self._small:
+            self._small[index] = small_value(self._recent[index - self._first])
+        return self._small[index]

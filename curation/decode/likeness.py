@@ -1,0 +1,65 @@
+"""Whether two pictures may be of one shot: moved, or in another light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 64, 36
+SAME_SHOT = 0.77
+"""Likeness from which two neighbouring frames are of one shot. Of 223 hard cuts between shots of
+different scenes (`benchmarks/cuts.py --use tuning`) 222 are below 0.65, where the other goes on with
+the same shot; of those within scenes of Big Buck Bunny one is over 0.68 (0.75). Of 1,382 frames of
+one shot that change by more than 13 for a pulse, a step of light, a shaken or swept camera 95 % are
+over 0.79."""
+MIN_CONTRAST = 3.0
+"""Standard deviation, 0..255, under which a picture is plain and is like nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """How alike two pictures are at best, and whether that is when one of them is moved.
+
+    Args:
+        value: correlation, -1 to 1.
+        is_moved: by at least a pixel of 64.
+    """
+
+    value: float
+    is_moved: bool
+
+
+def small_value(hsv_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The value channel of an HSV picture, max(R, G, B), at 64x36."""
+    import cv2
+
+    value_HW = cv2.extractChannel(hsv_HWC, 2)
+    small_HW = cv2.resize(value_HW, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return small_HW.astype(np.float32)
+
+
+def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> Likeness:
+    """Correlation of two pictures: as they lie, or of the middle of each at its best place in the other.
+
+    Both have the same size, at least 4 pixels each way. A correlation does not see light that changes
+    as a whole; the middle half each way is looked for up to a quarter of the picture away, in both
+    directions, and the mean of the two counts: the chance that strange pictures fit both ways is
+    small.
+    """
+    import cv2
+
+    if min(first_HW.std(), second_HW.std()) < MIN_CONTRAST:
+        return Likeness(0.0, False)
+    whole = float(cv2.matchTemplate(first_HW, second_HW, cv2.TM_CCOEFF_NORMED)[0, 0])
+    top, left = first_HW.shape[0] // 4, first_HW.shape[1] // 4
+    fits, is_moved = [], False
+    for middle_HW, other_HW in ((first_HW, second_HW), (second_HW, first_HW)):
+        template_HW = np.ascontiguousarray(middle_HW[top:-top, left:-left])
+        fit_HW = cv2.matchTemplate(other_HW, template_HW, cv2.TM_CCOEFF_NORMED)
+        place = int(fit_HW.argmax())
+        fits.append(float(fit_HW.flat[place]))
+        is_moved |= place != top * fit_HW.shape[1] + left
+    moved = sum(fits) / 2
+    return Likeness(max(whole, moved), is_moved and moved > whole)
