@@ -83,7 +83,7 @@ def _address(cell: Any, folder: str) -> tuple[str, str | None]:
     if scheme is None:
         return _absolute(text, folder), None
     if scheme.group(1).lower() == "file":
-        return _file_uri(text)
+        return file_address(text)
     return _remote(text, scheme.group(1).lower())
 
 
@@ -109,8 +109,11 @@ def _fault(text: str) -> str | None:
     return None
 
 
-def _file_uri(text: str) -> tuple[str, str | None]:
-    """The path that a ``file://`` URI (RFC 8089) names: one film has one address, however written."""
+def file_address(text: str) -> tuple[str, str | None]:
+    """The address of what a ``file://`` URI (RFC 8089) names, or what is wrong with it.
+
+    One film has one address, however it is written.
+    """
     host, slash, path = text.split("://", 1)[1].partition("/")
     if host.lower() not in ("", "localhost") or not path:
         return "", f"{text[:200]!r} names no file on this machine (file:///path does)"

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from curation.corpus.manifest import read_corpus
 from curation.errors import UsageError
+from curation.sources.addresses import file_address
 from curation.sources.json_lines import read_objects
 from curation.sources.lists import LIST_SUFFIXES, read_list
 from pipelines.locking import locked
@@ -74,10 +75,16 @@ def read_uris(path: str) -> list[str]:
         rows = read_list(path).select(["uri", "listing_reject"]).to_pylist()
         return [row["uri"] for row in rows if row["listing_reject"] is None]
     folder = Path(path).resolve().parent
-    return [
-        line if "://" in line else os.path.normpath(folder / line)
-        for line in _lines(path, "--sources")
-    ]
+    return [_address(line, folder) for line in _lines(path, "--sources")]
+
+
+def _address(line: str, folder: Path) -> str:
+    if line.lower().startswith("file://"):
+        address, fault = file_address(line)
+        if fault is not None:
+            raise UsageError(f"--sources: {fault}")
+        return address
+    return line if "://" in line else os.path.normpath(folder / line)
 
 
 def read_clip_ids(path: str) -> list[str]:

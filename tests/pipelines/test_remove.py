@@ -319,6 +319,8 @@ def test_lists_are_read_in_the_forms_that_people_have(tmp_path):
         "list.txt": "# opt-outs\na.mp4\n\ns3://bucket/b.mp4\n",
         "list.csv": "uri,asked\na.mp4,yes\ns3://bucket/b.mp4,yes\n",
         "list.jsonl": '{"uri": "a.mp4"}\n{"uri": "s3://bucket/b.mp4"}\n',
+        "uris.txt": f"file://localhost{tmp_path}/%61.mp4\ns3://bucket/b.mp4\n",
+        "uris.csv": f"uri\nfile://{tmp_path}/%61.mp4\ns3://bucket/b.mp4\n",
     }.items():
         (tmp_path / name).write_text(content)
         assert read_uris(str(tmp_path / name)) == [str(tmp_path / "a.mp4"), "s3://bucket/b.mp4"]
@@ -332,6 +334,9 @@ def test_lists_are_read_in_the_forms_that_people_have(tmp_path):
     for reader in (read_uris, read_clip_ids):
         with pytest.raises(UsageError, match=r"gone\.txt"):
             reader(str(tmp_path / "gone.txt"))
+    (tmp_path / "far.txt").write_text("file://server/a.mp4\n")
+    with pytest.raises(UsageError, match=r"--sources: .* names no file"):
+        read_uris(str(tmp_path / "far.txt"))
     (tmp_path / "other.csv").write_text("name\nx\n")
     with pytest.raises(UsageError, match="clip_id"):
         read_clip_ids(str(tmp_path / "other.csv"))
