@@ -12,7 +12,6 @@
     |   +-- MissingColumn    a station or rule needs a column that no layer of this corpus holds
     |   +-- MissingPart      a file that should have been committed is not there
     |   +-- TornPart         a committed file is unreadable or its rows do not line up
-    |   +-- SourceChanged    the bytes behind a source are not those that were curated
     |   +-- CorpusBusy       another run is writing this corpus
     |   +-- RemovalUnfinished  a removal was interrupted; nothing is added before it has ended
     |   +-- TrainingDataError  the shards cannot feed the run that was asked for
@@ -89,10 +88,6 @@ class MissingPart(CorpusError):
 
 class TornPart(CorpusError):
     """A committed file is unreadable, or its rows do not line up with its neighbours'."""
-
-
-class SourceChanged(CorpusError):
-    """The bytes behind a source are not those that were curated."""
 
 
 class CorpusBusy(CorpusError):

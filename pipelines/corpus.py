@@ -20,12 +20,8 @@ from curation.corpus.parts import in_order
 from curation.corpus.removal import BLANK, read_removed
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
-from curation.errors import SourceChanged
 
 logger = logging.getLogger(__name__)
-
-MAX_NAMED = 10
-"""Sources that a message names."""
 
 
 def existing(store: Store) -> CorpusInfo | None:
@@ -47,6 +43,8 @@ class Dealing:
     """Sources of the corpus that this run's list does not name; they stay."""
     known: KnownSources
     """Sources that the corpus has."""
+    changed: Mapping[str, str]
+    """Listed sources that are not the files that were curated -> what differs; what was curated stays."""
 
     @property
     def num_parts(self) -> int:
@@ -115,17 +113,16 @@ def deal_sources(
         bytes_per_part: the most bytes of known lengths, unless one source has more.
 
     Raises:
-        SourceChanged: if a listed file has another size than the corpus has curated.
         RemovalUnfinished: if a removal was interrupted.
     """
     listed = _without_removed(ledger.store, listed)
     info = existing(ledger.store)
     num_parts = info.num_parts if info else 0
-    num_not_listed = 0
+    num_not_listed, changed = 0, dict[str, str]()
     known_sources = read_known_sources(ledger, num_parts)
     if num_parts:
         known = known_sources.table
-        _check_unchanged(known, listed)
+        changed = _changed(known, listed)
         is_known = pc.is_in(listed["uri"], value_set=known["uri"].combine_chunks())
         is_blank = pc.starts_with(known["uri"], BLANK)  # they cannot be listed
         num_not_listed = known.num_rows - sum(
@@ -138,6 +135,7 @@ def deal_sources(
         starts=part_starts(listed["size_bytes"], most=sources_per_part, most_bytes=bytes_per_part),
         num_not_listed=num_not_listed,
         known=known_sources,
+        changed=changed,
     )
 
 
@@ -152,25 +150,17 @@ def _without_removed(store: Store, listed: pa.Table) -> pa.Table:
     return listed.filter(pc.invert(stay_out))
 
 
-def _check_unchanged(known: pa.Table, listed: pa.Table) -> None:
+def _changed(known: pa.Table, listed: pa.Table) -> dict[str, str]:
+    """Listed sources of another length than the corpus has curated -> both lengths in words."""
     both = known.select(["uri", "size_bytes"]).join(
         listed.select(["uri", "size_bytes"]), "uri", right_suffix="_now"
     )
     differs = pc.not_equal(both["size_bytes"], both["size_bytes_now"])
-    changed = both.filter(pc.fill_null(differs, False))
-    if changed.num_rows:
-        named = [
-            f"  {row['uri']}: {row['size_bytes']} bytes then, {row['size_bytes_now']} now"
-            for row in changed.sort_by("uri").slice(0, MAX_NAMED).to_pylist()
-        ]
-        if changed.num_rows > MAX_NAMED:
-            named.append(f"  and {changed.num_rows - MAX_NAMED} more")
-        raise SourceChanged(
-            f"{changed.num_rows} sources are not the files that were curated:\n"
-            + "\n".join(named)
-            + "\nGive each new file another name, so that it becomes a source of its own, or put the "
-            "old one back; or curate into a new corpus"
-        )
+    changed = both.filter(pc.fill_null(differs, False)).sort_by("uri")
+    return {
+        row["uri"]: f"{row['size_bytes']} bytes then, {row['size_bytes_now']} now"
+        for row in changed.to_pylist()
+    }
 
 
 def record(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
@@ -157,6 +158,8 @@ def measure(
     )
     check_sources_are_there(ledger, num_parts)
     retries = Retries(ledger, configured.stations, ids, info.layers, num_parts)
+    refused = pc.is_in(sources["uri"], value_set=pa.array(list(dealing.changed), pa.string()))
+    sources = sources.filter(pc.invert(refused))
     _say_counts(
         "known sources got other texts from the list", retries.update_texts(sources, known), console
     )
@@ -164,7 +167,11 @@ def measure(
         _say_counts("are tried again", retries.note_failed(), console)
     stages = _stages(ledger, configured, num_parts)
     _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
-    rejects = replace(read_rejects(ledger, info), num_not_listed=dealing.num_not_listed)
+    rejects = replace(
+        read_rejects(ledger, info),
+        num_not_listed=dealing.num_not_listed,
+        changed=dealing.changed,
+    )
     rejects.say(console)
     return info, rejects
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ class Rejects:
 
     num_not_listed: int = 0
     """Sources of the corpus that this run's list does not name."""
+    changed: Mapping[str, str] = field(default_factory=dict)
+    """Sources that were refused, for they are not the files that were curated -> what differs."""
 
     @property
     def num_passing(self) -> int:
@@ -67,6 +70,22 @@ class Rejects:
                 soft_wrap=True,
                 highlight=False,
             )
+
+    def say_changed(self, console: Console) -> None:
+        """Print the sources that were refused and what to do, if there are any."""
+        if not self.changed:
+            return
+        console.print(
+            f"{len(self.changed)} sources were refused, for they are not the files that were curated; "
+            "what was curated of the old ones stays. Give each new file another name, so that it becomes "
+            "a source of its own, or put the old one back, or curate into a new corpus:",
+            soft_wrap=True,
+            highlight=False,
+        )
+        for uri, what in list(self.changed.items())[:EXAMPLES]:
+            console.print(f"  {uri}: {what}", markup=False, soft_wrap=True, highlight=False)
+        if len(self.changed) > EXAMPLES:
+            console.print(f"  and {len(self.changed) - EXAMPLES} more")
 
     def say_passing(self, console: Console) -> None:
         """Print the rejected sources that another try may read, if there are any."""

@@ -106,7 +106,7 @@ class Curate:
     """Settings of every step."""
 
     def run(self) -> int:
-        """Run the steps; 0, or 3 if sources were rejected that another try may read."""
+        """Run the steps; 0, 1 if sources were refused, or 3 if some may do better at another try."""
         if self.until not in STEPS:
             raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
         steps = STEPS[: STEPS.index(self.until) + 1]
@@ -148,6 +148,9 @@ class Curate:
                 _report(store, info, self.selection, self.config.report, console)
         rejects.say_not_listed(console)
         rejects.say_passing(console)
+        rejects.say_changed(console)
+        if rejects.changed:
+            return 1
         return EXIT_PASSING if rejects.num_passing or num_failed else 0
 
     def _show(

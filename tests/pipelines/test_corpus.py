@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from curation.corpus import layout
 from curation.corpus.ledger import Ledger
@@ -13,8 +15,9 @@ from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
-from curation.errors import CorpusError, SourceChanged
+from curation.errors import CorpusError
 from pipelines.corpus import deal_sources, part_starts, record
+from pipelines.rejects import Rejects
 
 LAYERS = {"probe": "probe@1-a", "scenes": "scenes@1-a", "keyframes": "keyframes@1-a"}
 
@@ -55,20 +58,25 @@ def test_new_sources_go_into_new_parts_and_old_ones_stay(store: Store) -> None:
     assert deal(store, listing("a", "b", "c", "d", "e")) == 3
 
 
-def test_a_source_with_another_size_than_was_curated_stops_the_run(store: Store) -> None:
+def test_a_source_with_another_size_than_was_curated_is_refused_and_the_others_are_dealt(
+    store: Store,
+) -> None:
     deal(store, listing("a", "b"))
-    with pytest.raises(
-        SourceChanged, match=r"a: 5 bytes then, 6 now\n  b: 5 bytes(?s:.)*another name"
-    ):
-        deal(store, listing("a", "b", size_bytes=6))
+    both = pa.concat_tables([listing("a", "c"), listing("b", size_bytes=6)])
+    dealing = deal_sources(Ledger(store), both, sources_per_part=2)
+    assert dealing.changed == {"b": "5 bytes then, 6 now"}
+    assert (dealing.new["uri"].to_pylist(), dealing.num_not_listed) == (["c"], 0)
 
 
-def test_many_changed_sources_are_counted_and_ten_of_them_named(store: Store) -> None:
-    many = [f"{i:02d}" for i in range(12)]
-    deal(store, listing(*many))
-    with pytest.raises(SourceChanged, match=r"12 sources(?s:.)*  09: (?s:.)*and 2 more") as caught:
-        deal(store, listing(*many, size_bytes=6))
-    assert str(caught.value).count("bytes then") == 10
+def test_many_changed_sources_are_counted_and_ten_of_them_named() -> None:
+    changed = {f"{number:02d}": "5 bytes then, 6 now" for number in range(12)}
+    console = Console(file=io.StringIO(), width=200)
+    Rejects(changed=changed).say_changed(console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "12 sources were refused" in said
+    assert "another name" in said
+    assert said.count("bytes then") == 10
+    assert "and 2 more" in said
 
 
 def test_sources_that_left_the_list_stay_and_are_counted(store: Store) -> None:

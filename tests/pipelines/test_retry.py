@@ -213,3 +213,24 @@ def test_clips_whose_film_was_away_are_named_and_cut_when_it_is_back(
     assert set(of_b) <= set(exported)
     assert len(exported) == 2 * len(NAMES)
     assert main(["verify", corpus.store.root]) == 0
+
+
+def test_a_source_that_is_another_file_now_is_refused_and_the_rest_of_the_delivery_is_curated(
+    tmp_path: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = Corpus(tmp_path / "changed", films, absent="d")
+    command = ["curate", str(corpus.sources), "--out", corpus.store.root, "--preset", "tiny"]
+    command += ["--until", "measure"]
+    assert main(command) == 0
+    before = corpus.layers()
+    (corpus.sources / "b.mp4").write_bytes((films / "b.mp4").read_bytes() + b"\0")
+    corpus.bring("d")
+    capsys.readouterr()
+    assert main(command) == 1
+    said = capsys.readouterr().out
+    assert "1 sources were refused" in said
+    assert "b.mp4" in said.split("refused")[1]
+    assert "4 sources: 4 read" in said
+    after = corpus.layers()
+    assert {name: after[name] for name in before} == before
+    assert len(after) > len(before)
