@@ -31,7 +31,7 @@ from curation.corpus.ledger import Commit, Ledger, record_of
 from curation.corpus.manifest import read_corpus
 from curation.corpus.parts import read_table, to_parquet
 from curation.corpus.store import FileFacts, Store
-from pipelines.curate import HowToRun, measure
+from pipelines.curate import HowToRun, configure, measure
 from pipelines.presets import tiny
 
 LINKS = 10_000  # names of one file: file systems allow few tens of thousands
@@ -158,6 +158,9 @@ def main() -> None:
         args.scratch.mkdir(parents=True, exist_ok=True)
         make(args.scratch, args.parts)
     root = str(args.scratch / "corpus")
+    layers = configure(tiny().river).layers
+    if read_corpus(Store(root)).layers != layers:
+        parser.error(f"{root} is of another version of the program: give an empty folder")
     store: Any = SlowStore(root, latency_s=args.latency_s) if args.latency_s else Store(root)
     for which in ("first", "second"):
         REQUESTS.clear()
@@ -171,6 +174,7 @@ def main() -> None:
         profile.disable()
         took = f"{time.monotonic() - begin:.1f} s, {time.process_time() - cpu:.1f} CPU-s"
         sys.stdout.write(f"{which}: {took}, {sum(REQUESTS)} requests\n")
+        sys.stdout.flush()
         if args.profile:
             pstats.Stats(profile).sort_stats("cumulative").print_stats(40)
 
