@@ -70,7 +70,7 @@ RULES: dict[str, Callable[[Row], bool]] = {
     "text_area_max > OVERLAY_TEXT_MAX (all that reads)": (
         lambda row: row["text_area_max"] > OVERLAY_TEXT_MAX  # type: ignore[operator]
     ),
-    "text_area_share > 0.07 (the rule before)": lambda row: row["text_area_share"] > 0.07,  # type: ignore[operator]
+    "text_area_share > 0.07 (lines that read)": lambda row: row["text_area_share"] > 0.07,  # type: ignore[operator]
 }
 
 

@@ -96,6 +96,7 @@ class Film:
         self._last: int | None = None
         self._num_late = 0
         self._is_hurt = self._was_damaged = self._has_begun = False
+        self._refused_pts: int | None = None
         self._waiting: list[_Seen] = []
         self._keeps_b = self._context.name in B_REFERENCES
         self.last_error: str | None = None
@@ -145,6 +146,8 @@ class Film:
         except av.error.FFmpegError as error:
             self._num_errors += 1
             self.last_error = str(error)[:200]
+            if packet is not None and packet.pts is not None:
+                self._refused_pts = max(packet.pts, self._refused_pts or packet.pts)
             return []
 
     def _shots(self, frame: VideoFrame) -> Iterator[Shot]:
@@ -260,14 +263,19 @@ class Film:
         """Whether a frame was hit, lies behind a hole, or is made from one that was hit.
 
         Damage is carried on to the next picture that is made from no other. A B-frame keeps its own
-        to itself where none is made from one.
+        to itself where none is made from one. A decoder holds frames back: what it refuses may belong
+        behind a picture that comes out only now.
         """
         is_hit = frame.is_corrupt or frame.opaque is not None
         if frame.key_frame:
-            self._is_hurt = is_hit
+            self._is_hurt = is_hit or self._is_refused_behind(frame.pts)
         elif has_hole or (is_hit and (self._keeps_b or not _is_b(frame))):
             self._is_hurt = True
         return is_hit or has_hole or self._is_hurt
+
+    def _is_refused_behind(self, pts: int | None) -> bool:
+        """Whether a packet was refused whose picture is due after this time."""
+        return self._refused_pts is not None and pts is not None and pts < self._refused_pts
 
 
 def _is_b(frame: VideoFrame) -> bool:

@@ -344,6 +344,40 @@ def test_frames_said_to_be_whole_are_whole_where_sixteen_packets_are_lost_in_a_r
         assert all(picture_HW.tobytes() in whole for picture_HW in kept_pictures)
 
 
+def test_a_refused_packet_right_behind_a_keyframe_is_damage_up_to_the_next_one(tmp_path):
+    """HEVC's decoder holds frames back: the refusal comes before the keyframe has come out."""
+    path = tmp_path / "whole.mp4"
+    texture_HW = np.random.default_rng(4).integers(0, 256, (45, 80), np.uint8)
+    texture_HW = texture_HW.repeat(8, 0).repeat(8, 1)
+    with av.open(str(path), "w") as film:
+        options = {"preset": "ultrafast", "x265-params": "keyint=45:scenecut=0:log-level=none"}
+        stream = film.add_stream("libx265", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        for number in range(135):
+            picture_HW = np.roll(texture_HW, (number, 3 * number), (0, 1))[:180, :320]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HW), "gray")
+            film.mux(stream.encode(frame.reformat(format="yuv420p")))
+        film.mux(stream.encode())
+    clean = {pts: picture_HW for pts, _, picture_HW in seen(path)[0]}
+    with av.open(str(path)) as film:
+        packets = [packet for packet in film.demux(video=0) if packet.pts is not None]
+    second = [place for place, packet in enumerate(packets) if packet.is_keyframe][1]
+    hit = packets[second + 1]
+    num_wrong = 0
+    for seed in range(6):
+        data = bytearray(path.read_bytes())
+        draw = random.Random(seed)
+        for place in draw.sample(range(hit.pos + 8, hit.pos + hit.size), 60):
+            data[place] ^= draw.randrange(1, 256)
+        (tmp_path / "hit.mp4").write_bytes(data)
+        found, num_bad = seen(tmp_path / "hit.mp4")
+        if num_bad:  # else the decoder took it for a picture, and says nothing
+            wrong = {pts for pts, _, each in found if not np.array_equal(each, clean[pts])}
+            assert wrong <= {pts for pts, is_damaged, _ in found if is_damaged}
+            num_wrong += len(wrong)
+    assert num_wrong > 20
+
+
 @pytest.mark.parametrize("stated", [1000, 2])
 def test_a_wrong_rate_in_the_header_moves_no_cut(tmp_path, scene_frames, stated):
     path = tmp_path / "recording.webm"
