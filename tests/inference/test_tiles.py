@@ -60,7 +60,7 @@ def test_a_blend_passes_gradually_from_one_tile_to_the_next():
         ({"frames": 0}, "frames of a tile must be at least 1, got 0"),
         ({"frames": 4, "frame_overlap": 4}, r"overlap must be 0 to frames - 1 \(3\), got 4"),
         ({"height": 16, "overlap": 16}, r"overlap must be 0 to height - 1 \(15\), got 16"),
-        ({"width": 16, "overlap": -1}, r"overlap must be 0 to width - 1 \(15\), got -1"),
+        ({"width": 16, "overlap": -1}, "overlap must be at least 0, got -1"),
     ],
 )
 def test_tiles_that_cover_nothing_are_refused(fields, message):

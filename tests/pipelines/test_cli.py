@@ -220,7 +220,7 @@ def test_a_mistake_in_any_command_is_said_with_exit_code_2_before_any_work(
 def test_encoding_a_mistyped_corpus_makes_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("encode", str(tmp_path / "typo"), "--companions", str(tmp_path)) == 1
+    assert run("encode", str(tmp_path / "typo"), "--companions", str(tmp_path)) == 2
     assert "holds no finished shards" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
 

@@ -305,6 +305,7 @@ def test_ctrl_c_saves_the_step_and_says_how_to_go_on(small_corpus, tmp_path):
     assert json.loads((saved / "complete.json").read_text())["step"] == stopped
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once_and_saves_nothing(small_corpus, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "pipelines", "train", "base", "--corpus", str(small_corpus)]

@@ -269,6 +269,7 @@ def test_a_run_that_is_told_to_end_ends_in_a_sentence_and_goes_on_to_the_same_by
     assert contents(tmp_path / "corpus") == contents(reference)
 
 
+@pytest.mark.slow
 def test_killing_the_driver_and_running_again_gives_the_same_bytes(
     sources: Path, reference: Path, tmp_path: Path
 ) -> None:
