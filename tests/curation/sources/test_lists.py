@@ -176,6 +176,10 @@ def test_half_a_character_is_replaced_and_counted(folder, caplog):
         ("file://server/a.mp4", "names no file on this machine"),
         ("file://", "names no file on this machine"),
         ("file:///a%00.mp4", "NUL"),
+        ("file:a.mp4", "without '//'"),
+        ("s3:/bucket/x.mp4", "without '//'"),
+        ("data:video/mp4;base64,AAAA", "without '//'"),
+        ("concat:a.mp4|b.mp4", "without '//'"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_a_row_with_a_reason_and_no_secret(folder, uri, detail):
@@ -282,6 +286,7 @@ def test_a_path_and_every_file_uri_of_it_are_one_source(folder):
     path = folder.resolve() / "of spring.mp4"
     quoted = str(path).replace(" ", "%20")
     written = ["of spring.mp4", path, f"file://{quoted}", f"FILE://localhost{quoted}"]
+    written.append(f"file:{quoted}")
     written.append(f"file://{quoted}".replace("/of", "/lists/../of"))
     (folder / "lists").mkdir()
     (row,) = rows_of(folder / "list.jsonl", jsonl(*({"uri": str(each)} for each in written)))
