@@ -3,7 +3,7 @@
 While frames stream by nobody knows yet where the scene will end, so small pictures are held at an
 even distance in time, thinned to every second one whenever a scene has too many. What is held is
 bounded, however long the scene. Frames are held as decoded while there is room, as most of them are
-never asked for: making all of them small was a twentieth of the decoding pass.
+never asked for: making all of them small costs more than making these.
 """
 
 from __future__ import annotations
