@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,14 +79,15 @@ class Fades:
         import cv2
 
         mean_C, deviation_C = cv2.meanStdDev(small_HWC)
-        contrast = float(np.sqrt((deviation_C**2).mean()))
+        deviations = deviation_C.ravel().tolist()
+        contrast = math.sqrt(sum(each * each for each in deviations) / len(deviations))
         self._pictures.append(small_HWC)
         self._contrasts.append(contrast)
         while len(self._pictures) > 2 * self._ramp + self._min_scene:
             self._pictures.popleft()
             self._contrasts.popleft()
             self._first += 1
-        self._follow(index, float(mean_C.mean()), contrast)
+        self._follow(index, sum(mean_C.ravel().tolist()) / len(deviations), contrast)
         found = []
         plain = self._open
         if plain is not None and not plain.is_left and index - plain.start >= self._min_scene:

@@ -76,6 +76,31 @@ class Found:
     distance: float
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """A picture as an end of windows: each is one of several."""
+
+    mean_free_N: NDArray[np.float32]
+    """The picture without the mean of each channel."""
+    variance: float
+
+    @classmethod
+    def of(cls, picture_N: NDArray[np.float32]) -> End:
+        """The end that a picture is, float32 ``[18 * 32 * 3]``, BGR."""
+        picture_P3 = picture_N.reshape(-1, 3)
+        mean_free_N = (picture_P3 - picture_P3.mean(axis=0)).reshape(-1)
+        return cls(mean_free_N, float(mean_free_N @ mean_free_N) / len(mean_free_N))
+
+    def differs(self, other: End) -> bool:
+        """Whether both are of different shots, whatever their light."""
+        covariance = float(self.mean_free_N @ other.mean_free_N) / len(self.mean_free_N)
+        return (
+            self.variance + other.variance - 2 * covariance >= MIN_CHANGE**2
+            and min(self.variance, other.variance) >= MIN_CONTRAST**2
+            and covariance <= MAX_CORRELATION * (self.variance * other.variance) ** 0.5
+        )
+
+
 class Gradual:
     """Finds dissolves and wipes.
 
@@ -89,6 +114,7 @@ class Gradual:
         self._capacity = LENGTHS[-1][0] + 1
         # Every picture is written twice, so that any window is one piece of memory.
         self._ring = np.zeros((2 * self._capacity, HEIGHT * WIDTH * 3), np.float32)
+        self._ends: list[End | None] = [None] * self._capacity
         self._num = 0
         self._newest = first
         self._open: tuple[int, int, str, float] | None = None
@@ -107,10 +133,14 @@ class Gradual:
         self._newest = index
         place = self._num % self._capacity
         self._ring[place] = self._ring[place + self._capacity] = small_HWC.reshape(-1)
+        last = self._ends[place] = End.of(self._ring[place])
         self._num += 1
         done: list[Transition] = []
         for length, every in LENGTHS:
             if self._num > length and self._num % every == 0:
+                first = self._ends[(place - length) % self._capacity]
+                if first is None or not first.differs(last):
+                    continue
                 end = place + self._capacity + 1
                 found = window(self._ring[end - length - 1 : end])
                 if found is not None:
@@ -151,10 +181,12 @@ class Gradual:
 
 
 def window(pictures_TN: NDArray[np.float32]) -> Found | None:
-    """What a window of pictures is, if it is a transition: float32 ``[T, 18 * 32 * 3]``, BGR."""
+    """What a window of pictures is, if it is a transition.
+
+    Args:
+        pictures_TN: float32 ``[T, 18 * 32 * 3]``, BGR; their ends differ, by `End.differs`.
+    """
     first_N, last_N = pictures_TN[0], pictures_TN[-1]
-    if not ends_differ(first_N.reshape(-1, 3), last_N.reshape(-1, 3)):
-        return None
     way_N = last_N - first_N
     squared = float(way_N @ way_N)
     steps_TN = np.diff(pictures_TN, axis=0)
@@ -176,20 +208,6 @@ def is_one_shot(first_N: NDArray[np.float32], last_N: NDArray[np.float32]) -> bo
     """Whether the ends are alike when one is moved: a slow camera in light that changes."""
     ends = [end_N.reshape(HEIGHT, WIDTH, 3).max(axis=2) for end_N in (first_N, last_N)]
     return likeness(*ends).value >= SAME_SHOT
-
-
-def ends_differ(first_P3: NDArray[np.float32], last_P3: NDArray[np.float32]) -> bool:
-    """Whether two pictures are of different shots, whatever their light."""
-    first_N = (first_P3 - first_P3.mean(axis=0)).reshape(-1)
-    last_N = (last_P3 - last_P3.mean(axis=0)).reshape(-1)
-    num = len(first_N)
-    variances = float(first_N @ first_N) / num, float(last_N @ last_N) / num
-    covariance = float(first_N @ last_N) / num
-    return (
-        sum(variances) - 2 * covariance >= MIN_CHANGE**2
-        and min(variances) >= MIN_CONTRAST**2
-        and covariance <= MAX_CORRELATION * (variances[0] * variances[1]) ** 0.5
-    )
 
 
 def _per_pixel(change_TN: NDArray[np.float32]) -> NDArray[np.float32]:
