@@ -60,7 +60,7 @@ class Conversion:
         self._candidate_layout = layout
         # One each: a reformatter keeps its tables only while sizes and formats stay the same.
         self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
-        self._to_rgb = VideoReformatter()
+        self._to_packed = VideoReformatter()
 
     def analysis_picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The frame in BGR at analysis size, square pixels, not turned: uint8 ``[H, W, 3]``."""
@@ -95,11 +95,12 @@ class Conversion:
         )
 
     def keyframe(self, candidate: VideoFrame) -> NDArray[np.uint8]:
-        """The picture of a candidate, upright: uint8 RGB ``[H, W, 3]``."""
-        layout = "rgb24" if self._mapped is None else "rgb48le"
-        rgb = self._to_rgb.reformat(candidate, format=layout, threads=1)
-        mapped = self._mapped
-        picture_HWC = _packed(rgb) if mapped is None else to_sdr_8bit(_packed16(rgb), mapped)
+        """The picture of a candidate, upright: uint8 BGR ``[H, W, 3]``."""
+        if self._mapped is None:
+            packed = self._to_packed.reformat(candidate, format="bgr24", threads=1)
+            return upright(_packed(packed), self._orientation)
+        packed = self._to_packed.reformat(candidate, format="rgb48le", threads=1)
+        picture_HWC = to_sdr_8bit(_packed16(packed), self._mapped)[..., ::-1]
         return upright(picture_HWC, self._orientation)
 
     def _sound(self, frame: VideoFrame) -> VideoFrame:
