@@ -33,7 +33,7 @@ from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage, UnitResult, run_stages
 
-_OF_ITS_TIME = ["clip_id", "tier", "sampling_weight", "facts_generation", "tried_before"]
+_OF_ITS_TIME = ["clip_id", "tier", "sampling_weight", "split", "facts_generation", "tried_before"]
 """Columns of shards that later selections and generations do not change."""
 _PLACE = ["shard", "json_offset", "json_size"]
 
@@ -290,6 +290,7 @@ def _samples_of_tar(store: Store, name: str, exports: Mapping[str, int]) -> list
                         "tier": facts["tier"] or None,
                         "duplicate_group": facts["duplicate_group"] or None,
                         "sampling_weight": scores.get("sampling_weight"),
+                        "split": facts.get("split") or None,
                         "facts_generation": exports.get(facts["export"]),
                     }
                 )

@@ -123,9 +123,12 @@ class DataConfig:
     micro_batch_size: int = 1
     """Samples that one rank holds at once; changes speed and memory, not what is learnt."""
     holdout_share: float = 0.01
-    """Share of the clips, 0 to 1, that are never trained on and give the held-out loss."""
-    holdout_by: Literal["source", "clip"] = "source"
-    """Hold out whole films, so that no neighbouring shot is trained on; or single clips."""
+    """Share of the clips, 0 to 1, that are never trained on and give the held-out loss; with splits
+    the selection's own share counts."""
+    holdout_by: Literal["split", "source", "clip"] = "split"
+    """Hold out what the selection calls 'val' and train on 'train' alone, or on shards that know no splits
+    as 'source': whole films, so that no neighbouring shot is trained on. 'clip': single clips. 'source' and
+    'clip' do not ask for splits, so that 'test' is trained on too."""
     max_dropped_share: float = 0.01
     """Share of the clips, 0 to 1, that may be unusable: too short, too small, without caption."""
     max_failed_share: float = 0.01

@@ -175,6 +175,21 @@ def exported_ids(
         yield rows["clip_id"]
 
 
+def exported_splits(store: Store, selection: str) -> dict[str, str]:
+    """sha256 of a source -> the split that its clips were exported with, dropped ones included.
+
+    Where versions of a program should not agree, 'train' is what counts: it has been looked at.
+    """
+    found: dict[str, str] = {}
+    columns = ["source_sha256", "split"]
+    for rows in _exported_rows(store, selection, columns, before=None, failed=False):
+        pairs = rows.filter(pc.is_valid(rows["split"])).group_by(columns).aggregate([])
+        for digest, split in zip(*(pairs[name].to_pylist() for name in columns), strict=True):
+            if found.get(digest) != "train":
+                found[digest] = split
+    return found
+
+
 def _exported_rows(
     store: Store, selection: str, columns: list[str], *, before: int | None, failed: bool
 ) -> Iterator[pa.Table]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -200,15 +200,28 @@ def _check_length(table: pa.Table, expected: int) -> None:
         raise pa.ArrowInvalid(f"{table.num_rows} rows where {expected} are promised")
 
 
-def read_table(store: Store, name: str, columns: Iterable[str] | None = None) -> pa.Table:
+def read_table(
+    store: Store,
+    name: str,
+    columns: Iterable[str] | None = None,
+    *,
+    later: Collection[str] = (),
+) -> pa.Table:
     """One Parquet file of the corpus.
+
+    Args:
+        store: the corpus.
+        name: of the file.
+        columns: those to read; all if not given.
+        later: those that files of an earlier program lack; they are left out then.
 
     Raises:
         MissingPart: if it was never committed.
         TornPart: if its bytes are damaged.
     """
     with open_parquet(store, name) as file:
-        wanted = file.schema_arrow.names if columns is None else list(columns)
+        there = file.schema_arrow.names
+        wanted = there if columns is None else [c for c in columns if c in there or c not in later]
         return _read(file, f"{store.root}/{name}", wanted)
 
 

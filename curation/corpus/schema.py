@@ -524,6 +524,12 @@ SELECTION = (
         F32,
         "how often to draw the clip, mean 1 over kept clips; null where rejected",
     ),
+    Column(
+        "split",
+        STR,
+        "'train', 'val' or 'test': that of the clip's source and of all that show the same, for good "
+        "once it is exported; null where rejected, and where it would tie different ones together",
+    ),
 )
 
 SHARD_ROWS = (
@@ -563,6 +569,11 @@ SHARD_ROWS = (
     Column("height", I32, "shown height of the media file", "px"),
     Column("tier", STR, "as in the selection, also where cutting failed"),
     Column("sampling_weight", F32, "as in the selection, also where cutting failed"),
+    Column(
+        "split",
+        STR,
+        "as in the selection, also where cutting failed; null also in shards of earlier versions",
+    ),
     Column("source_sha256", STR, "digest of the source's bytes, also where cutting failed"),
     Column(
         "facts_digest",
@@ -641,6 +652,7 @@ ENCODED_ROWS = (
 
 ENCODED_INDEX = (
     *ENCODED_ROWS,
+    Column("split", STR, "as in the index of the shards"),
     Column("still_selected", BOOL, "as in the index of the shards"),
 )
 """One row a clip of all shards."""

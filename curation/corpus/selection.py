@@ -20,6 +20,10 @@ RULES = "rules.json"
 FUNNEL = "funnel.json"
 
 
+_LATER = ("split",)
+"""Columns that verdicts of an earlier program lack; null there."""
+
+
 def read_rules(store: Store, name: str) -> dict[str, Any]:
     """The effective configuration of a selection, and the layers that it read.
 
@@ -79,13 +83,22 @@ def read_verdicts(
     place = f"{layout.selection(name)}/{layout.part_file(part)}"
     wanted = [column.name for column in SELECTION] if columns is None else list(columns)
     if clip_ids is None:
-        return read_table(store, place, wanted)
-    verdicts = read_table(store, place, dict.fromkeys(("clip_id", *wanted)))
+        return _with_later_columns(read_table(store, place, wanted, later=_LATER), wanted)
+    verdicts = read_table(store, place, dict.fromkeys(("clip_id", *wanted)), later=_LATER)
     if not verdicts["clip_id"].equals(clip_ids):
         raise TornPart(
             f"{store.root}/{place}: its rows are not those of the scenes layer; "
             "run `lavie select` again"
         )
+    return _with_later_columns(verdicts, wanted)
+
+
+def _with_later_columns(verdicts: pa.Table, wanted: list[str]) -> pa.Table:
+    """The columns asked for, null where an earlier program wrote none."""
+    for column in SELECTION:
+        if column.name in _LATER and column.name not in verdicts.column_names:
+            nulls = pa.nulls(verdicts.num_rows, column.type)
+            verdicts = verdicts.append_column(column.field, nulls)
     return verdicts.select(wanted)
 
 

@@ -32,7 +32,8 @@ SHARD_COLUMNS = tuple(column.name for column in SHARD_INDEX)
 LATER_COLUMNS = tuple(
     column
     for column in SHARD_ROWS
-    if column.name in ("caption_engine", "facts_digest", "facts_generation", "tried_before")
+    if column.name
+    in ("caption_engine", "split", "facts_digest", "facts_generation", "tried_before")
 )
 """Columns of rows that shards of earlier programs lack; their values are null there."""
 STOPGAP_ENGINE = "tags"

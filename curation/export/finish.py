@@ -29,9 +29,8 @@ from curation.corpus.generations import (
     replaced_names,
 )
 from curation.corpus.manifest import canonical_json
-from curation.corpus.parts import read_table
 from curation.corpus.schema import SELECTION, SHARD_INDEX, schema
-from curation.corpus.selection import verdict_parts, verdicts_digest
+from curation.corpus.selection import read_verdicts, verdict_parts, verdicts_digest
 from curation.corpus.shards import (
     FORMAT_VERSION,
     GENERATION,
@@ -47,7 +46,7 @@ ROWS_PER_GROUP = 65_536
 """Rows of the index in one row group: about 20 MB, the least that a reader must take at once."""
 _OF_ALL = ("format_version", "selection", "made_by", "rules", "layers")
 _OF_ONE = ("generation", "export", "selection_sha256", "replaces")
-OF_THE_SELECTION = ["tier", "sampling_weight"]
+OF_THE_SELECTION = ["tier", "sampling_weight", "split"]
 """Columns whose values are the selection's of today."""
 
 
@@ -257,7 +256,9 @@ class CurrentVerdicts:
         keys, columns = [np.empty(0, np.uint64)], [schema(SELECTION).empty_table()]
         for path in verdict_parts(store, selection):
             digest.update(store.read(path))
-            table = read_table(store, path)
+            part = layout.part_number(path)
+            assert part is not None, path
+            table = read_verdicts(store, selection, part)
             kept = table.filter(table["keep"])
             keys.append(id_keys(kept["clip_id"]))
             columns.append(kept.cast(columns[0].schema))
@@ -267,7 +268,7 @@ class CurrentVerdicts:
         self.digest = digest.hexdigest()
 
     def of_today(self, shard: CommittedShard) -> pa.Table:
-        """Index rows of a shard, tier and weight as they are now; call it once a shard."""
+        """Index rows of a shard, tier, weight and split as they are now; call it once a shard."""
         places = self._ids.take(id_keys(shard.rows["clip_id"]))
         is_kept = pa.array(places >= 0)
         rows = shard.rows.replace_schema_metadata(None)

@@ -235,6 +235,7 @@ def _index_row(plan: ShardPlan, row: dict[str, Any]) -> dict[str, Any]:
         "caption_engine": row.get("caption_engine"),
         "tier": row["tier"],
         "sampling_weight": row["sampling_weight"],
+        "split": row["split"],
         "source_sha256": row["source_sha256"],
         "tried_before": row["tried_before"],
     }

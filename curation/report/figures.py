@@ -78,6 +78,7 @@ def funnel_figure(funnel: Mapping[str, Any], found: Collected) -> dict[str, Any]
         "steps": [_step(step, total) for step in funnel["steps"]],
         "tiers": _amounts(funnel["tiers"], funnel["kept"]),
         "buckets": _amounts(funnel["buckets"], funnel["kept"]),
+        "splits": _amounts(funnel.get("splits", {}), funnel["kept"]),
         "uncategorised": funnel.get("uncategorised"),
         "skipped": funnel.get("skipped", []),
     }

@@ -20,6 +20,7 @@ from curation.select.rules import (
     parse_rule,
 )
 from curation.select.run import check_selection, select
+from curation.select.splits import Splits
 from curation.select.table import SelectResources
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SelectConfig",
     "SelectResources",
     "Skipped",
+    "Splits",
     "Step",
     "Tier",
     "change_rules",

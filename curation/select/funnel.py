@@ -93,6 +93,8 @@ class Funnel:
     """Kept clips whose highest tier it is; '' for those that meet none."""
     buckets: dict[str, Amount]
     """Kept clips of each shard bucket; only buckets that hold some."""
+    splits: dict[str, Amount]
+    """Kept clips of 'train', 'val' and 'test'; '' for those that tie different ones together."""
     uncategorised: int | None = None
     """Kept clips that limits and weights by category pass by, having none; None where nothing is
     balanced by category."""
@@ -117,6 +119,7 @@ class Funnel:
                 "duplicate_groups": self.duplicate_groups,
                 "tiers": {name: amount.to_json() for name, amount in self.tiers.items()},
                 "buckets": {name: amount.to_json() for name, amount in self.buckets.items()},
+                "splits": {name: amount.to_json() for name, amount in self.splits.items()},
                 "uncategorised": self.uncategorised,
                 "skipped": [dict(one) for one in self.skipped],
             }
@@ -183,3 +186,4 @@ def check_accounts(funnel: Funnel) -> None:
     assert left == funnel.kept, "clips left after the last rule are not those kept"
     assert sum(funnel.tiers.values(), Amount()) in (funnel.kept, Amount()), "tiers != kept"
     assert sum(funnel.buckets.values(), Amount()) == funnel.kept, "buckets != kept"
+    assert sum(funnel.splits.values(), Amount()) in (funnel.kept, Amount()), "splits != kept"

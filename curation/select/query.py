@@ -26,7 +26,7 @@ from curation.select.rules import (
 )
 from curation.select.sql import Bounds, check_types, column_type, is_number
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same configuration would give other verdicts."""
 
 

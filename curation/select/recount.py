@@ -24,6 +24,7 @@ from curation.corpus.selection import (
 )
 from curation.corpus.store import Store
 from curation.select.funnel import Amount, Funnel, StepName, check_accounts, make_steps
+from curation.select.splits import SPLITS
 from curation.select.write import publish
 
 
@@ -85,6 +86,7 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
     by_failed: dict[int, Amount] = {}
     tiers: dict[str, Amount] = {}
     buckets: dict[str, Amount] = {}
+    splits: dict[str, Amount] = {}
     groups: set[str] = set()
     num_sources, rejected, uncategorised = 0, Counter[str](), 0
     is_balanced = before.get("uncategorised") is not None
@@ -108,6 +110,8 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
             if row["keep"]:
                 tiers[row["tier"] or ""] = tiers.get(row["tier"] or "", Amount()) + amount
                 buckets[row["bucket"]] = buckets.get(row["bucket"], Amount()) + amount
+                split = row.get("split") or ""
+                splits[split] = splits.get(split, Amount()) + amount
     kept = by_failed.get(0, Amount())
     gone = sum((amount for failed, amount in by_failed.items() if failed), Amount())
     funnel = Funnel(
@@ -120,6 +124,9 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
         duplicate_groups=len(groups),
         tiers=tiers if before["tiers"] else {},
         buckets=dict(sorted(buckets.items())),
+        splits={name: splits[name] for name in (*SPLITS, "") if name in splits}
+        if "splits" in before
+        else {},
         uncategorised=uncategorised if is_balanced else None,
         skipped=tuple(before.get("skipped", ())),
     )

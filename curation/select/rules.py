@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS
 from curation.select.dedup import Dedup
+from curation.select.splits import Splits
 
 SCENE_RULE = "scene_reject"
 """Every clip that the scenes layer rejected fails this one and no other; it needs no configuration."""
@@ -278,6 +279,8 @@ class SelectConfig:
     """How much of one kind is kept."""
     buckets: Buckets = field(default_factory=Buckets)
     """How kept clips are dealt into shards."""
+    splits: Splits = field(default_factory=Splits)
+    """Which kept clips are trained on, and which are held out."""
     quality_column: str | None = None
     """Number that decides which of several duplicates, or of too many, is the better one."""
     skipped: tuple[Skipped, ...] = ()

@@ -12,7 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
-from curation.corpus.generations import check_grows, exported_ids, record_rules
+from curation.corpus.generations import (
+    check_grows,
+    exported_ids,
+    exported_splits,
+    record_rules,
+)
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.errors import LavieError
@@ -28,6 +33,7 @@ from curation.select.rules import (
     SelectConfig,
 )
 from curation.select.scan import Codes, Corpus, Extent, lists_as_rows
+from curation.select.splits import SPLITS, grouped, source_splits
 from curation.select.sql import Bounds
 from curation.select.table import ClipTable, SelectResources, open_table
 from curation.select.write import Duplicates, Verdicts, abandon, publish
@@ -119,14 +125,17 @@ class _Run:
         )
         if self.fault is not None:
             raise self.fault
-        duplicates = self._drop_look_alikes(name, extent)
+        alike = self._look_alikes(extent)
+        duplicates = self._drop_look_alikes(name, extent, alike)
         self._drop_surplus()
+        splits = self._splits(name, sources, alike)
         verdicts = Verdicts(
             rules=self.plan.names,
             tiers=[tier.name for tier in self.plan.config.tiers],
             buckets=self.plan.config.buckets.names(),
             duplicates=duplicates,
             weights=self._weights(categories),
+            splits=splits,
         )
         funnel = self._count(sources, verdicts)
         written = self.table.verdicts()
@@ -184,23 +193,28 @@ class _Run:
 
         return pa.RecordBatchReader.from_batches(read(0).schema, batches())
 
-    def _drop_look_alikes(self, name: str, extent: Extent) -> Duplicates:
-        """Among clips that pass all rules, keep the best of each group of look-alikes.
+    def _look_alikes(self, extent: Extent) -> LookAlikes:
+        """Clips that pass all rules so far and look like another.
+
+        They are looked for where they are kept as well: none may be trained on whose like is held out.
+        """
+        config = self.plan.config
+        if not (config.dedup.look_alikes or config.splits.divide):
+            return LookAlikes(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        positions = self.table.kept_positions()
+        hashes, lengths = self._read_hashes(positions, extent)
+        groups = find_groups(hashes, lengths, config=config.dedup, threads=self.corpus.threads)
+        inside = groups >= 0
+        return LookAlikes(positions[inside], positions[groups[inside]])
+
+    def _drop_look_alikes(self, name: str, extent: Extent, alike: LookAlikes) -> Duplicates:
+        """Keep the best of each group of look-alikes.
 
         One that the selection's shards hold is kept before all others: its tar stays as it is.
         """
-        if not self.plan.config.dedup.look_alikes:
+        if not self.plan.config.dedup.look_alikes or not len(alike.positions):
             return Duplicates.none()
-        positions = self.table.kept_positions()
-        hashes, lengths = self._read_hashes(positions, extent)
-        groups = find_groups(
-            hashes, lengths, config=self.plan.config.dedup, threads=self.corpus.threads
-        )
-        del hashes, lengths
-        inside = groups >= 0
-        if not inside.any():
-            return Duplicates.none()
-        members = self._members(positions[inside], groups[inside], extent)
+        members = self._members(alike.positions, alike.first, extent)
         best = self.table.best_of(_marked_exported(members, self.corpus.store, name))
         self.table.fail(DUPLICATE_RULE, best.filter(pc.invert(best["is_kept"]))["position"])
         return Duplicates(
@@ -257,6 +271,25 @@ class _Run:
             surplus = self.table.surplus("category", balance.max_per_category)
             self.table.fail(CATEGORY_CAP_RULE, surplus)
 
+    def _splits(self, name: str, sources: pa.Table, alike: LookAlikes) -> np.ndarray:
+        """The split of each source: copies and sources of look-alikes stay together."""
+        digests = sources["source_sha256"].combine_chunks()
+        codes = digests.dictionary_encode().indices.fill_null(-1).to_numpy()
+        known = np.flatnonzero(codes >= 0)
+        _, first, of_known = np.unique(codes[known], return_index=True, return_inverse=True)
+        copies = np.stack([known, known[first[of_known]]], axis=1)
+        firsts, which = np.unique(alike.first, return_inverse=True)
+        of_first = self.table.sources_of(firsts)[which]
+        pairs = np.stack([self.table.sources_of(alike.positions), of_first], axis=1)
+        groups = grouped(
+            np.concatenate([copies, pairs]),
+            sources.num_rows,
+            self.table.kept_of_source(sources.num_rows),
+        )
+        then = exported_splits(self.corpus.store, name)
+        earlier = {digest: SPLITS.index(split) for digest, split in then.items()}
+        return source_splits(groups, digests, earlier, self.plan.config.splits)
+
     def _weights(self, categories: Codes) -> np.ndarray | None:
         """Sampling weight of each category code, so that the mean over kept clips is 1."""
         if not self.plan.config.balance.weight_by_category:
@@ -278,6 +311,7 @@ class _Run:
         tiers = self.table.amounts("tier", "failed = 0") if verdicts.tiers else {}
         buckets = self.table.amounts("bucket", "failed = 0")
         uses_category = self.plan.config.balance.uses_category
+        by_split = self.table.split_amounts(verdicts.splits)
         return Funnel(
             sources=sources.num_rows,
             sources_rejected=_count_words(sources["source_reject"]),
@@ -288,9 +322,26 @@ class _Run:
             duplicate_groups=verdicts.duplicates.num_groups,
             tiers={["", *verdicts.tiers][number]: amount for number, amount in tiers.items()},
             buckets={verdicts.buckets[number]: amount for number, amount in buckets.items()},
+            splits={
+                ([*SPLITS, ""])[number]: by_split[number]
+                for number in sorted(by_split, key=lambda number: number % 4)
+            },
             uncategorised=self.table.num_uncategorised() if uses_category else None,
             skipped=tuple(asdict(one) for one in self.plan.config.skipped),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlikes:
+    """Clips that look like another, their positions rising.
+
+    Args:
+        positions: where they are in the corpus.
+        first: position of the first clip of each one's group.
+    """
+
+    positions: np.ndarray
+    first: np.ndarray
 
 
 def _as_array(values: np.ndarray | pa.Array) -> pa.Array:

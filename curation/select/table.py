@@ -210,6 +210,44 @@ class ClipTable:
         self._connection.unregister("members")
         return best
 
+    def sources_of(self, positions: np.ndarray) -> np.ndarray:
+        """Number of the source of each clip, int64; positions rise."""
+        wanted = pa.table({"position": pa.array(positions)})
+        self._connection.register("wanted", wanted)
+        found = self._arrow(
+            "SELECT clips.source FROM wanted JOIN clips USING (position) ORDER BY position"
+        )
+        self._connection.unregister("wanted")
+        return found["source"].to_numpy().astype(np.int64)
+
+    def kept_of_source(self, num_sources: int) -> np.ndarray:
+        """Kept videos of each source, int64 ``[S]``; kept pictures where no video is kept."""
+        rows = self._arrow(
+            """SELECT source, count(*) FILTER (WHERE NOT is_image) AS videos,
+                count(*) FILTER (WHERE is_image) AS images
+            FROM clips WHERE failed = 0 GROUP BY source"""
+        )
+        counts = np.zeros((2, num_sources), np.int64)
+        for number, kind in enumerate(("videos", "images")):
+            counts[number, rows["source"].to_numpy()] = rows[kind].to_numpy()
+        return counts[0] if counts[0].any() else counts[1]
+
+    def split_amounts(self, of_source: np.ndarray) -> dict[int, Amount]:
+        """Kept clips of each split, by the split of their sources."""
+        splits = pa.table(
+            {
+                "source": pa.array(np.arange(len(of_source), dtype=np.int32)),
+                "split": pa.array(of_source),
+            }
+        )
+        self._connection.register("splits", splits)
+        rows = self._rows(
+            """SELECT split, count(*), count(*) FILTER (WHERE is_image), sum(duration_ms)::BIGINT
+            FROM clips JOIN splits USING (source) WHERE failed = 0 GROUP BY ALL ORDER BY ALL"""
+        )
+        self._connection.unregister("splits")
+        return {k: Amount(clips=n, images=i, duration_ms=d or 0) for k, n, i, d in rows}
+
     def surplus(self, column: str, limit: int) -> pa.ChunkedArray:
         """Positions of kept clips beyond the best ``limit`` of each value of a column; null is none."""
         table = self._arrow(
@@ -251,13 +289,12 @@ class ClipTable:
         return int(count)
 
     def verdicts(self) -> pa.RecordBatchReader:
-        """`position`, `failed`, `tier`, `bucket`, `category` (-1 for none) in the clips' order.
+        """`position`, `source`, `failed`, `tier`, `bucket`, `category` (-1 for none) in the clips' order.
 
         The engine keeps the order of insertion; the writer asserts it.
         """
-        query = (
-            "SELECT position, failed, tier, bucket, coalesce(category, -1) AS category FROM clips"
-        )
+        query = """SELECT position, source, failed, tier, bucket,
+            coalesce(category, -1) AS category FROM clips"""
         return self._connection.sql(query).to_arrow_reader(VERDICT_ROWS)
 
 

@@ -26,6 +26,7 @@ from curation.corpus.selection import FUNNEL, RULES
 from curation.corpus.store import Store
 from curation.select.funnel import Funnel
 from curation.select.scan import Corpus, Extent
+from curation.select.splits import SPLITS
 
 _SCHEMA = schema(SELECTION)
 _REPETITIVE = [
@@ -34,6 +35,7 @@ _REPETITIVE = [
     "duplicate_group",
     "bucket",
     "sampling_weight",
+    "split",
 ]
 """Columns with few different values, as Parquet spells them."""
 
@@ -72,12 +74,14 @@ class Verdicts:
     """Look-alikes."""
     weights: np.ndarray | None
     """Sampling weight of each category number; all 1 if not given."""
+    splits: np.ndarray
+    """Split of each source, a place in `SPLITS`; `NO_SPLIT` for none."""
 
     def table(self, rows: pa.Table, clip_ids: pa.ChunkedArray) -> pa.Table:
         """One part of a selection.
 
         Args:
-            rows: `position`, `failed`, `tier`, `bucket`, `category` of the part's clips.
+            rows: `position`, `source`, `failed`, `tier`, `bucket`, `category` of the part's clips.
             clip_ids: their ids.
         """
         failed = rows["failed"].to_numpy()
@@ -91,6 +95,8 @@ class Verdicts:
             "duplicate_group": self._groups(rows["position"].to_numpy()),
             "bucket": _words(rows["bucket"].to_numpy(), self.buckets, hidden),
             "sampling_weight": self._weight(rows["category"].to_numpy(), ~keep),
+            # The last word is that of NO_SPLIT, -1.
+            "split": _words(self.splits[rows["source"].to_numpy()] % 4, [*SPLITS, None], hidden),
         }
         return pa.table(columns, schema=_SCHEMA)
 

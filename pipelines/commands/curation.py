@@ -27,6 +27,7 @@ from curation.select import (
     Funnel,
     SelectConfig,
     SelectResources,
+    Splits,
     change_rules,
     check_selection,
     parse_rule,
@@ -201,6 +202,8 @@ class Select:
     """How much of one kind is kept."""
     buckets: Buckets = field(default_factory=Buckets)
     """How kept clips are dealt into shards."""
+    splits: Splits = field(default_factory=Splits)
+    """Which kept clips are trained on, and which are held out; whole films, with all that look the same."""
     resources: SelectResources = field(default_factory=SelectResources)
     """What the query may use; the result does not depend on it."""
 
@@ -214,6 +217,7 @@ class Select:
             dedup=self.dedup,
             balance=self.balance,
             buckets=self.buckets,
+            splits=self.splits,
             quality_column=self.quality_column or changed.quality_column,
         )
 
@@ -367,12 +371,15 @@ def funnel_table(funnel: Funnel) -> Table:
     for one in funnel.skipped:
         about = f": {one['allows']}; skipped, the corpus lacks {one['column']} ({one['station']})"
         table.add_row(Text(one["name"]) + Text(about, style="dim"), "", "", "", "", "")
+    said = [f"{name or 'none'} {amount.clips:,}" for name, amount in funnel.splits.items()]
+    notes = [f"splits of the kept clips: {', '.join(said)}"] if said else []
     if funnel.uncategorised:
         # A quota that nothing falls under must not look like one that was kept.
-        table.caption = (
+        notes.append(
             f"{funnel.uncategorised:,} of {funnel.kept.clips:,} kept clips have no category, so limits and "
             "weights by category pass them by; the station 'taxonomy' (engine clip) gives one"
         )
+    table.caption = "\n".join(notes)
     return table
 
 

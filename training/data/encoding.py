@@ -387,7 +387,7 @@ class _Today:
     """
 
     def __init__(self, store: Store, selection: str) -> None:
-        columns = ["clip_id", "shard", "still_selected", "sampling_weight"]
+        columns = ["clip_id", "shard", "still_selected", "split", "sampling_weight"]
         self._index = read_index(store, selection, columns, dropped=True)
         shards = self._index["shard"].combine_chunks().dictionary_encode()
         self._of_shard = {name: code for code, name in enumerate(shards.dictionary.to_pylist())}
@@ -410,9 +410,9 @@ class _Today:
         place = rows.column_names.index("sampling_weight")
         field = rows.schema.field(place)
         rows = rows.set_column(place, field, now["sampling_weight"])
-        return rows.append_column("still_selected", now["still_selected"]).cast(
-            schema(ENCODED_INDEX)
-        )
+        for name in ("split", "still_selected"):
+            rows = rows.append_column(name, now[name])
+        return rows.cast(schema(ENCODED_INDEX))
 
 
 def _rows_of(store: Store, folder: str, shard: str, digest: str) -> tuple[pa.Table, dict[str, Any]]:

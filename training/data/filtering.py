@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -55,11 +56,12 @@ INDEX_COLUMNS = (
     "width",
     "height",
     "sampling_weight",
+    "split",
     "source_sha256",
 )
 """What is read of the rows of shards."""
 _NOT_KEPT = (
-    *("caption", "caption_engine", "source_sha256", "encode_reject", "media"),
+    *("caption", "caption_engine", "source_sha256", "split", "encode_reject", "media"),
     *("generation", "still_selected"),
 )
 """Columns that a catalog needs no more."""
@@ -80,9 +82,9 @@ class ClipRequirements:
     kinds: tuple[Kind, ...]
     """Kinds of media that the run reads."""
     holdout_share: float
-    """Share of the clips that are held out, 0 to 1."""
-    holdout_by: Literal["source", "clip"]
-    """Whether whole films are held out, or single clips."""
+    """Share of the clips that are held out, 0 to 1; the selection's where it has divided them."""
+    holdout_by: Literal["split", "source", "clip"]
+    """What the selection calls 'val' is held out, or whole films, or single clips."""
     seed: int
     """Seed of the run, which decides what is held out."""
 
@@ -114,6 +116,10 @@ def nearest_size(
     area = np.broadcast_to(sizes.prod(axis=1), covers.shape)
     order = np.lexsort((np.where(covers, -area, area), ~covers, shape), axis=1)
     return np.asarray(order[:, 0], np.int64)
+
+
+_LOOKED_AT = pa.array(["train", "val"])
+"""Splits that a run reads; what is kept for the end, or ties splits together, is not there for it."""
 
 
 class IndexReader:
@@ -153,7 +159,7 @@ class IndexReader:
             kinds, size = self.kinds(table), self.sizes(table)
             for kind in self.requirements.kinds:
                 reasons = self.reasons(table, kind, size)
-                held_out = (reasons == "") & (self._chances(table) < bounds.get(kind, 0.0))
+                held_out = (reasons == "") & self._is_held_out(table, bounds.get(kind, 0.0))
                 for number, size_px in enumerate(self.requirements.sizes_px):
                     own = (kinds == kind) & (size == number)
                     dropped = Counter(reasons[own & (reasons != "")].tolist())
@@ -173,10 +179,30 @@ class IndexReader:
             for batch in index.iter_batches(READ_ROWS, columns=columns):
                 table = with_growth(pa.Table.from_batches([batch]))
                 table = self.known(table.filter(table[STILL_SELECTED.name]))
+                if self.by_split:
+                    table = table.filter(pc.is_in(table["split"], value_set=_LOOKED_AT))
                 wanted = {*self.columns, STILL_SELECTED.name}
                 table = table.select([name for name in table.column_names if name in wanted])
                 if table.num_rows:
                     yield table
+
+    @cached_property
+    def by_split(self) -> bool:
+        """Whether the selection's splits decide: asked for, and on record in the index."""
+        if self.requirements.holdout_by != "split":
+            return False
+        with self._store.filesystem.open_input_file(self._store.path(self._name)) as file:
+            index = pq.ParquetFile(file, page_checksum_verification=True)
+            if "split" not in index.schema_arrow.names:
+                return False
+            batches = index.iter_batches(READ_ROWS, columns=["split"])
+            return any(batch["split"].null_count < batch.num_rows for batch in batches)
+
+    def _is_held_out(self, table: pa.Table, bound: float) -> NDArray[np.bool_]:
+        if self.by_split:
+            is_val = pc.equal(table["split"], "val")
+            return np.asarray(is_val.to_numpy(zero_copy_only=False), np.bool_)
+        return self._chances(table) < bound
 
     def known(self, table: pa.Table) -> pa.Table:
         """Rows that count: those of clips that were cut."""
@@ -219,7 +245,7 @@ class IndexReader:
 
     def _chances(self, table: pa.Table) -> NDArray[np.float64]:
         """A number in [0, 1) for each clip, the same for clips that are held out together."""
-        by = "source_sha256" if self.requirements.holdout_by == "source" else "clip_id"
+        by = "clip_id" if self.requirements.holdout_by == "clip" else "source_sha256"
         encoded = table[by].combine_chunks().dictionary_encode()
         keys = [
             key64(self.requirements.seed, f"holdout/{name}")
@@ -232,7 +258,7 @@ class IndexReader:
         """Below which number a clip of a kind is held out; at least one clip is, if any shall be."""
         share = self.requirements.holdout_share
         least: dict[Kind, float] = {}
-        if share == 0:
+        if share == 0 or self.by_split:
             return {}
         for table in self._tables():
             kinds, chances, size = self.kinds(table), self._chances(table), self.sizes(table)

@@ -170,6 +170,7 @@ class EncodedIndexReader(IndexReader):
         "width",
         "duration_s",
         "sampling_weight",
+        "split",
         "source_sha256",
     )
 

@@ -224,6 +224,13 @@ def _check_kinds(config: TrainConfig, catalog: Catalog, name: str) -> None:
             "films that are held out, so none is left to train on: hold out single clips "
             "(holdout_by 'clip'), or none (holdout_share 0)"
         )
+    is_wanted = config.data.holdout_by == "split" and config.data.holdout_share > 0
+    if is_wanted and not any(own.clips["held_out"] for own in clips):
+        raise TrainingDataError(
+            f"no usable clip of {name} is in the split 'val', so there would be no held-out loss: select "
+            "with a larger --splits.val-share under another name and export, hold out by another rule "
+            "(holdout_by 'source' or 'clip'), or do without (holdout_share 0)"
+        )
 
 
 def _check_dropped(config: TrainConfig, phase: Phase, catalog: Catalog, name: str) -> None:

@@ -130,6 +130,7 @@ def write_corpus(root: Path | str, parts: list[list[tuple[Path, str]]]) -> tuple
                 "failed_rules": ["motion"] if s["scene_index"] == 2 else [],
                 "bucket": None if s["scene_index"] == 2 else f"16x9-{kind}",
                 "sampling_weight": None if s["scene_index"] == 2 else 1.0,
+                "split": None if s["scene_index"] == 2 else "train",
             }
             for s, kind in zip(scenes, kinds, strict=True)
         ]
@@ -656,7 +657,13 @@ def change_verdicts(store: Store, part: int, change: Any) -> None:
     store.write(name, to_parquet(table(schema(SELECTION), changed)))
 
 
-REJECTED = {"keep": False, "failed_rules": ["motion"], "bucket": None, "sampling_weight": None}
+REJECTED = {
+    "keep": False,
+    "failed_rules": ["motion"],
+    "bucket": None,
+    "sampling_weight": None,
+    "split": None,
+}
 
 
 def test_a_second_delivery_is_a_generation_of_its_own_and_finished_files_stay(

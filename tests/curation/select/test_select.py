@@ -25,6 +25,7 @@ from curation.select import (
     Rule,
     SelectConfig,
     SelectResources,
+    Splits,
     Tier,
     change_rules,
     parse_rule,
@@ -419,7 +420,7 @@ def test_of_look_alikes_the_larger_then_the_better_then_the_first_id_is_kept(tmp
     assert funnel.duplicate_groups == 3
 
 
-def write_shard(store, config, info, *numbers):
+def write_shard(store, config, info, *numbers, told=None):
     """Shards of the selection "s" that hold some clips: their plan, and the rows of one."""
     store.write(
         "shards/s/plan.json",
@@ -433,7 +434,9 @@ def write_shard(store, config, info, *numbers):
             }
         ),
     )
-    rows = [clip(number, shard="wide/000000.tar") for number in numbers]
+    rows = [
+        clip(number, shard="wide/000000.tar") | (told or {}).get(number, {}) for number in numbers
+    ]
     table = full_table(rows, schema(SHARD_ROWS))
     store.write("shards/s/wide/000000.parquet", to_parquet(table, made_by={"export": "abc"}))
 
@@ -582,6 +585,86 @@ def test_a_bucket_says_shape_size_and_length(tmp_path, width, height, duration_s
     assert name in Buckets().names()
 
 
+# --- splits ---
+
+
+def split_of(store, info):
+    return {v["clip_id"]: v["split"] for v in verdicts(store, info)}
+
+
+def films(count, shared):
+    """Sources of three clips each; those that share a number have a clip that looks the same."""
+    rng = np.random.default_rng(8)
+    same = {number: hashes(rng) for number in set(shared.values())}
+    sources = []
+    for film in range(count):
+        clips = [clip(10 * film + n, perceptual_hashes=hashes(rng)) for n in range(3)]
+        if film in shared:
+            clips[0]["perceptual_hashes"] = same[shared[film]]
+        sources.append(({"uri": f"{film}", "source_sha256": f"{film:064x}"}, clips))
+    return sources
+
+
+@pytest.mark.parametrize("look_alikes", [True, False])
+def test_a_split_divides_neither_films_nor_films_that_share_a_clip(tmp_path, look_alikes):
+    shared = {n: n // 2 for n in range(30)}
+    store, info = write_corpus(tmp_path, [films(60, shared)])
+    config = SelectConfig(
+        splits=Splits(val_share=0.3, test_share=0.3), dedup=Dedup(look_alikes=look_alikes)
+    )
+    funnel = select(store, info, "s", config)
+    of_film = [set() for _ in range(60)]
+    for clip_id, split in split_of(store, info).items():
+        of_film[uuid.UUID(clip_id).int // 10].add(split)
+    named = [splits - {None} for splits in of_film]  # a clip that lost against its like has none
+    assert all(len(splits) == 1 for splits in named)
+    assert all(named[n] == named[n + 1] for n in range(0, 30, 2))
+    assert list(funnel.splits) == ["train", "val", "test"]
+    assert sum(amount.clips for amount in funnel.splits.values()) == funnel.kept.clips
+
+
+def test_what_is_exported_keeps_its_split_when_the_corpus_grows(tmp_path):
+    config = SelectConfig(splits=Splits(val_share=0.4, test_share=0.0))
+    old = films(12, {})
+    store, info = write_corpus(tmp_path, [old])
+    select(store, info, "s", config)
+    before = split_of(store, info)
+    told = {
+        10 * film + n: {
+            "source_sha256": f"{film:064x}",
+            "split": before[clip(10 * film)["clip_id"]],
+        }
+        for film in range(12)
+        for n in range(3)
+    }
+    write_shard(store, config, info, *told, told=told)
+    # a film of the next delivery shows a clip of a film that is trained on, and one of a held-out film
+    trained, held_out = (
+        next(film for film in range(12) if before[clip(10 * film)["clip_id"]] == split)
+        for split in ("train", "val")
+    )
+    bridge = [
+        clip(1000, perceptual_hashes=old[trained][1][1]["perceptual_hashes"]),
+        clip(1001, perceptual_hashes=old[held_out][1][1]["perceptual_hashes"]),
+        clip(1002, perceptual_hashes=hashes(np.random.default_rng(99))),
+    ]
+    new = [({"uri": "new", "source_sha256": "f" * 64}, bridge)]
+    store, info = write_corpus(tmp_path, [old, new])
+    funnel = select(store, info, "s", config)
+    after = split_of(store, info)
+    assert {clip_id: after[clip_id] for clip_id in before} == before
+    assert after[clip(1002)["clip_id"]] is None
+    assert funnel.splits[""].clips == 1
+
+
+def test_verdicts_of_an_earlier_program_have_no_splits(tmp_path):
+    store, info = write_corpus(tmp_path, one_source(clip(0)))
+    select(store, info, "s", SelectConfig())
+    place = f"{layout.selection('s')}/{layout.part_file(0)}"
+    store.write(place, to_parquet(read_table(store, place).drop_columns(["split"])))
+    assert verdicts(store, info)[0]["split"] is None
+
+
 # --- what is written ---
 
 
@@ -660,7 +743,7 @@ def test_progress_counts_every_part_of_every_pass(tmp_path):
     store, info = write_corpus(tmp_path, random_parts(np.random.default_rng(4)))
     seen = []
     rule = Rule(column="aesthetic_score", min_quantile=0.5)
-    config = SelectConfig(rules=(rule,), dedup=NO_DEDUP)
+    config = SelectConfig(rules=(rule,), dedup=NO_DEDUP, splits=Splits(val_share=0, test_share=0))
     select(store, info, "s", config, on_progress=lambda *event: seen.append(event))
     expected = [(what, n, 3) for what in ("sources", "rules", "writing") for n in (1, 2, 3)]
     assert seen == expected

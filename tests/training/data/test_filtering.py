@@ -139,3 +139,28 @@ def test_the_digest_is_that_of_the_index_and_of_every_rule(tmp_path):
     assert reader(tmp_path, [GOOD]).digest == same
     for changes in ({"num_frames": 15}, {"fps": 9.0}, {"seed": 1}, {"sizes_px": ((8, 8),)}):
         assert reader(tmp_path, [GOOD], **changes).digest != same
+
+
+def outcomes(index: IndexReader) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"train": [], "held out": []}
+    for dealt in index.deal():
+        found["train"] += dealt.train["clip_id"].to_pylist()
+        found["held out"] += dealt.held_out["clip_id"].to_pylist()
+    return found
+
+
+def test_a_run_reads_the_splits_of_the_selection_and_never_its_test(tmp_path):
+    splits = ["train", "val", "test", None, "train"]
+    rows = [GOOD | {"split": split, "source_sha256": f"{n}"} for n, split in enumerate(splits)]
+    index = reader(tmp_path, rows, holdout_by="split", holdout_share=0.5)
+    assert outcomes(index) == {"train": ["clip-0", "clip-4"], "held out": ["clip-1"]}
+
+
+def test_shards_that_know_no_splits_are_held_out_by_source(tmp_path):
+    rows = [GOOD | {"source_sha256": f"film-{n // 5}"} for n in range(500)]
+    found = [
+        outcomes(reader(tmp_path, rows, holdout_by=by, holdout_share=0.2))
+        for by in ("split", "source")
+    ]
+    assert found[0] == found[1]
+    assert found[0]["held out"]
