@@ -525,6 +525,12 @@ SELECTION = (
         "how often to draw the clip, mean 1 over kept clips; null where rejected",
     ),
     Column(
+        "caption_count",
+        I32,
+        "scenes of the corpus with the very same caption, letter by letter, this one included; 0 without "
+        "one; null for rejected scenes, and where neither limit nor rule asks for it",
+    ),
+    Column(
         "split",
         STR,
         "'train', 'val' or 'test': that of the clip's source and of all that show the same, for good "

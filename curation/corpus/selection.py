@@ -20,7 +20,7 @@ RULES = "rules.json"
 FUNNEL = "funnel.json"
 
 
-_LATER = ("split",)
+_LATER = ("caption_count", "split")
 """Columns that verdicts of an earlier program lack; null there."""
 
 

@@ -60,6 +60,7 @@ LEFT_OUT = frozenset(
         "has_audio",  # of the source; no sample has sound
         "keep",
         "failed_rules",
+        "caption_count",  # of the corpus as it was that day
     }
 )
 

@@ -32,6 +32,8 @@ VERSION = 4
 
 def _check_quality(column: str) -> None:
     kind = column_type(column)
+    if column == "caption_count":
+        raise ValueError("quality_column must be known of a clip by itself, caption_count is not")
     if not is_number(kind):
         raise ValueError(f"quality_column must hold numbers, {column} is {kind}")
 
@@ -78,6 +80,17 @@ class Plan:
     def quantile_rules(self) -> list[Rule]:
         """Those whose bounds depend on the corpus."""
         return list(dict.fromkeys(rule for rule in self.all_rules if rule.is_quantile))
+
+    @cached_property
+    def late_rules(self) -> list[Rule]:
+        """Those that can be asked only when all clips have been read."""
+        return list(dict.fromkeys(rule for rule in self.all_rules if rule.is_late))
+
+    @property
+    def counts_captions(self) -> bool:
+        """Whether it is counted how many scenes have the same caption."""
+        has_rule = any(rule.column == "caption_count" for rule in self.all_rules)
+        return has_rule or self.config.balance.max_per_caption is not None
 
     @cached_property
     def columns(self) -> list[str]:

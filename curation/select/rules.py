@@ -36,9 +36,10 @@ OWN_RULES = (
 DERIVED: dict[str, tuple[str, ...]] = {
     "short_side": ("width", "height"),
     "aspect": ("width", "height"),
+    "caption_count": ("caption",),
 }
 """What a rule may name besides the corpus's columns -> the columns it is made from: the smaller of
-width and height in pixels; width / height."""
+width and height in pixels; width / height; how many scenes have the very same caption, 0 without one."""
 
 MAX_RULES = 57
 """A clip's failed rules are one bit each of 64; `OWN_RULES` take six, one is the sign."""
@@ -109,6 +110,11 @@ class Rule:
     def is_quantile(self) -> bool:
         """Whether a bound depends on the corpus."""
         return self.min_quantile is not None or self.max_quantile is not None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it can be asked only when all clips have been read."""
+        return self.is_quantile or self.column == "caption_count"
 
     @property
     def has_bounds(self) -> bool:

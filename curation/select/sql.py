@@ -20,6 +20,7 @@ IS_IMAGE = "(duration_s = 0)"
 _DERIVED_SQL = {
     "short_side": "least(width, height)",
     "aspect": "(width::DOUBLE / nullif(height, 0))",
+    "caption_count": "caption_count",
 }
 
 Bounds = tuple[float | None, float | None]

@@ -109,7 +109,8 @@ class ClipTable:
         """Evaluate rules, tiers and buckets of all clips; only what comes later stays.
 
         Rules with plain bounds are evaluated while clips stream by. The values that quantiles are
-        taken of stay until all are there, so that the corpus is read once.
+        taken of, and a number for each caption, stay until all are there, so that the corpus is read
+        once.
 
         Args:
             clips: the plan's columns, `position`, `source`, `category_code` where the plan uses
@@ -119,14 +120,18 @@ class ClipTable:
         Returns:
             The quantiles' values.
         """
-        config, late = self.plan.config, self.plan.quantile_rules
+        config = self.plan.config
         passes = {0: "scene_reject IS NULL"}
         passes |= _plain(enumerate(config.rules, start=1))
         passes |= {self.plan.names.index(COPY_RULE): "NOT is_copy"} if with_copies else {}
         quality = value_sql(config.quality_column) if config.quality_column else "0"
         category = "category_code" if config.balance.uses_category else "0"
-        caption = _caption_key() if config.balance.max_per_caption is not None else "NULL"
-        values = [f"{value_sql(rule.column)} AS value_{n}" for n, rule in enumerate(late)]
+        caption = _caption_key() if self.plan.counts_captions else "NULL"
+        values = [
+            f"{value_sql(rule.column)} AS {name}"
+            for rule, name in self._late_values().items()
+            if name != "caption_count"
+        ]
         self._do(
             f"""CREATE TABLE loaded AS SELECT position, source::INTEGER AS source,
                 round(duration_s::DOUBLE * 1000)::INTEGER AS duration_ms, {IS_IMAGE} AS is_image,
@@ -134,11 +139,13 @@ class ClipTable:
                 {failed_sql(_plain(enumerate(self.plan.tier_rules)))} AS tier_failed,
                 {bucket_sql(config.buckets)} AS bucket, (width::BIGINT * height)::INTEGER AS pixels,
                 ({quality})::DOUBLE AS quality, {category}::INTEGER AS category,
-                {caption}::UBIGINT AS caption
+                {caption}::UBIGINT AS caption, NULL::INTEGER AS caption_count
                 {"".join(f", {value}" for value in values)}
             FROM stream""",
             stream=clips,
         )
+        if self.plan.counts_captions:
+            self._count_captions()
         bounds = self._quantiles()
         failed = f"(failed | {self._late(enumerate(config.rules, start=1), bounds)})"
         # A scene that was rejected fails that alone: most scores are never taken of it.
@@ -147,23 +154,45 @@ class ClipTable:
         self._do(
             f"""CREATE TABLE clips AS SELECT position, source, duration_ms, is_image,
                 {failed} AS failed, {tier_sql(config.tiers, tier_failed)} AS tier, bucket, pixels,
-                quality, category, caption FROM loaded"""
+                quality, category, caption, caption_count FROM loaded"""
         )
         self._do("DROP TABLE loaded")
         return bounds
 
+    def _late_values(self) -> dict[Rule, str]:
+        """Where `loaded` has the values of the rules that are asked late."""
+        return {
+            rule: "caption_count" if rule.column == "caption_count" else f"value_{number}"
+            for number, rule in enumerate(self.plan.late_rules)
+        }
+
+    def _count_captions(self) -> None:
+        """Fill in how many scenes that are no rejects have each one's caption."""
+        self._do(
+            """CREATE TABLE caption_counts AS SELECT caption, count(*)::INTEGER AS number
+            FROM loaded WHERE failed & 1 = 0 AND caption IS NOT NULL
+            GROUP BY caption HAVING count(*) > 1"""
+        )
+        self._do(
+            """UPDATE loaded SET caption_count = CASE WHEN caption IS NULL THEN 0 ELSE 1 END
+            WHERE failed & 1 = 0"""
+        )
+        self._do(
+            """UPDATE loaded SET caption_count = number FROM caption_counts
+            WHERE loaded.caption = caption_counts.caption AND failed & 1 = 0"""
+        )
+        self._do("DROP TABLE caption_counts")
+
     def _quantiles(self) -> dict[Rule, Bounds]:
         """Values of the quantiles that the plan's rules ask for, among clips that are scenes."""
         late = self.plan.quantile_rules
-        values = []
-        for number, rule in enumerate(late):
+        values, names = [], self._late_values()
+        for rule in late:
             among = f"FILTER (WHERE failed & 1 = 0 AND {applies_sql(rule, is_image='is_image')})"
             for quantile in (rule.min_quantile, rule.max_quantile):
                 share = f"{quantile!r}::DOUBLE"
                 values.append(
-                    "NULL"
-                    if quantile is None
-                    else f"quantile_disc(value_{number}, {share}) {among}"
+                    "NULL" if quantile is None else f"quantile_disc({names[rule]}, {share}) {among}"
                 )
         if not values:
             return {}
@@ -172,13 +201,15 @@ class ClipTable:
         return {rule: (found[2 * n], found[2 * n + 1]) for n, rule in enumerate(late)}
 
     def _late(self, rules: Iterable[tuple[int, Rule]], bounds: dict[Rule, Bounds]) -> str:
-        """SQL of the bits of the rules with quantiles."""
-        late = {rule: f"value_{number}" for number, rule in enumerate(self.plan.quantile_rules)}
+        """SQL of the bits of the rules that are asked late."""
+        late = self._late_values()
         return failed_sql(
             {
-                bit: pass_sql(rule, bounds[rule], value=late[rule], is_image="is_image")
+                bit: pass_sql(
+                    rule, bounds.get(rule, (None, None)), value=late[rule], is_image="is_image"
+                )
                 for bit, rule in rules
-                if rule.is_quantile
+                if rule.is_late
             }
         )
 
@@ -289,12 +320,14 @@ class ClipTable:
         return int(count)
 
     def verdicts(self) -> pa.RecordBatchReader:
-        """`position`, `source`, `failed`, `tier`, `bucket`, `category` (-1 for none) in the clips' order.
+        """`position`, `source`, `failed`, `tier`, `bucket`, `category` (-1 for none), `caption_count`.
+
+        In the clips' order.
 
         The engine keeps the order of insertion; the writer asserts it.
         """
         query = """SELECT position, source, failed, tier, bucket,
-            coalesce(category, -1) AS category FROM clips"""
+            coalesce(category, -1) AS category, caption_count FROM clips"""
         return self._connection.sql(query).to_arrow_reader(VERDICT_ROWS)
 
 
@@ -308,5 +341,5 @@ def _caption_key() -> str:
 
 
 def _plain(rules: Iterable[tuple[int, Rule]]) -> dict[int, str]:
-    """Bit -> SQL of the rules without quantiles."""
-    return {bit: pass_sql(rule) for bit, rule in rules if not rule.is_quantile}
+    """Bit -> SQL of the rules that need no other clip."""
+    return {bit: pass_sql(rule) for bit, rule in rules if not rule.is_late}

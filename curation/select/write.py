@@ -81,7 +81,8 @@ class Verdicts:
         """One part of a selection.
 
         Args:
-            rows: `position`, `source`, `failed`, `tier`, `bucket`, `category` of the part's clips.
+            rows: `position`, `source`, `failed`, `tier`, `bucket`, `category`, `caption_count` of the
+                part's clips.
             clip_ids: their ids.
         """
         failed = rows["failed"].to_numpy()
@@ -95,6 +96,7 @@ class Verdicts:
             "duplicate_group": self._groups(rows["position"].to_numpy()),
             "bucket": _words(rows["bucket"].to_numpy(), self.buckets, hidden),
             "sampling_weight": self._weight(rows["category"].to_numpy(), ~keep),
+            "caption_count": rows["caption_count"],
             # The last word is that of NO_SPLIT, -1.
             "split": _words(self.splits[rows["source"].to_numpy()] % 4, [*SPLITS, None], hidden),
         }

@@ -564,6 +564,30 @@ def test_of_one_caption_the_best_are_kept_and_none_is_no_caption(tmp_path):
         Balance(max_per_caption=0)
 
 
+def test_clips_of_one_caption_are_counted_and_a_rule_may_ask_how_many(tmp_path):
+    texts = ["stock footage"] * 4 + ["Stock footage", "a cat", "a cat", None, " "]
+    clips = [clip(i, caption=text) for i, text in enumerate(texts)]
+    short = clip(99, caption="a cat", scene_reject="too_short")
+    store, info = write_corpus(
+        tmp_path,
+        [[({"source_sha256": "a"}, [*clips[:5]])], [({"source_sha256": "b"}, [*clips[5:], short])]],
+    )
+    config = SelectConfig(rules=(parse_rule("caption_count<=2"),), dedup=NO_DEDUP)
+    funnel = select(store, info, "s", config)
+    assert [v["caption_count"] for v in verdicts(store, info)] == [4] * 4 + [1, 2, 2, 0, 0, None]
+    assert kept_numbers(store, info) == [4, 5, 6, 7, 8]
+    assert funnel.steps[1].removed_here.clips == 4
+    tier = Tier(name="rare", rules=(Rule(column="caption_count", min=1, max_quantile=0.5),))
+    select(store, info, "s", SelectConfig(tiers=(tier,), dedup=NO_DEDUP))
+    # the counts are 0 0 1 2 2 4 4 4 4: the fifth of the nine is the median
+    rare = [uuid.UUID(v["clip_id"]).int for v in verdicts(store, info) if v["tier"] == "rare"]
+    assert rare == [4, 5, 6]
+    select(store, info, "s", SelectConfig(dedup=NO_DEDUP))
+    assert {v["caption_count"] for v in verdicts(store, info)} == {None}
+    with pytest.raises(ValueError, match="quality_column must be known of a clip by itself"):
+        select(store, info, "s", SelectConfig(quality_column="caption_count"))
+
+
 @pytest.mark.parametrize(
     ("width", "height", "duration_s", "name"),
     [
