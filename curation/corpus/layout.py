@@ -9,6 +9,7 @@
     again/part-00000.json       while rows of the part are being made anew
     suspects/part-00000.json    while it is sought which of its sources ends the worker
     selections/<selection>/part-00000.parquet  rules.json  funnel.json
+    clusters/embeddings@1-77ab...-1000-0.parquet       centres, the same for all selections
     shards/<selection>/plan.json  plan-00002.json  <bucket>/000000.tar  <bucket>/000000.parquet
     shards/<selection>/index.parquet  manifest.json
     encoded/<selection>/latents@1-9d2e.../plan.json  dropped.parquet  index.parquet  manifest.json
@@ -102,6 +103,11 @@ def check_selection_name(name: str) -> None:
 def selection(name: str) -> str:
     """Folder of one selection."""
     return f"selections/{name}"
+
+
+def centres(layer_id: str, num: int, seed: int) -> str:
+    """The centres of so many clusters of a layer of embeddings."""
+    return f"clusters/{layer_id}-{num}-{seed}.parquet"
 
 
 def shards(name: str) -> str:

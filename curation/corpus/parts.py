@@ -47,6 +47,7 @@ _REMEDIES = {
         "the list of sources is kept nowhere else, restore it from a copy",
     ),
     "selections": ("run `lavie select` again", "run `lavie select` again"),
+    "clusters": ("run `lavie select` again", "restore it from a copy; without it numbers change"),
     "shards": ("run `lavie export` again", "`lavie verify --repair` makes it anew"),
     "encoded": ("run `lavie encode` again", "run `lavie encode` again"),
 }

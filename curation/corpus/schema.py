@@ -525,6 +525,15 @@ SELECTION = (
         "how often to draw the clip, mean 1 over kept clips; null where rejected",
     ),
     Column(
+        "cluster",
+        I32,
+        "number of the cluster of embeddings that the clip is in, the same for all selections and "
+        "generations; null without an embedding or clusters, for rejects of rules, and for duplicates",
+    ),
+    Column(
+        "cluster_distance", F32, "1 - cosine with the cluster's centre; null as cluster", "0..2"
+    ),
+    Column(
         "caption_count",
         I32,
         "scenes of the corpus with the very same caption, letter by letter, this one included; 0 without "

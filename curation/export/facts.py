@@ -60,6 +60,8 @@ LEFT_OUT = frozenset(
         "has_audio",  # of the source; no sample has sound
         "keep",
         "failed_rules",
+        "cluster",  # in the selection, whose numbers need its centres
+        "cluster_distance",
         "caption_count",  # of the corpus as it was that day
     }
 )

@@ -5,6 +5,7 @@ video is looked at again. In: a `SelectConfig` (`curation.select.rule_presets` h
 peers'). Out: `selections/<name>/` with a verdict on every clip, and a `Funnel`.
 """
 
+from curation.select.clusters import Clusters
 from curation.select.dedup import Dedup
 from curation.select.funnel import Amount, Funnel, Step
 from curation.select.missing import missing, without_missing
@@ -27,6 +28,7 @@ __all__ = [
     "Amount",
     "Balance",
     "Buckets",
+    "Clusters",
     "Dedup",
     "Funnel",
     "Rule",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from curation.corpus.schema import LAYER_OF
 from curation.errors import MissingColumn
-from curation.select.rules import SelectConfig, Skipped
+from curation.select.rules import Balance, SelectConfig, Skipped
 
 
 def _lacking(columns: Iterable[str], layers: Collection[str]) -> str | None:
@@ -57,6 +57,18 @@ def _readers(config: SelectConfig) -> Iterator[tuple[str, str, str, tuple[str, .
     if balance.uses_category:
         allows = f"limits and weights by {balance.category_column}"
         yield "balance by category", allows, "", (balance.category_column,)
+    if config.clusters.num:
+        yield "clusters", f"{config.clusters.num} clusters", "", ("embedding",)
+
+
+def _without(balance: Balance, names: Collection[str]) -> Balance:
+    if "max_per_caption" in names:
+        balance = replace(balance, max_per_caption=None)
+    if "balance by category" in names:
+        balance = replace(balance, max_per_category=None, weight_by_category=False)
+    if "clusters" in names:
+        balance = replace(balance, weight_by_cluster=False)
+    return balance
 
 
 def without_missing(config: SelectConfig, layers: Collection[str]) -> SelectConfig:
@@ -68,17 +80,13 @@ def without_missing(config: SelectConfig, layers: Collection[str]) -> SelectConf
     if not skipped:
         return config
     names = {one.name for one in skipped}
-    balance = config.balance
-    if "max_per_caption" in names:
-        balance = replace(balance, max_per_caption=None)
-    if "balance by category" in names:
-        balance = replace(balance, max_per_category=None, weight_by_category=False)
     return replace(
         config,
         rules=tuple(r for r in config.rules if _lacking(r.columns, layers) is None),
         tiers=tuple(tier for tier in config.tiers if f"tier {tier.name}" not in names),
         quality_column=None if "quality_column" in names else config.quality_column,
-        balance=balance,
+        balance=_without(config.balance, names),
+        clusters=replace(config.clusters, num=0) if "clusters" in names else config.clusters,
         skipped=skipped,
     )
 

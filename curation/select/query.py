@@ -92,6 +92,13 @@ class Plan:
         has_rule = any(rule.column == "caption_count" for rule in self.all_rules)
         return has_rule or self.config.balance.max_per_caption is not None
 
+    @property
+    def layers(self) -> set[str]:
+        """The layers that verdicts follow from."""
+        read = {"scenes", "probe"} | {LAYER_OF[column] for column in self.columns}
+        read |= {"embeddings"} if self.config.clusters.num else set()
+        return read - {"sources"}
+
     @cached_property
     def columns(self) -> list[str]:
         """Columns of clips and sources that the query reads, hashes aside."""
@@ -146,7 +153,6 @@ class Plan:
 
     def to_json(self, info: CorpusInfo, name: str, bounds: dict[Rule, Bounds]) -> dict[str, Any]:
         """Contents of rules.json: everything that the verdicts follow from."""
-        read = {"scenes", "probe"} | {LAYER_OF[column] for column in self.columns}
         return {
             "selection": name,
             "schema_version": SCHEMA_VERSION,
@@ -157,6 +163,6 @@ class Plan:
                 for rule in self.quantile_rules
                 for low, high in [bounds[rule]]
             ],
-            "layers": {layer: info.layers[layer] for layer in sorted(read - {"sources"})},
+            "layers": {layer: info.layers[layer] for layer in sorted(self.layers)},
             "num_parts": info.num_parts,
         }

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS
+from curation.select.clusters import Clusters
 from curation.select.dedup import Dedup
 from curation.select.splits import Splits
 
@@ -186,12 +187,17 @@ class Balance:
     weight_by_category: bool = False
     """Whether `sampling_weight` is 1 / sqrt(kept clips of the category), scaled to mean 1, as Movie
     Gen (2410.13720) resamples its clusters; else, and without a category, it is 1."""
+    weight_by_cluster: bool = False
+    """The same by cluster, which `clusters` must make; 1 without an embedding."""
 
     def __post_init__(self) -> None:
         for limit in ("max_per_source", "max_per_caption", "max_per_category"):
             value = getattr(self, limit)
             if value is not None and value < 1:
                 raise ValueError(f"{limit} must be at least 1, got {value}")
+
+        if self.weight_by_category and self.weight_by_cluster:
+            raise ValueError("weight_by_category and weight_by_cluster exclude each other")
 
     @property
     def uses_category(self) -> bool:
@@ -287,6 +293,8 @@ class SelectConfig:
     """How kept clips are dealt into shards."""
     splits: Splits = field(default_factory=Splits)
     """Which kept clips are trained on, and which are held out."""
+    clusters: Clusters = field(default_factory=Clusters)
+    """Clips by what they show."""
     quality_column: str | None = None
     """Number that decides which of several duplicates, or of too many, is the better one."""
     skipped: tuple[Skipped, ...] = ()
@@ -298,6 +306,8 @@ class SelectConfig:
         _check_unique("tiers", [tier.name for tier in self.tiers])
         if taken := sorted(set(labels) & set(OWN_RULES)):
             raise ValueError(f"rule name {taken[0]!r} is one that selection itself uses")
+        if self.balance.weight_by_cluster and not self.clusters.num:
+            raise ValueError("weight_by_cluster needs clusters: give clusters num (--clusters.num)")
         if len(self.rules) > MAX_RULES:
             raise ValueError(f"at most {MAX_RULES} rules, got {len(self.rules)}")
 

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,8 @@ from curation.corpus.generations import (
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.errors import LavieError
+from curation.select.cluster_corpus import cluster_corpus
+from curation.select.clusters import Clustering
 from curation.select.dedup import HASHES_PER_CLIP, find_groups
 from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
 from curation.select.query import Plan
@@ -95,6 +98,7 @@ def select(
             plan=plan,
             table=table,
             progress=on_progress or (lambda what, done, total: None),
+            temp_folder=resources.temp_folder,
         )
         funnel, bounds, verdicts_sha256 = run.decide(name)
     check_accounts(funnel)
@@ -112,6 +116,8 @@ class _Run:
     plan: Plan
     table: ClipTable
     progress: Progress
+    temp_folder: Path | None
+    """Where a large file may lie meanwhile."""
     fault: Exception | None = None
     """What ended the stream of clips early."""
 
@@ -127,14 +133,17 @@ class _Run:
             raise self.fault
         alike = self._look_alikes(extent)
         duplicates = self._drop_look_alikes(name, extent, alike)
+        clusters = self._clusters(extent)
         self._drop_surplus()
-        splits = self._splits(name, sources, alike)
+        splits = self._splits(name, sources, [alike.pairs, clusters.pairs])
         verdicts = Verdicts(
             rules=self.plan.names,
             tiers=[tier.name for tier in self.plan.config.tiers],
             buckets=self.plan.config.buckets.names(),
             duplicates=duplicates,
-            weights=self._weights(categories),
+            weights=self._weights(categories, clusters),
+            by_cluster=self.plan.config.balance.weight_by_cluster,
+            clusters=clusters,
             splits=splits,
         )
         funnel = self._count(sources, verdicts)
@@ -271,18 +280,28 @@ class _Run:
             surplus = self.table.surplus("category", balance.max_per_category)
             self.table.fail(CATEGORY_CAP_RULE, surplus)
 
-    def _splits(self, name: str, sources: pa.Table, alike: LookAlikes) -> np.ndarray:
-        """The split of each source: copies and sources of look-alikes stay together."""
+    def _clusters(self, extent: Extent) -> Clustering:
+        """Where the clips that are kept so far were put."""
+        config = self.plan.config.clusters
+        if not config.num:
+            return Clustering.none()
+        positions = self.table.kept_positions()
+        self.progress("clusters", 0, 1)
+        found = cluster_corpus(self.corpus, extent, positions, config, self.temp_folder)
+        self.progress("clusters", 1, 1)
+        return found
+
+    def _splits(self, name: str, sources: pa.Table, pairs: list[np.ndarray]) -> np.ndarray:
+        """The split of each source: copies, and sources of clips that are pairs, stay together."""
         digests = sources["source_sha256"].combine_chunks()
         codes = digests.dictionary_encode().indices.fill_null(-1).to_numpy()
         known = np.flatnonzero(codes >= 0)
         _, first, of_known = np.unique(codes[known], return_index=True, return_inverse=True)
         copies = np.stack([known, known[first[of_known]]], axis=1)
-        firsts, which = np.unique(alike.first, return_inverse=True)
-        of_first = self.table.sources_of(firsts)[which]
-        pairs = np.stack([self.table.sources_of(alike.positions), of_first], axis=1)
+        clips, which = np.unique(np.concatenate(pairs), return_inverse=True)
+        of_pairs = self.table.sources_of(clips)[which.reshape(-1, 2)]
         groups = grouped(
-            np.concatenate([copies, pairs]),
+            np.concatenate([copies, of_pairs]),
             sources.num_rows,
             self.table.kept_of_source(sources.num_rows),
         )
@@ -290,19 +309,17 @@ class _Run:
         earlier = {digest: SPLITS.index(split) for digest, split in then.items()}
         return source_splits(groups, digests, earlier, self.plan.config.splits)
 
-    def _weights(self, categories: Codes) -> np.ndarray | None:
-        """Sampling weight of each category code, so that the mean over kept clips is 1."""
-        if not self.plan.config.balance.weight_by_category:
-            return None
-        counts = dict(self.table.category_counts())
-        # Over clips, 1 / sqrt(n of its category) sums up to the categories' sqrt(n); fsum, because
-        # codes are dealt as threads come.
-        total, roots = sum(counts.values()), math.fsum(n**0.5 for n in counts.values())
-        weights = np.zeros(len(categories) + 1, dtype=np.float32)
-        weights[-1] = 1.0  # of clips without a category, whose code is -1
-        for code, n in counts.items():
-            weights[code] = total / (roots * n**0.5)
-        return weights
+    def _weights(self, categories: Codes, clusters: Clustering) -> np.ndarray | None:
+        """Sampling weight of each category or cluster; None where all are 1."""
+        balance = self.plan.config.balance
+        if balance.weight_by_category:
+            return _one_over_root(dict(self.table.category_counts()), len(categories))
+        if balance.weight_by_cluster:
+            kept = clusters.of(self.table.kept_positions())
+            counts = np.bincount(kept[kept >= 0])
+            pairs = {code: n for code, n in enumerate(counts.tolist()) if n}
+            return _one_over_root(pairs, len(counts))
+        return None
 
     def _count(self, sources: pa.Table, verdicts: Verdicts) -> Funnel:
         by_failed = self.table.amounts("failed")
@@ -331,6 +348,18 @@ class _Run:
         )
 
 
+def _one_over_root(counts: dict[int, int], num_codes: int) -> np.ndarray:
+    """1 / sqrt(kept clips) for each code, scaled so that the mean over these clips is 1."""
+    # Over clips, 1 / sqrt(n of its category) sums up to the categories' sqrt(n); fsum, because
+    # codes are dealt as threads come.
+    total, roots = sum(counts.values()), math.fsum(n**0.5 for n in counts.values())
+    weights = np.zeros(num_codes + 1, dtype=np.float32)
+    weights[-1] = 1.0  # of clips without one, whose code is -1
+    for code, n in counts.items():
+        weights[code] = total / (roots * n**0.5)
+    return weights
+
+
 @dataclass(frozen=True, slots=True)
 class LookAlikes:
     """Clips that look like another, their positions rising.
@@ -342,6 +371,11 @@ class LookAlikes:
 
     positions: np.ndarray
     first: np.ndarray
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """``[N, 2]`` positions of each and of the first of its group."""
+        return np.stack([self.positions, self.first], axis=1)
 
 
 def _as_array(values: np.ndarray | pa.Array) -> pa.Array:

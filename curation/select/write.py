@@ -24,6 +24,7 @@ from curation.corpus.parts import PARTS_AHEAD
 from curation.corpus.schema import SELECTION, schema
 from curation.corpus.selection import FUNNEL, RULES
 from curation.corpus.store import Store
+from curation.select.clusters import Clustering
 from curation.select.funnel import Funnel
 from curation.select.scan import Corpus, Extent
 from curation.select.splits import SPLITS
@@ -73,7 +74,11 @@ class Verdicts:
     duplicates: Duplicates
     """Look-alikes."""
     weights: np.ndarray | None
-    """Sampling weight of each category number; all 1 if not given."""
+    """Sampling weight of each category or cluster number; all 1 if not given."""
+    by_cluster: bool
+    """Whether weights are those of clusters."""
+    clusters: Clustering
+    """Where clips were put by what they show."""
     splits: np.ndarray
     """Split of each source, a place in `SPLITS`; `NO_SPLIT` for none."""
 
@@ -88,14 +93,19 @@ class Verdicts:
         failed = rows["failed"].to_numpy()
         keep = failed == 0
         hidden = pa.array(~keep)
+        positions = rows["position"].to_numpy()
+        clusters = self.clusters.of(positions)
+        codes = clusters if self.by_cluster else rows["category"].to_numpy()
         columns = {
             "clip_id": clip_ids,
             "keep": pa.array(keep),
             "failed_rules": self._failed_rules(failed),
             "tier": _words(rows["tier"].to_numpy(), [None, *self.tiers], hidden),
-            "duplicate_group": self._groups(rows["position"].to_numpy()),
+            "duplicate_group": self._groups(positions),
             "bucket": _words(rows["bucket"].to_numpy(), self.buckets, hidden),
-            "sampling_weight": self._weight(rows["category"].to_numpy(), ~keep),
+            "sampling_weight": self._weight(codes, ~keep),
+            "cluster": pa.array(clusters, mask=clusters < 0),
+            "cluster_distance": self._distances(positions),
             "caption_count": rows["caption_count"],
             # The last word is that of NO_SPLIT, -1.
             "split": _words(self.splits[rows["source"].to_numpy()] % 4, [*SPLITS, None], hidden),
@@ -117,10 +127,15 @@ class Verdicts:
         where[self.duplicates.positions[low:high] - positions[0]] = np.arange(low, high)
         return self.duplicates.kept_ids.take(pa.array(where, mask=where < 0))
 
-    def _weight(self, categories: np.ndarray, hidden: np.ndarray) -> pa.Array:
+    def _distances(self, positions: np.ndarray) -> pa.Array:
+        places = self.clusters.places(positions)
+        distances = np.append(self.clusters.distance, np.float32(np.nan))[places]
+        return pa.array(distances, mask=np.isnan(distances))
+
+    def _weight(self, codes: np.ndarray, hidden: np.ndarray) -> pa.Array:
         if self.weights is None:
             return pa.array(np.ones(len(hidden), dtype=np.float32), mask=hidden)
-        return pa.array(self.weights[categories], mask=hidden)
+        return pa.array(self.weights[codes], mask=hidden)
 
     def write(
         self,

@@ -23,6 +23,7 @@ from curation.report import ReportConfig, write_report
 from curation.select import (
     Balance,
     Buckets,
+    Clusters,
     Dedup,
     Funnel,
     SelectConfig,
@@ -204,6 +205,8 @@ class Select:
     """How kept clips are dealt into shards."""
     splits: Splits = field(default_factory=Splits)
     """Which kept clips are trained on, and which are held out; whole films, with all that look the same."""
+    clusters: Clusters = field(default_factory=Clusters)
+    """Clips by what they show; `cluster` in the selection."""
     resources: SelectResources = field(default_factory=SelectResources)
     """What the query may use; the result does not depend on it."""
 
@@ -218,6 +221,7 @@ class Select:
             balance=self.balance,
             buckets=self.buckets,
             splits=self.splits,
+            clusters=self.clusters,
             quality_column=self.quality_column or changed.quality_column,
         )
 
@@ -300,7 +304,9 @@ def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
         yield held, read_corpus(held)
 
 
-_OF_A_CORPUS = {"sources", "layers", "selections", "shards", "encoded", "reports", "again"}
+_OF_A_CORPUS = {
+    *("sources", "layers", "selections", "clusters", "shards", "encoded", "reports", "again"),
+}
 
 
 def _check_out(store: Store, out: str, sources: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from curation.errors import CorpusError, MissingColumn, TornPart
 from curation.select import (
     Balance,
     Buckets,
+    Clusters,
     Dedup,
     Rule,
     SelectConfig,
@@ -687,6 +688,73 @@ def test_verdicts_of_an_earlier_program_have_no_splits(tmp_path):
     place = f"{layout.selection('s')}/{layout.part_file(0)}"
     store.write(place, to_parquet(read_table(store, place).drop_columns(["split"])))
     assert verdicts(store, info)[0]["split"] is None
+
+
+# --- clusters ---
+
+
+def sighted(number, direction, **columns):
+    """A clip whose embedding points mostly one way."""
+    vector = np.random.default_rng(number).normal(size=8) * 0.02
+    vector[direction] += 1
+    return clip(number, embedding=(vector / np.linalg.norm(vector)).tolist(), **columns)
+
+
+WITH_EMBEDDINGS = ("aesthetics", "embeddings")
+
+
+def test_clusters_weigh_and_keep_their_numbers_when_the_corpus_grows(tmp_path):
+    ways = [0] * 9 + [1] * 4 + [2]
+    old = [({"source_sha256": "a"}, [sighted(n, way) for n, way in enumerate(ways)])]
+    blind = [({"source_sha256": "b"}, [clip(50), sighted(51, 0, scene_reject="too_short")])]
+    store, info = write_corpus(tmp_path, [old, blind], WITH_EMBEDDINGS)
+    config = SelectConfig(
+        clusters=Clusters(num=3, seed=4), balance=Balance(weight_by_cluster=True), dedup=NO_DEDUP
+    )
+    select(store, info, "s", config)
+    before = verdicts(store, info)
+    of_way = [
+        {v["cluster"] for v, w in zip(before[:14], ways, strict=True) if w == way}
+        for way in range(3)
+    ]
+    assert sorted(map(tuple, of_way)) == [(0,), (1,), (2,)]
+    weights = [v["sampling_weight"] for v in before]
+    expected = np.array([1 / 3] * 9 + [1 / 2] * 4 + [1])
+    assert weights[:14] == pytest.approx((expected / expected.mean()).tolist())
+    assert weights[14:] == [1.0, None]
+    assert [v["cluster"] for v in before[14:]] == [None, None]
+    assert all(0 <= v["cluster_distance"] < 0.05 for v in before[:14])
+    new = [({"source_sha256": "c"}, [sighted(60 + n, n % 3) for n in range(30)])]
+    store, info = write_corpus(tmp_path, [old, blind, new], WITH_EMBEDDINGS)
+    select(store, info, "other", config)
+    after = verdicts(store, info, "other")
+    assert [v["cluster"] for v in after[:16]] == [v["cluster"] for v in before]
+    assert [{v["cluster"]} for v in after[16:19]] == of_way
+    assert read_rules(store, "other")["layers"]["embeddings"] == LAYER_IDS["embeddings"]
+
+
+def test_a_split_does_not_divide_neighbours_of_a_cluster(tmp_path):
+    sources = [({"source_sha256": f"{n:064x}"}, [sighted(n, n % 4)]) for n in range(80)]
+    store, info = write_corpus(tmp_path, [sources], WITH_EMBEDDINGS)
+    splits = Splits(val_share=0.3, test_share=0.3)
+    apart = SelectConfig(clusters=Clusters(num=4), dedup=NO_DEDUP, splits=splits)
+    select(store, info, "s", apart)
+    ways = [{v["split"] for v in verdicts(store, info)[way::4]} for way in range(4)]
+    assert all(len(split) == 1 for split in ways)
+    select(store, info, "s", replace(apart, clusters=Clusters(num=4, neighbour_distance=0.0)))
+    ways = [{v["split"] for v in verdicts(store, info)[way::4]} for way in range(4)]
+    assert all(len(split) == 3 for split in ways)
+
+
+def test_clusters_of_a_corpus_without_embeddings_are_refused(tmp_path):
+    store, info = write_corpus(tmp_path, one_source(clip(0)))
+    with pytest.raises(MissingColumn, match="clusters: column 'embedding' is added by the station"):
+        select(store, info, "s", SelectConfig(clusters=Clusters(num=2)))
+    nothing, info = write_corpus(tmp_path / "blind", one_source(clip(0)), WITH_EMBEDDINGS)
+    select(nothing, info, "s", SelectConfig(clusters=Clusters(num=2)))
+    assert verdicts(nothing, info)[0]["cluster"] is None
+    with pytest.raises(ValueError, match="weight_by_cluster needs clusters"):
+        SelectConfig(balance=Balance(weight_by_cluster=True))
 
 
 # --- what is written ---

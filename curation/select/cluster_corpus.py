@@ -1,0 +1,114 @@
+"""Clusters of a corpus: its embeddings, some at a time, and the file of the centres."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from curation.corpus import layout
+from curation.corpus.parts import read_table, to_parquet
+from curation.select.clusters import (
+    SAMPLES_PER_CLUSTER,
+    Clustering,
+    Clusters,
+    Vectors,
+    centres_of,
+    centres_table,
+    cluster_clips,
+    find_centres,
+    unit_length,
+)
+from curation.select.scan import Corpus, Extent
+
+logger = logging.getLogger(__name__)
+
+
+def cluster_corpus(
+    corpus: Corpus,
+    extent: Extent,
+    positions: NDArray[np.int64],
+    config: Clusters,
+    temp_folder: Path | None = None,
+) -> Clustering:
+    """Put some clips of a corpus to its centres, which are found first where there are none.
+
+    Args:
+        corpus: it has a layer of embeddings.
+        extent: sizes of its parts.
+        positions: of the clips, rising.
+        config: the clusters.
+        temp_folder: where a large file may lie meanwhile.
+    """
+    place = layout.centres(corpus.info.layers["embeddings"], config.num, config.seed)
+    if corpus.store.exists(place):
+        centres_KD = centres_of(read_table(corpus.store, place))
+    else:
+        sample_ND = _sample(corpus, extent, config.num)
+        if not len(sample_ND):  # no clip has an embedding
+            return Clustering.none()
+        centres_KD = find_centres(sample_ND, config.num, config.seed)
+        table = centres_table(centres_KD)
+        corpus.store.write(place, to_parquet(table, made_by={"clusters": config.num}))
+    first, edges = extent.first_clip, np.searchsorted(positions, extent.first_clip)
+
+    def read(part: int) -> tuple[NDArray[np.int64], Vectors]:
+        own = positions[edges[part] : edges[part + 1]]
+        vectors_ND = _embeddings(corpus, part, own - first[part])
+        if not vectors_ND.size:  # none of these has one, so their length is not known here
+            vectors_ND = np.zeros((len(own), centres_KD.shape[1]), np.float32)
+        return own, vectors_ND
+
+    def batches() -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+        wanted = np.flatnonzero(np.diff(edges)).tolist()
+        return (found for _, found in corpus.in_order(read, wanted))
+
+    return cluster_clips(batches, centres_KD, config, temp_folder)
+
+
+def _embeddings(corpus: Corpus, part: int, rows: NDArray[np.int64] | None = None) -> Vectors:
+    """Embeddings of unit length of one part's clips, ``[N, D]``; zeros where there is none."""
+    lists = corpus.read_columns(part, ["embedding"])["embedding"].combine_chunks()
+    if rows is not None:
+        lists = lists.take(pa.array(rows))
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+    width = int(lengths.max(initial=0))
+    vectors_ND = np.zeros((len(lists), width), np.float32)
+    vectors_ND[lengths > 0] = lists.flatten().to_numpy().reshape(-1, max(width, 1))[:, :width]
+    return unit_length(vectors_ND)
+
+
+def _sample(corpus: Corpus, extent: Extent, num: int) -> Vectors:
+    """Embeddings to find centres from, of parts that are evenly spread over the corpus.
+
+    Rules are not asked, so that selections of one corpus share their clusters.
+    """
+    wanted = num * SAMPLES_PER_CLUSTER
+    num_clips = np.array(extent.num_clips)
+    count = 1
+    while True:
+        parts = np.unique(np.linspace(0, len(num_clips) - 1, count).round().astype(int))
+        # Twice, since of what is too short to be a clip there are no embeddings.
+        if num_clips[parts].sum() >= 2 * wanted or len(parts) == len(num_clips):
+            break
+        count *= 2
+    found = []
+    for _, vectors_ND in corpus.in_order(lambda part: _embeddings(corpus, part), parts.tolist()):
+        found.append(vectors_ND[vectors_ND.any(axis=1)])
+    filled = [vectors_ND for vectors_ND in found if len(vectors_ND)]
+    sample_ND = np.concatenate(filled) if filled else np.zeros((0, 1), np.float32)
+    if len(sample_ND) < wanted:
+        logger.warning(
+            "%d centres are found from %d clips, %d would be enough; they stay as they are when the "
+            "corpus grows",
+            min(num, len(sample_ND)),
+            len(sample_ND),
+            wanted,
+        )
+    even = np.linspace(0, len(sample_ND) - 1, min(wanted, len(sample_ND))).round().astype(int)
+    return sample_ND[even]
