@@ -23,15 +23,15 @@ from benchmarks.unet import matmul_flops, peak_gib
 from curation.weights.torchvision_shim import ensure_torchvision
 from inference.memory import PIPELINES, Machine
 from inference.pipeline import VideoPipeline
-from inference.schedulers import SchedulerName
+from inference.settings import SchedulerName
 from inference.tiles import Tiling
 from inference.tiny import tiny_model
-from training.models import UNet
 from training.models.autoencoder import Autoencoder
 from training.models.exported import ExportedModel
 from training.models.released import CONFIGS
 from training.models.schedule import Objective, Stage
 from training.models.text_encoder import TextEncoder
+from training.models.unet import UNet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HEADER = ("stage", "frames", "steps", "TFLOP", "s", "s decode", "TFLOP/s", "of matmul", "peak GiB")

@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from curation.weights.torchvision_shim import ensure_torchvision
-from training.models import UNet
 from training.models.released import CONFIGS
+from training.models.unet import UNet
 
 HALF, SINGLE = torch.float16, torch.float32
 TEXT_TOKENS = 77

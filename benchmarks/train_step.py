@@ -24,9 +24,9 @@ from training.data.batch import Batch, Sample, stack
 from training.distributed import Ranks
 from training.learner import Learner
 from training.metrics import FlopCounts
-from training.models import UNet
 from training.models.released import CONFIGS
 from training.models.tiny import tiny_config
+from training.models.unet import UNet
 from training.presets import paper
 from training.run_config import Phase, TrainConfig
 from training.stages import Companions, Stage, stage_of

@@ -23,8 +23,9 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.models import UNet, UNetConfig
 from training.models.released import CONFIGS
+from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FULL_SHAPES = {

@@ -2,6 +2,7 @@
 
 ::
 
+    settings              what is asked for, told without torch
     schedulers            samplers, built from what the weights were trained for
     pipeline              what the pipelines share; arguments, frames and library lie under it
     text_to_video interpolation super_resolution        one pipeline a stage

@@ -1,8 +1,12 @@
 """Arguments that the pipelines share: put into one form, or refused by name before any work."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def prompt_list(prompt: str | Sequence[str], copies: int) -> list[str]:

@@ -23,12 +23,11 @@ from inference.pipeline import (
     VideoOutput,
     VideoPipeline,
 )
+from inference.settings import MAX_KEY_FRAMES
 from inference.tiles import Tiling, blend
 from training.models.schedule import Stage
 
 FRAMES_PER_KEY = 4
-MAX_KEY_FRAMES = 16
-"""What the network learned on: 16 key frames, 61 frames."""
 PROMPT_SUFFIX = ", 4k."
 """The release appends it to every prompt of this stage."""
 

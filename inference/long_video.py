@@ -37,7 +37,7 @@ from inference.pipeline import (
     VideoOutput,
     VideoPipeline,
 )
-from inference.text_to_video import MAX_FRAMES
+from inference.settings import MAX_FRAMES
 from inference.tiles import Tiling
 from training.models.schedule import Stage
 from training.models.unet import UNet

@@ -10,7 +10,7 @@ import torch
 
 from inference.interpolation import InterpolationPipeline
 from inference.pipeline import VideoPipeline
-from inference.schedulers import SchedulerName
+from inference.settings import SchedulerName
 from inference.super_resolution import SuperResolutionPipeline
 from inference.text_to_video import LaViePipeline
 from inference.weights import Weights

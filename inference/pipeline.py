@@ -15,7 +15,8 @@ from torch import Tensor
 
 from inference.diffusers_names import AutoencoderKL, BaseOutput, DiffusionPipeline
 from inference.feature_reuse import FeatureReuse
-from inference.schedulers import RELEASED, SchedulerName, make_scheduler
+from inference.schedulers import RELEASED, make_scheduler
+from inference.settings import SchedulerName
 from training.models.autoencoder import Autoencoder
 from training.models.exported import ExportedModel, load_model, read_objective, save_model
 from training.models.schedule import Objective, Stage

@@ -23,9 +23,8 @@ from inference.diffusers_names import (
     SchedulerMixin,
     register_to_config,
 )
+from inference.settings import SchedulerName
 from training.models.schedule import NoiseSchedule, Objective, Stage
-
-SchedulerName = Literal["ddpm", "ddim", "respaced-ddim", "euler", "dpm-solver++"]
 
 RELEASED: dict[Stage, SchedulerName] = {
     "base": "ddpm",

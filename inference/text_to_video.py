@@ -28,11 +28,9 @@ from inference.pipeline import (
     VideoOutput,
     VideoPipeline,
 )
+from inference.settings import MAX_FRAMES
 from inference.tiles import Tiling, blend
 from training.models.schedule import Stage
-
-MAX_FRAMES = 32
-"""Frames that temporal attention can tell apart: its bias has no bucket beyond (MAX_DISTANCE)."""
 
 
 class LaViePipeline(Personalised, VideoPipeline):

@@ -7,12 +7,16 @@ All tiles see the same noise, so they grow into one video; memory depends on the
 Shape letters: B samples, C channels, T frames, H W of the latents.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ class Tiling:
             if length is not None:
                 _check_length(name, length, self.overlap)
 
-    def tiles(self, num_frames: int, height: int, width: int) -> list["Tile"]:
+    def tiles(self, num_frames: int, height: int, width: int) -> list[Tile]:
         """All tiles of a video, the first in time first, then row by row."""
         spans = (
             spans_of(num_frames, self.frames, self.frame_overlap),
@@ -106,6 +110,8 @@ def spans_of(length: int, size: int, overlap: int) -> list[Span]:
 
 def fade(length: int, overlap: int) -> Tensor:
     """Weights of one axis: 1 inside, falling linearly to 1 / (overlap + 1) at both ends, fp32."""
+    import torch
+
     index = torch.arange(1, length + 1, dtype=torch.float32)
     edge = torch.minimum(index, length + 1 - index)
     return (edge / (overlap + 1)).clamp(max=1)
@@ -125,6 +131,8 @@ def blend(
     Returns:
         ``shape``, summed in fp32.
     """
+    import torch
+
     if len(tiles) == 1:
         return predict(tiles[0]).to(like)
     total = torch.zeros(shape, device=like.device, dtype=torch.float32)

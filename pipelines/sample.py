@@ -21,11 +21,12 @@ from curation.corpus.store import Store
 from curation.errors import LavieError, UsageError
 from curation.stations.station import Resources
 from curation.weights.catalog import file_sha256
-from inference.cascade import CascadeConfig, Request, cascade
+from inference.cascade import Request, cascade
 from inference.lora import read_lora
-from inference.memory import Machine, Models
+from inference.memory import Models
 from inference.personalised import read_textual_inversion
 from inference.pipeline import VideoPipeline
+from inference.settings import CascadeConfig, MachineConfig
 from inference.video_file import Encoding, write_video
 from inference.weights import Weights
 from pipelines.places import named_file
@@ -97,46 +98,6 @@ def _file(path: str, flag: str) -> dict[str, Any]:
     with named_file(flag):
         files = sorted(found.rglob("*.safetensors")) if found.is_dir() else [found]
         return {"name": found.name, "sha256": {file.name: file_sha256(file) for file in files}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineConfig:
-    """Where networks run; "auto" is decided where they run, on a worker perhaps."""
-
-    device: str = "auto"
-    """cpu, cuda or cuda:1; auto takes CUDA where there is one."""
-    dtype: str = "auto"
-    """Number format fp32, fp16 or bf16; auto is fp16 on CUDA and fp32 on a processor."""
-    low_memory: bool = False
-    """Less than half the memory, slower: idle models wait on the processor, frames go one by one."""
-    compile: bool = False
-    """Compile the networks: minutes at first, faster from then on."""
-    reuse_features: int = 1
-    """Steps that one whole call of a network serves; 3 is about twice as fast, at a loss of detail."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a saving that cannot be."""
-        if self.reuse_features < 1:
-            raise ValueError(f"reuse_features must be at least 1, got {self.reuse_features}")
-
-    def resolved(self) -> Machine:
-        """The machine that this process has.
-
-        Raises:
-            ValueError: torch does not have the device or the dtype.
-        """
-        import torch
-
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        device = auto if self.device == "auto" else self.device
-        dtype = ("fp32" if device == "cpu" else "fp16") if self.dtype == "auto" else self.dtype
-        return Machine(
-            device=device,
-            dtype=dtype,  # type: ignore[arg-type]
-            low_memory=self.low_memory,
-            compile=self.compile,
-            reuse_features=self.reuse_features,
-        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from curation.errors import LavieError, UsageError
 from curation.sources.uris import WITH_CREDENTIALS
-from pipelines.ray_cluster import RayUnavailable
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -70,6 +69,8 @@ def client_of(address: str) -> JobSubmissionClient:
         RayUnavailable: if nobody answers there.
     """
     from ray.job_submission import JobSubmissionClient
+
+    from pipelines.ray_cluster import RayUnavailable
 
     try:
         return JobSubmissionClient(address)

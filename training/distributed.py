@@ -19,7 +19,7 @@ from torch import distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from training.models import UNet
+from training.models.unet import UNet
 
 TIMEOUT = timedelta(minutes=10)  # a rank that does not answer for so long ends the run
 

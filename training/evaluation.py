@@ -16,7 +16,7 @@ from torch import Tensor
 from training.data.batch import Batch
 from training.distributed import Ranks
 from training.losses import frame_errors, target
-from training.models import UNet
+from training.models.unet import UNet
 from training.stages import Companions, Stage, encoded
 
 

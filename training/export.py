@@ -12,8 +12,8 @@ from torch import Tensor
 from curation.corpus.store import Store
 from training.learner import Learner
 from training.lora import adapter_tensors, save_adapters
-from training.models import UNet
 from training.models.exported import ExportedModel, save_model
+from training.models.unet import UNet
 
 FOLDER = "model"
 ADAPTERS = "lora"

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from curation.errors import UsageError
-from training.models import UNet, UNetConfig
 from training.models.autoencoder import Autoencoder
 from training.models.exported import load_model
 from training.models.grow import (
@@ -28,6 +27,8 @@ from training.models.schedule import Objective
 from training.models.state import read_tensors
 from training.models.text_encoder import TextEncoder
 from training.models.tiny import tiny_autoencoder, tiny_text_encoder, tiny_unet
+from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 from training.run_config import TrainConfig
 from training.stages import Companions
 

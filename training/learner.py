@@ -23,8 +23,8 @@ from training.losses import (
     min_snr_weight,
     target,
 )
-from training.models import UNet
 from training.models.grow import is_temporal
+from training.models.unet import UNet
 from training.optim import make_optimizer, step_unless
 from training.run_config import TrainConfig
 from training.stages import Companions, Feed, Stage

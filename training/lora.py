@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from curation.weights.torchvision_shim import ensure_torchvision
-from training.models import UNet
 from training.models.schedule import Objective
+from training.models.unet import UNet
 from training.run_config import LoraConfig
 
 TARGETS = r".*\.(attn1|attn2)\.(to_q|to_k|to_v|to_out\.0)"

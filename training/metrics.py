@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from curation.errors import LavieError
 from training.distributed import Ranks
 from training.losses import FrameErrors
-from training.models import UNet, UNetConfig
+from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 from training.stages import Feed
 
 NUM_BINS = 10  # of the diffusion time; a late and an early time differ a hundredfold in loss

@@ -40,7 +40,6 @@ from curation.select.rule_presets import RecipeName
 from curation.select.rules import known_columns, no_such_column
 from curation.select.sql import check_types
 from curation.sources import local_path
-from pipelines import curate, dry_run
 from pipelines.again import check_all_followed
 from pipelines.curation_config import CurationConfig
 from pipelines.growing import OnIncomplete, PlannedShards
@@ -109,6 +108,8 @@ class Curate:
 
     def run(self) -> int:
         """Run the steps; 0, 1 if sources were refused, or 3 if some may do better at another try."""
+        from pipelines import curate  # imports Ray: not to show flags
+
         if self.until not in STEPS:
             raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
         steps = STEPS[: STEPS.index(self.until) + 1]
@@ -163,6 +164,8 @@ class Curate:
         steps: Sequence[str],
         console: Console,
     ) -> None:
+        from pipelines import dry_run
+
         dry_run.show(
             store,
             listed(self.sources, self.sources_flags, console),
@@ -415,6 +418,8 @@ def _export(
     console: Console,
 ) -> int:
     """Export; returns how many selected clips could not be cut for reasons that may pass."""
+    from pipelines import curate
+
     manifest = curate.export(
         store,
         info,

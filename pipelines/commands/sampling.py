@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from rich.console import Console
 from tyro.conf import Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -17,32 +16,17 @@ from curation.errors import LavieError, MissingWeights, UsageError, typed
 from curation.stations.station import Resources
 from curation.weights.catalog import find
 from curation.weights.catalog import missing as missing_of
-from inference.cascade import (
-    MAX_SEEDS,
-    ORDER,
-    CascadeConfig,
-    Request,
-    check_noise,
-    check_request,
-    sample_to_file,
-    stage_files,
-)
-from inference.memory import Models
+from inference.settings import MAX_SEEDS, ORDER, CascadeConfig, MachineConfig
 from inference.video_file import Encoding, UnreadableVideo, Video, check_suffix, read_video
-from inference.weights import ReleasedWeights, TinyWeights, Weights, exported_weights
 from pipelines.commands.weights import known_files, known_groups
 from pipelines.places import check_out_files, check_out_folder, named_file, store_at
 from pipelines.progress import ProgressBars
-from pipelines.sample import (
-    SETTINGS,
-    MachineConfig,
-    Personalisation,
-    SampleJob,
-    read_prompts,
-    sample_batch,
-)
 from training.models.released import CHECKPOINT_OF, COMPANIONS_OF, LAVIE
 from training.models.schedule import Stage
+
+if TYPE_CHECKING:
+    from inference.weights import Weights
+    from pipelines.sample import Personalisation
 
 UNTRAINED = "tiny untrained networks: the video is coloured noise, for trying the machinery"
 
@@ -119,6 +103,8 @@ class Sample:
 
     def run(self) -> int:
         """Check everything, then sample; 0 if all videos are there."""
+        import torch  # networks and pipelines are imported to run, not to show flags
+
         try:
             return self._run()
         except torch.OutOfMemoryError as error:
@@ -130,6 +116,8 @@ class Sample:
             raise UsageError(str(error)) from error
 
     def _run(self) -> int:
+        from inference.cascade import check_noise
+
         if bool(self.prompt) == (self.prompts is not None):
             raise UsageError("give one prompt, or --prompts with a file of them")
         for flag, given in (("--ray", self.ray), ("--seeds", self.seeds)):
@@ -154,6 +142,9 @@ class Sample:
         return self._one(weights, console)
 
     def _one(self, weights: dict[Stage, Weights], console: Console) -> int:
+        from inference.cascade import Request, check_request, sample_to_file, stage_files
+        from inference.memory import Models
+
         out = Path(self.out)
         with typed("--out"):
             check_suffix(out)
@@ -189,6 +180,8 @@ class Sample:
         return 0
 
     def _batch(self, prompts: Path, weights: dict[Stage, Weights], console: Console) -> int:
+        from pipelines.sample import SETTINGS, SampleJob, read_prompts, sample_batch
+
         if "base" not in self.config.stages or self.video is not None:
             raise UsageError("--prompts needs the base stage, and no --video")
         asked, out = read_prompts(prompts), store_at(self.out, "--out")
@@ -214,6 +207,8 @@ class Sample:
         return 0
 
     def _personalisation(self) -> Personalisation:
+        from pipelines.sample import Personalisation
+
         loras: list[tuple[str, float]] = []
         for given in self.lora:
             path, _, weight = given.rpartition("=") if "=" in given else (given, "", "1")
@@ -259,6 +254,8 @@ def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:
         FileNotFoundError: The folder lacks a model.
         ValueError: A model is of another stage.
     """
+    from inference.weights import TinyWeights, exported_weights
+
     if where == "tiny":
         return {stage: TinyWeights(stage=stage) for stage in stages}
     if where == "released":
@@ -267,6 +264,8 @@ def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:
 
 
 def _released(stages: Sequence[Stage]) -> dict[Stage, Weights]:
+    from inference.weights import ReleasedWeights
+
     files, groups = known_files(), known_groups()
     companions = {stage: COMPANIONS_OF[stage] for stage in stages}
     needed = [files[CHECKPOINT_OF[stage]] for stage in stages]

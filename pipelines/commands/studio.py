@@ -69,9 +69,8 @@ class Studio:
         return 0
 
     def _page(self) -> Page:
-        from inference.cascade import CascadeConfig
+        from inference.settings import CascadeConfig, MachineConfig
         from pipelines.commands.sampling import stage_names, stage_weights
-        from pipelines.sample import MachineConfig
         from pipelines.studio.page import Studio as Page
         from pipelines.studio.sampler import CascadeSampler, lora_files
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from curation.errors import LavieError
-from inference.cascade import ORDER, CascadeConfig, cascade
 from inference.cascade import Request as CascadeRequest
+from inference.cascade import cascade
 from inference.interpolation import num_frames_of
 from inference.memory import Machine, Models
 from inference.personalised import Personalised
+from inference.settings import ORDER, CascadeConfig
 from inference.super_resolution import SCALE
 from inference.video_file import write_video
 from inference.weights import Weights

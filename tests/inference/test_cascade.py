@@ -10,15 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.cascade import (
-    CascadeConfig,
-    Request,
-    StageSettings,
-    cascade,
-    sample_to_file,
-    stage_files,
-)
+from inference.cascade import Request, cascade, sample_to_file, stage_files
 from inference.memory import Machine, Models
+from inference.settings import CascadeConfig, StageSettings
 from inference.tiles import Tiling
 from inference.video_file import Video, read_video
 from inference.weights import TinyWeights

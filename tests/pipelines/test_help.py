@@ -5,6 +5,8 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -81,3 +83,20 @@ def test_every_flag_says_by_itself_what_its_value_is(kind: type) -> None:
 def test_settings_are_found_through_nested_and_optional_ones() -> None:
     names = {kind.__name__ for kind in settings()}
     assert {"Train", "Phase", "OptimConfig", "Cascade", "Tiling", "View", "DecodeConfig"} <= names
+
+
+def test_flags_are_shown_without_what_only_running_needs():
+    shown = """
+import sys
+from pipelines.cli import COMMANDS, parse
+for command in COMMANDS:
+    try:
+        parse([command, "--help"])
+    except SystemExit:
+        pass
+print(sorted({"av", "cv2", "diffusers", "duckdb", "ray", "torch", "transformers"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", shown], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -11,13 +11,12 @@ from rich.console import Console
 
 from curation.corpus.store import Store
 from curation.errors import LavieError
-from inference.cascade import CascadeConfig, StageSettings
+from inference.settings import CascadeConfig, MachineConfig, StageSettings
 from inference.tiny import tiny_model
 from inference.video_file import Encoding, read_video
 from inference.weights import TinyWeights
 from pipelines.cli import main
 from pipelines.sample import (
-    MachineConfig,
     Personalisation,
     SampleJob,
     differences,

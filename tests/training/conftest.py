@@ -11,8 +11,8 @@ import torch
 @pytest.fixture(scope="session")
 def rule_net() -> Callable[..., object]:
     """The tiny network of a stage, every parameter drawn, so that no layer is still at zero."""
-    from training.models import UNet
     from training.models.tiny import tiny_config
+    from training.models.unet import UNet
 
     def make(stage: str) -> UNet:
         net = UNet(tiny_config(stage))  # type: ignore[arg-type]

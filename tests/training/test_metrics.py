@@ -9,8 +9,8 @@ import torch
 from training.distributed import Ranks
 from training.losses import FrameErrors
 from training.metrics import FlopCounts, Journal, LossSums, StepRecord, TooManyBadSteps, Watchdog
-from training.models import UNet
 from training.models.tiny import tiny_config
+from training.models.unet import UNet
 from training.stages import Feed
 
 ALONE = Ranks(0, 1, torch.device("cpu"))

@@ -3,8 +3,3 @@
 Order of the files, lowest first: config, layout, rotary, embedding, attention, residual, temporal,
 transformer, blocks, unet; schedule; then what surrounds the networks.
 """
-
-from training.models.unet import UNet
-from training.models.unet_config import UNetConfig
-
-__all__ = ["UNet", "UNetConfig"]

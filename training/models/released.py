@@ -4,15 +4,17 @@ This knows what exists and reads it; finding, fetching and checking bytes is the
 `lavie weights`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from training.models.schedule import Stage
-from training.models.state import fill, read_tensors
-from training.models.unet import UNet
 from training.models.unet_config import UNetConfig
+
+if TYPE_CHECKING:
+    from training.models.unet import UNet
 
 HUB = "https://huggingface.co"
 LAVIE, SD14, X4 = "lavie", "stable-diffusion-1.4", "x4-upscaler"
@@ -136,6 +138,11 @@ def load_released(checkpoint: Path, stage: Stage, config: UNetConfig | None = No
         FileNotFoundError: There is no such file.
         ValueError: It holds something else than tensors, or other keys; the message lists them.
     """
+    import torch
+
+    from training.models.state import fill, read_tensors
+    from training.models.unet import UNet
+
     if stage not in CONFIGS:
         raise ValueError(f"stage must be one of {', '.join(CONFIGS)}, got {stage!r}")
     with torch.device("meta"):

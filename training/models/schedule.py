@@ -9,14 +9,16 @@ Letters of DDPM (arXiv 2006.11239): beta_t the noise added at step t, alpha_bar_
 sqrt(1 - alpha_bar_t) eps.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Stage = Literal["base", "interpolation", "super_resolution"]
 Prediction = Literal["epsilon", "velocity", "sample"]
@@ -49,22 +51,24 @@ class NoiseSchedule:
             raise ValueError(f"num_steps must be at least 2, got {self.num_steps}")
 
     @classmethod
-    def lavie(cls) -> "NoiseSchedule":
+    def lavie(cls) -> NoiseSchedule:
         """The one of all three released networks."""
         return cls()
 
     @classmethod
-    def low_resolution(cls) -> "NoiseSchedule":
+    def low_resolution(cls) -> NoiseSchedule:
         """The one that adds noise to the low-resolution frames of the super-resolution network."""
         return cls(curve="scaled_linear")
 
     @classmethod
-    def stable_diffusion(cls) -> "NoiseSchedule":
+    def stable_diffusion(cls) -> NoiseSchedule:
         """Stable Diffusion 1.4's, which LaVie does not use."""
         return cls(curve="scaled_linear", beta_start=0.00085, beta_end=0.012)
 
     def betas(self) -> Tensor:
         """beta_t of every step, float64 ``[num_steps]``."""
+        import torch  # not needed to say what weights were trained for
+
         start, end = self.beta_start, self.beta_end
         if self.curve == "linear":
             return torch.linspace(start, end, self.num_steps, dtype=torch.float64)
@@ -164,7 +168,7 @@ class Objective:
             )
 
     @classmethod
-    def of(cls, stage: Stage) -> "Objective":
+    def of(cls, stage: Stage) -> Objective:
         """The released network's objective.
 
         Base and interpolation predict the noise of Stable Diffusion 1.4's latents; super-resolution
@@ -184,7 +188,7 @@ class Objective:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Any) -> "Objective":
+    def from_json(cls, values: Any) -> Objective:
         """Read what `to_json` wrote, or what a file of unknown origin holds.
 
         Raises:
@@ -205,7 +209,7 @@ class Objective:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def check_equals(self, expected: "Objective") -> None:
+    def check_equals(self, expected: Objective) -> None:
         """Raise ValueError that names every field in which these weights differ from the wish."""
         wrong = [
             f"{field.name} is {getattr(self, field.name)}, expected {getattr(expected, field.name)}"

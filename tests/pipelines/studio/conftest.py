@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from inference.cascade import ORDER, CascadeConfig
 from inference.memory import Machine
+from inference.settings import ORDER, CascadeConfig
 from inference.weights import TinyWeights
 from pipelines.studio.sampler import CascadeSampler, lora_files
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from curation.weights.torchvision_shim import ensure_torchvision
-from training.models import UNet, UNetConfig
+from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 SPEC = Path(__file__).resolve().parents[4] / "shared" / "spec"
 

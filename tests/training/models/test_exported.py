@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.models import UNet
 from training.models.exported import ExportedModel, load_model, save_model
 from training.models.schedule import NoiseSchedule, Objective
+from training.models.unet import UNet
 
 STAGES = ("base", "interpolation", "super_resolution")
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.models import UNet
 from training.models.grow import (
     grow_base,
     grow_interpolation,
     grow_super_resolution,
     is_temporal,
 )
+from training.models.unet import UNet
 
 
 def relative_error(got, expected):

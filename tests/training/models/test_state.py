@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from training.models import UNet
 from training.models.state import fill, read_tensors
+from training.models.unet import UNet
 
 
 class Bomb:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.models import UNet, UNetConfig
 from training.models import attention as attention_module
+from training.models.unet import UNet
+from training.models.unet_config import UNetConfig
 
 STAGES = ("base", "interpolation", "super_resolution")
 FILE_OF = {"base": "base", "interpolation": "interpolation", "super_resolution": "vsr"}

@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from training.models import UNetConfig
+from training.models.unet_config import UNetConfig
 
 
 def test_the_named_configurations_differ_in_what_the_paper_says():

@@ -9,8 +9,8 @@ import torch
 from training.data.batch import Batch, Sample, stack
 from training.initial_weights import companions_of, initial_network
 from training.losses import frame_errors, image_weight, joint_loss, target
-from training.models import UNet
 from training.models.tiny import TEXT_WIDTH
+from training.models.unet import UNet
 from training.presets import tiny
 from training.run_config import LossConfig, ModelConfig, Source, TrainConfig
 from training.stages import Companions, encoded, stage_of
