@@ -47,6 +47,11 @@ NO_OVERLAY_TEXT = Rule(
 )
 
 
+NO_BORDERS = Rule(
+    column="border_share",
+    max=0.01,
+    source="Movie Gen: no borders; 1 % leaves room for one line at the rim (ours)",
+)
 FEW_OF_ONE_CAPTION = Balance(max_per_caption=100)
 """Most clips of one caption in our own selections. Ours: a caption of a source list stands on all scenes of
 its film, about a hundred in ten minutes; what stands on more clips is boilerplate, of which a published set
@@ -165,11 +170,7 @@ def movie_gen() -> SelectConfig:
             _seconds(4.0, 120.0, "Movie Gen: 4 to 120 s"),
             _short_side(768, "Movie Gen: 768 px or more"),
             Rule(column="aspect", min=1.0, source="Movie Gen: width at least height"),
-            Rule(
-                column="border_share",
-                max=0.01,
-                source="Movie Gen: no borders; 1 % leaves room for one line at the rim (ours)",
-            ),
+            NO_BORDERS,
             _aesthetic(4.0, "Movie Gen: 4 or more (middle frame)"),
         ),
         balance=Balance(weight_by_category=True),
@@ -285,6 +286,7 @@ def embedded() -> SelectConfig:
                 keep_null=True,
                 source="ours: FineVideo drops videos that stand still; one moving pair in ten",
             ),
+            NO_BORDERS,
             NO_OVERLAY_TEXT,
             THREE_WORDS,
         ),
