@@ -41,7 +41,7 @@ class Clusters:
     neighbour_distance: float = 0.02
     """1 - cosine up to which two clips of a cluster are neighbours, which splits do not divide."""
     seed: int = 0
-    """Of the first centres."""
+    """Seed of the first centres; another one gives other clusters, beside those that are there."""
 
     def __post_init__(self) -> None:
         if self.num < 0:
