@@ -188,7 +188,7 @@ class Balance:
     """Whether `sampling_weight` is 1 / sqrt(kept clips of the category), scaled to mean 1, as Movie
     Gen (2410.13720) resamples its clusters; else, and without a category, it is 1."""
     weight_by_cluster: bool = False
-    """Whether `sampling_weight` is 1 / sqrt(kept clips of the cluster) instead, for which `clusters` must make
+    """Whether `sampling_weight` is 1 / sqrt(kept clips of the cluster) instead; `clusters` must make
     some; 1 without an embedding."""
 
     def __post_init__(self) -> None:
