@@ -267,7 +267,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 5
+    version = 6
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:

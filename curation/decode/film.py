@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+from curation.decode.gaps import EvenClock
 from curation.decode.measuring import DecodeConfig
 from curation.decode.scenes import Boundary
 from curation.decode.timeline import MOST_ON_A_TICK
 from curation.errors import BadSource
-from curation.media.clock import BROADCAST, MAX_REORDER_FRAMES, UNTIMED, SteadyClock, packets_of
+from curation.media.clock import (
+    BROADCAST,
+    MAX_REORDER_FRAMES,
+    UNTIMED,
+    Hurt,
+    Refresh,
+    SteadyClock,
+    packets_of,
+)
 from curation.media.probe import check_size
 
 if TYPE_CHECKING:
@@ -33,6 +42,11 @@ LONGEST_HOLE_S = 0.25
 """A longer stretch of lost frames ends a scene: what is whole before and behind it can be kept."""
 B_REFERENCES = frozenset({"h264", "hevc"})
 """Decoders of codecs in which other frames are made from B-frames too (pyramids)."""
+REFRESHES = 3
+"""Intra refreshes that begin behind damage until all of the picture has been made anew: the first may
+be half done where the damage is, and one may end a few frames behind the beginning of the next."""
+SHOWS_AGAIN = frozenset({"libdav1d", "av1"})
+"""Decoders of codecs that can show a keyframe again."""
 MAX_ERRORS = 10_000
 """Packets in a row that the decoder refuses before the file is given up: minutes of film, in
 seconds of work."""
@@ -46,8 +60,8 @@ class Shot(NamedTuple):
     is_damaged: bool
     """Whether it, or one that it is made from, was damaged, or frames before it are missing."""
     edge: Boundary | None
-    """Why a stretch begins with it, if one does: 'discontinuity' where the clock jumps, 'damage'
-    where frames are missing, and where damage begins or ends."""
+    """Why a stretch begins with it, if one does: 'discontinuity' where the clock jumps or whole groups
+    of pictures are missing, 'damage' where frames are missing, and where damage begins or ends."""
 
 
 @dataclass(slots=True)
@@ -57,10 +71,13 @@ class _Seen:
     frame: VideoFrame
     is_damaged: bool
     is_jump: bool
+    """Whether the clock jumps before it, or its group follows on one that is missing."""
     is_behind_hole: bool
     """Whether more is missing before it than a scene may lack."""
     is_between: bool
     """Whether it is a B-frame."""
+    is_behind_pause: bool
+    """Whether nothing is shown for long before it, though the clock is even."""
 
 
 class Film:
@@ -88,17 +105,23 @@ class Film:
         self._max_ticks = int(Fraction(config.limits.max_duration_s) / base)
         self._is_broadcast = container.format.name in BROADCAST
         self._is_untimed = container.format.name in UNTIMED
+        # A broadcast never pauses, and in AVI a picture that is shown again is a packet without bytes.
+        has_pauses = not (self._is_broadcast or self._is_untimed)
+        self._even = EvenClock(self._base_s) if has_pauses else None
         self._clock = SteadyClock(container.format.name, stream)
         self._packets = self._clock.read(packets_of(container, stream))
         self._size: tuple[int, int] | None = None
-        self._num_frames = self._num_edges = self._num_errors = 0
+        self._num_frames = self._num_edges = self._num_errors = self._num_unplaced = 0
+        self._num_gone = 0
         self._first: int | None = None
         self._last: int | None = None
         self._num_late = 0
+        self._num_refreshes, self._is_refresh = 0, False
         self._is_hurt = self._was_damaged = self._has_begun = False
         self._refused_pts: int | None = None
         self._waiting: list[_Seen] = []
         self._keeps_b = self._context.name in B_REFERENCES
+        self._shows_again = self._context.name in SHOWS_AGAIN
         self.last_error: str | None = None
         """What the decoder said last, for a person."""
         self.num_damaged = 0
@@ -129,7 +152,7 @@ class Film:
         for frame in self._decoded(None):
             yield from self._shots(frame)
         yield from self._released()
-        self.num_lost += self._num_errors
+        self.num_lost += self._num_unplaced + self._num_errors
 
     def cut_off(self) -> None:
         """The file ends before its container says: what is stated beyond is lost, at least one."""
@@ -158,6 +181,10 @@ class Film:
         """
         hurt_before = self._is_hurt
         seen = self._seen(frame)
+        if seen.is_behind_pause:
+            yield from self._released()
+        if self._num_gone and not seen.is_between:
+            self._settle(seen)
         if self._waiting and self._is_hurt and (not hurt_before or frame.key_frame):
             for each in self._waiting:
                 each.is_damaged = True
@@ -167,6 +194,26 @@ class Film:
             self._waiting.append(seen)
         else:
             yield self._shot(seen)
+
+    def _settle(self, seen: _Seen) -> None:
+        """Whether a pause of the clock was one: what follows on a group that is missing is a keyframe.
+
+        Those that are shown before it, and wait, are made from what is missing.
+        """
+        num_gone, self._num_gone = self._num_gone, 0
+        if not self._is_key(seen.frame):
+            assert self._even is not None, "it told of the pause"
+            self._even.pause()
+            return
+        self._lose(num_gone)
+        seen.is_jump = seen.is_behind_pause
+        for each in self._waiting:
+            each.is_damaged = True
+
+    def _lose(self, num_frames: int) -> None:
+        """Frames are missing on the clock; those whose packets were refused are among them."""
+        self.num_lost += num_frames
+        self._num_unplaced = max(0, self._num_unplaced - num_frames)
 
     def _released(self) -> Iterator[Shot]:
         """Those that wait."""
@@ -183,17 +230,25 @@ class Film:
         pts = frame.pts
         self._check(frame, pts)
         is_jump = self._is_after_jump(pts)
+        is_behind_pause = False
+        self._num_unplaced += self._num_errors
         missing_s = 0.0 if is_jump else self._missing_s(pts)
+        if self._even is not None and pts is not None:
+            num_gone = self._even.missing(pts)
+            is_behind_pause = num_gone > 0 and not is_jump and not missing_s
+            self._num_gone = num_gone if is_behind_pause else self._num_gone
         is_behind_hole = missing_s > LONGEST_HOLE_S
         has_hole = (missing_s > 0 or self._num_errors > 0) and not is_jump
-        if is_behind_hole and frame.key_frame:
+        if is_behind_hole and self._is_key(frame):
             has_hole = False  # an edge says so, and what begins here needs nothing from before
         is_damaged = self._is_damaged(frame, has_hole=has_hole) or self._is_late(pts)
-        self.num_lost += self._num_errors
+        if self._is_key(frame) and not self._is_refused_behind(pts):
+            self.num_lost += self._num_unplaced
+            self._num_unplaced = 0
         self._num_errors = 0
         self._last = self._last if pts is None else pts
         self._num_frames += 1
-        return _Seen(frame, is_damaged, is_jump, is_behind_hole, _is_b(frame))
+        return _Seen(frame, is_damaged, is_jump, is_behind_hole, _is_b(frame), is_behind_pause)
 
     def _shot(self, seen: _Seen) -> Shot:
         """A frame of which all is known, and whether a stretch begins with it."""
@@ -243,7 +298,7 @@ class Film:
         is_loss = self._num_errors > 0 or self._is_hurt or (self._is_broadcast and gap_s > PAUSE_S)
         if not is_loss or gap <= LOST_STEPS * (step := self._clock.step):
             return 0.0
-        self.num_lost += max(0, gap // step - 1 - self._num_errors)
+        self._lose(max(0, gap // step - 1))
         return gap_s
 
     def _is_late(self, pts: int | None) -> bool:
@@ -262,16 +317,28 @@ class Film:
     def _is_damaged(self, frame: VideoFrame, *, has_hole: bool) -> bool:
         """Whether a frame was hit, lies behind a hole, or is made from one that was hit.
 
-        Damage is carried on to the next picture that is made from no other. A B-frame keeps its own
-        to itself where none is made from one. A decoder holds frames back: what it refuses may belong
-        behind a picture that comes out only now.
+        Damage is carried on to the next picture that is made from no other, or until all parts of the
+        picture have been made anew one after the other. A B-frame keeps its own to itself where none
+        is made from one. A decoder holds frames back: what it refuses may belong behind a picture that
+        comes out only now.
         """
-        is_hit = frame.is_corrupt or frame.opaque is not None
-        if frame.key_frame:
+        is_hit = frame.is_corrupt or isinstance(frame.opaque, Hurt)
+        was_refresh, self._is_refresh = self._is_refresh, isinstance(frame.opaque, Refresh)
+        if self._is_key(frame):
             self._is_hurt = is_hit or self._is_refused_behind(frame.pts)
         elif has_hole or (is_hit and (self._keeps_b or not _is_b(frame))):
-            self._is_hurt = True
+            self._is_hurt, self._num_refreshes = True, 0
+        elif self._is_refresh and not was_refresh:  # containers may flag all pictures
+            self._num_refreshes += 1
+            self._is_hurt = self._is_hurt and self._num_refreshes < REFRESHES
         return is_hit or has_hole or self._is_hurt
+
+    def _is_key(self, frame: VideoFrame) -> bool:
+        """Whether a frame is made from no other, and of its own time.
+
+        AV1 can show a keyframe again, later on; where packets are missing that says nothing.
+        """
+        return bool(frame.key_frame) and not (self._shows_again and frame.opaque is None)
 
     def _is_refused_behind(self, pts: int | None) -> bool:
         """Whether a packet was refused whose picture is due after this time."""

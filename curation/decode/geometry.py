@@ -25,19 +25,18 @@ class Stretches:
     def __init__(self, first: VideoFrame, shown: Shown, context: VideoCodecContext) -> None:
         self._shown = shown
         self._context = context
-        self._tags = _tags(first)
         self._size = first.width, first.height
         self._colour = _look(colour_of(first))
         self._aspect = context.sample_aspect_ratio
 
     def changed(self, frame: VideoFrame) -> Shown | None:
         """How frames are shown from this one on, if otherwise than the one before it."""
-        # The decoder is ahead of the frames that it gives out: a new aspect begins with a keyframe.
-        tags, is_key = _tags(frame), frame.key_frame
-        if tags == self._tags and not is_key:
+        # The decoder is ahead of the frames that it gives out, and lends those without tags what comes
+        # next: a new aspect and new colours begin with a keyframe.
+        is_key, size = frame.key_frame, (frame.width, frame.height)
+        if size == self._size and not is_key:
             return None  # nearly every frame
-        self._tags = tags
-        size, colour = (frame.width, frame.height), _look(colour_of(frame))
+        colour = _look(colour_of(frame))
         aspect = self._context.sample_aspect_ratio
         is_same = size == self._size and colour == self._colour
         if is_same and (aspect == self._aspect or not is_key):
@@ -47,19 +46,6 @@ class Stretches:
         self._size, self._colour, self._aspect = size, colour, aspect
         self._shown = replace(self._shown, width=size[0], height=size[1])
         return self._shown
-
-
-def _tags(frame: VideoFrame) -> tuple[int | str, ...]:
-    """All of a frame that `colour_of` and its size depend on, as it stands: read in no time."""
-    return (
-        frame.width,
-        frame.height,
-        frame.format.name,
-        frame.colorspace,
-        frame.color_range,
-        frame.color_trc,
-        frame.color_primaries,
-    )
 
 
 def _look(colour: Colour) -> tuple[str, bool, str]:

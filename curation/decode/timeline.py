@@ -104,8 +104,13 @@ class Pace:
 
     @property
     def length(self) -> int:
-        """Of a frame, in ticks, at least 1."""
-        return max(1, round(1 / (self.fps * self._time_base)))
+        """Of a frame, in ticks, at least 1: as the last ones have it, where they have the rate."""
+        stated = 1 / (self.fps * self._time_base)
+        if len(self._distances) >= self.FEWEST:
+            median = sorted(self._distances)[len(self._distances) // 2]
+            if 1 / self.TOLERANCE <= median / stated <= self.TOLERANCE:
+                return median
+        return max(1, round(stated))
 
     def add(self, pts: int) -> bool:
         """Take the next frame's timestamp; whether another rate counts from here on."""

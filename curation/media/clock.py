@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from curation.media.losses import Hurt, Losses
+
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
@@ -27,6 +29,7 @@ __all__ = [
     "Entry",
     "Hurt",
     "Lead",
+    "Refresh",
     "SteadyClock",
     "packets_of",
 ]
@@ -52,10 +55,8 @@ a packet so shortly before the keyframe with which the second begins: the one it
 one before it, which its parser had not yet let go."""
 STEPS = 16
 """Distances of packets by which the pace is known."""
-LOSS_STEPS = 1.75
-"""A longer step in a stream that keeps its pace is loss; half a step more is a field shown twice."""
-EVEN_SHARE = 0.75
-"""Of those distances so many are alike where a sender has a pace that it keeps."""
+MOST_STEPS = 1.5
+"""Distance of two packets between which none is missing."""
 MAX_LEAD = 1024
 """Packets without timestamps at the start of a film that are read before the first is decoded."""
 MAX_READ_ERRORS = 100
@@ -94,8 +95,12 @@ def _has_no_time(packet: Packet[Any]) -> bool:
     return packet.pts is None and packet.dts is None
 
 
-class Hurt:
-    """Mark of a packet, and of its frame, that was damaged on the way; each has its own."""
+class Refresh:
+    """Mark of a packet, and of its frame, at which decoding can begin.
+
+    It is a keyframe, or a picture made from others with which a sender begins to make all parts of the
+    picture anew, one after the other.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +181,7 @@ class SteadyClock:
         self._last: int | None = None
         self._top: int | None = None
         self._joint: int | None = None
-        self._is_behind_loss = False
-        self._reset_at: int | None = None
+        self._losses = Losses(self._steps, self._longest) if self._is_broadcast else None
         self.lead: Lead | None = None
         """Known once the first packet was read."""
         self.shifts: list[ClockShift] = []
@@ -244,48 +248,16 @@ class SteadyClock:
             packet.opaque = Hurt()
         if time is not None:
             self._learn(time)
-        self._look_for_loss(packet, time, following)
+        self._mark(packet, time, following)
         self._shift(packet)
 
-    def _look_for_loss(
-        self, packet: Packet[Any], time: int | None, following: deque[Packet[Any]]
-    ) -> None:
-        """Mark the packets on both sides of a gap in the stream, whether or not libav flagged it.
-
-        A transport stream counts its packets to sixteen: sixteen lost in a row it does not show. The
-        packet before a gap may have lost its end; those behind it are made from what is not there,
-        up to the next keyframe, and with it those that are shown before it.
-        """
-        if packet.is_keyframe:
-            self._reset_at = packet.pts if self._is_behind_loss else None
-            self._is_behind_loss = False
-        elif self._reset_at is not None and packet.pts is not None:
-            if packet.pts < self._reset_at:
-                packet.opaque = Hurt()
-            else:
-                self._reset_at = None
-        if self._is_behind_loss:
-            packet.opaque = Hurt()
-        if self._lacks(time, following):
-            self._is_behind_loss = True
-            packet.opaque = Hurt()
-
-    def _lacks(self, time: int | None, following: deque[Packet[Any]]) -> bool:
-        """Whether pictures are missing before the next packet, by a clock that is even elsewhere.
-
-        A packet without a time behind the gap lost it there: the next one that has one tells.
-        """
-        if not self._is_broadcast or time is None:
-            return False
-        times = [self._time(each) for each in following]
-        later = [each for each in times if each is not None]
-        num_steps = LOSS_STEPS + (times.index(later[0]) if later else 0)
-        step = self.step
-        if not later or not num_steps * step < later[0] - time <= self._longest:
-            return False
-        steps = [*self._steps, *(b - a for a, b in itertools.pairwise(later))]
-        num_even = sum(abs(each - step) <= step / 8 for each in steps)
-        return num_even >= max(EVEN_SHARE * len(steps), STEPS // 4)
+    def _mark(self, packet: Packet[Any], time: int | None, following: deque[Packet[Any]]) -> None:
+        """Tell the decoder's frames what a packet is: hurt, or one with which a refresh begins."""
+        if self._losses is not None:
+            times = [self._time(each) for each in following]
+            self._losses.mark(packet, time, following, times, self.step)
+        if packet.is_keyframe and packet.opaque is None:
+            packet.opaque = Refresh()
 
     def _to_keyframe(self, following: deque[Packet[Any]]) -> int:
         """How many packets on the next keyframe is; more than are known if it is not among them."""
@@ -295,18 +267,27 @@ class SteadyClock:
     def _ends_a_recording(self, time: int, following: deque[Packet[Any]]) -> bool:
         """Whether a packet is flagged only for the recording that begins behind it.
 
-        No frame is missing then, what follows begins with a keyframe, and is whole. If the packet was
-        hit all the same, its decoder says so.
+        No frame is missing then, what follows begins with a keyframe, and is whole; of its first pictures
+        some may be decoded before the last ones of the recording that ends. If the packet was hit all the
+        same, its decoder says so.
         """
-        if not self._is_broadcast or self._to_keyframe(following) > JOINT_PACKETS:
+        place = self._to_keyframe(following)
+        if not self._is_broadcast or place > JOINT_PACKETS:
             return False
-        times = [time, *(t for each in following if (t := self._time(each)) is not None)]
-        return self._is_steady(times) and not any(each.is_corrupt for each in following)
+        if any(each.is_corrupt for each in following):
+            return False
+        times = [time, *(self._time(each) for each in following)]
+        before, behind = (
+            [t for t in part if t is not None] for part in (times[:place], times[place:])
+        )
+        if not self._is_steady(before) or not self._is_steady(behind) or not behind:
+            return False
+        return -MAX_REORDER_FRAMES <= (behind[0] - before[-1]) / self.step <= MOST_STEPS
 
     def _is_steady(self, times: list[int]) -> bool:
         """Whether times of decoding follow each other at the film's pace, no frame missing."""
         pairs = itertools.pairwise(times)
-        return self._by_decoding and all(0 <= b - a <= 1.5 * self.step for a, b in pairs)
+        return self._by_decoding and all(0 <= b - a <= MOST_STEPS * self.step for a, b in pairs)
 
     def _time(self, packet: Packet[Any]) -> int | None:
         return packet.dts if self._by_decoding else packet.pts

@@ -118,6 +118,7 @@ def _command(
         "threads": 1,
         "flags": "+unaligned",  # as in the decoding pass
         "copyts": None,
+        "fflags": "+genpts",  # likewise, by PyAV
         "bsf:v": _packet_filters(clip),
     }
     if seek_s is not None:
@@ -162,6 +163,8 @@ def _command(
     command: list[str] = (
         ffmpeg.output(frames, str(target), **encoding)
         .global_args("-hide_banner", "-nostdin", "-loglevel", "error", "-filter_threads", "1")
+        # Damage behind the clip is none of its business: its frames are counted.
+        .global_args("-max_error_rate", "1")
         .overwrite_output()
         .compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     )

@@ -660,3 +660,208 @@ def test_containers_of_tape_and_broadcast_are_read(
         assert [len(clip) for clip in found] == [70, 80]
     else:
         assert found == frames((0, 70), (70, 150))
+
+
+FRAGMENTED = ("-movflags", "frag_keyframe+empty_moov+default_base_moof")
+
+
+def keyframes_of(path: Path) -> list[int]:
+    """Which frames, in the order in which they are shown, are keyframes."""
+    with av.open(str(path)) as film:
+        times = [(p.pts, p.is_keyframe) for p in film.demux(video=0) if p.size]
+    return [number for number, (_, is_keyframe) in enumerate(sorted(times)) if is_keyframe]
+
+
+def without_groups(path: Path, target: Path, *gone: int) -> Path:
+    """A film whose packets are copied but for those of some groups of pictures, counted from 0."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        group = -1
+        for packet in source.demux(video=0):
+            group += packet.size > 0 and packet.is_keyframe
+            if packet.size and group not in gone:
+                packet.stream = stream
+                output.mux(packet)
+    return target
+
+
+def without_fragment(path: Path, target: Path, gone: int) -> Path:
+    """A fragmented MP4 without one of its fragments, as a download leaves it."""
+    data, kept_boxes, place, number = path.read_bytes(), [], 0, -1
+    while place < len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        number += kind == b"moof"
+        if kind not in (b"moof", b"mdat") or number != gone:
+            kept_boxes.append(data[place : place + length])
+        place += length
+    target.write_bytes(b"".join(kept_boxes))
+    return target
+
+
+@pytest.mark.parametrize("fps", ["24000/1001", "30", "60"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv"])
+def test_a_group_of_pictures_that_is_missing_ends_a_scene(
+    tmp_path, encode: Encode, numbers_of, suffix, fps
+):
+    whole = encode(tmp_path / f"whole.{suffix}", [300], *H264, fps=fps)
+    starts = keyframes_of(whole)
+    gone = range(starts[4], starts[6])  # a second at 60 frames a second
+    path = without_groups(whole, tmp_path / f"film.{suffix}", 4, 5)
+    rows = decoded(path, DecodeConfig(scenes=SceneConfig(trim_frames=0, min_s=1.0)))
+    assert rows.probe["source_num_damaged_frames"] == len(gone)
+    assert rows.probe["num_clock_jumps"] == 0
+    assert [row["cut_out"] for row in rows.scenes] == ["discontinuity", "end"]
+    assert [row["cut_in"] for row in rows.scenes] == ["start", "discontinuity"]
+    expected_s = [gone.start / Fraction(fps), (300 - gone.stop) / Fraction(fps)]
+    assert [row["duration_s"] for row in rows.scenes] == pytest.approx(expected_s, abs=0.003)
+    assert numbers_of(path, rows) == frames((0, gone.start), (gone.stop, 300))
+
+
+def test_a_fragment_that_was_not_downloaded_ends_a_scene(tmp_path, encode: Encode, numbers_of):
+    whole = encode(tmp_path / "whole.mp4", [240], *H264, *FRAGMENTED)
+    path = without_fragment(whole, tmp_path / "film.mp4", 3)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == 30
+    assert numbers_of(path, rows) == frames((0, 90), (120, 240))
+
+
+def test_pictures_that_are_made_from_a_missing_group_are_damage(
+    tmp_path, encode: Encode, numbers_of
+):
+    """The first pictures of an open group are made from the group before it as well."""
+    options = ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2", "-g", "15")
+    whole = encode(tmp_path / "whole.mkv", [240], *options)
+    path = without_groups(whole, tmp_path / "film.mkv", 6, 7)
+    first = keyframes_of(whole)[8]
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == 30 + 2
+    before, behind = numbers_of(path, rows)
+    assert before == list(range(first - 2 - 30))
+    assert behind == list(range(first, 240))
+
+
+PAUSES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "frozen": ("N*33+if(gte(N,75),2000,0)", ()),
+    "frozen on the grid": ("(N+if(gte(N,75),60,0))*40", ()),
+    "a recorder of the screen": ("N*40+mod(N*N*7,23)+if(gte(N,90),3000,0)", ("-g", "1")),
+    "slides": ("N*2000+if(gte(N,90),8000,0)", ("-g", "1")),
+    "a camera short of light": ("N*33+floor(N/9)*33+if(gte(N,90),990,0)", ()),
+}
+
+
+@pytest.mark.parametrize("kind", PAUSES)
+def test_a_clock_that_pauses_for_a_good_reason_has_no_gap(tmp_path, encode: Encode, kind):
+    times, options = PAUSES[kind]
+    steps = ("-vf", f"settb=1/1000,setpts='{times}'", "-fps_mode", "passthrough")
+    path = tmp_path / "film.mkv"
+    encode(path, [180], *H264, *steps, "-enc_time_base", "1/1000", *options)
+    rows = decoded(path)
+    assert rows.probe["source_num_damaged_frames"] == 0
+    assert not {row["cut_in"] for row in rows.scenes} & {"discontinuity", "damage"}
+
+
+def hit(path: Path, target: Path, numbers: range, *, skip: int = 8) -> Path:
+    """A film of which bytes of some packets, in the order of decoding, are changed."""
+    with av.open(str(path)) as film:
+        packets = [packet for packet in film.demux(video=0) if packet.size]
+    data, draw = bytearray(path.read_bytes()), random.Random(1)
+    for number in numbers:
+        start, size = packets[number].pos, packets[number].size
+        for _ in range(40):
+            data[draw.randrange(start + min(skip, size - 1), start + size)] ^= draw.randrange(
+                1, 256
+            )
+    target.write_bytes(data)
+    return target
+
+
+def test_a_frame_that_is_missing_is_counted_once(tmp_path, encode: Encode):
+    """HEVC's decoder refuses packets while frames before them are still to come out."""
+    quiet = ("-x265-params", "log-level=none:keyint=30:min-keyint=30")
+    options = ("-c:v", "libx265", "-preset", "ultrafast", "-crf", "14", *quiet)
+    whole = encode(tmp_path / "whole.mp4", [180], *options)
+    rows = decoded(hit(whole, tmp_path / "film.mp4", range(70, 76)))
+    num_missing = 180 - rows.probe["source_num_frames"]
+    num_damaged = sum(row["num_damaged_frames"] for row in rows.scenes)
+    assert num_missing > 5
+    assert rows.probe["source_num_damaged_frames"] == num_missing + num_damaged
+
+
+@pytest.mark.parametrize("keyframes_every", ["30", "9999"])
+def test_a_refused_packet_of_av1_costs_no_clip_before_it(
+    tmp_path, encode: Encode, numbers_of, keyframes_every
+):
+    options = ("-c:v", "libaom-av1", "-cpu-used", "8", "-crf", "16", "-g", keyframes_every)
+    whole = encode(tmp_path / "whole.mp4", [60, 240], *options)
+    target, first_refused = tmp_path / "film.mp4", 0
+    for first_refused in range(62, 100):  # some packets show what others hold
+        hit(whole, target, range(first_refused, first_refused + 1), skip=0)
+        rows = decoded(target)
+        if rows.probe["source_num_frames"] < 290:
+            break
+    assert rows.probe["source_num_damaged_frames"] > 9
+    clips = numbers_of(target, rows)
+    assert clips[0] == list(range(60))
+    if keyframes_every == "30":
+        behind = min(place for place in keyframes_of(whole) if place > first_refused)
+        assert clips[-1][-1] == 299
+        assert behind <= clips[-1][0] <= behind + 1  # one that ends a short hole is hurt itself
+
+
+def test_the_last_frame_of_a_program_stream_has_its_own_time(tmp_path, encode: Encode, guard):
+    options = ("-c:v", "mpeg2video", "-q:v", "2", "-bf", "2", "-g", "12", "-f", "vob")
+    first = encode(tmp_path / "a.mpg", [75], *options, fps="25")
+    second = encode(tmp_path / "b.mpg", [80], *options, first=75, fps="25")
+    path = joined(tmp_path, first, second)
+    rows = decoded(path)
+    with path.open("rb") as file:
+        stream = read_stream(file, FAST, guard, has_jumps=True)
+        for place, row in enumerate(kept(rows)):
+            scratch = tmp_path / f"scratch-{place}"
+            scratch.mkdir()
+            media = cut(file, stream.placed(clip_of(rows, row)), FAST, guard, scratch)
+            (scratch / "made.mp4").write_bytes(media.data)
+            with av.open(str(scratch / "made.mp4")) as film:
+                times = [frame.pts for frame in film.decode(video=0)]
+            assert {b - a for a, b in itertools.pairwise(times)} == {3600}
+
+
+def test_an_intra_refresh_ends_damage_as_a_keyframe_does(tmp_path, encode: Encode):
+    """Such films have one keyframe; later on the picture is made anew column by column."""
+    options = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "16", "-g", "30")
+    refresh = ("-x264-params", "intra-refresh=1", "-f", "mpegts")
+    data = encode(tmp_path / "whole.ts", [300], *options, *refresh).read_bytes()
+    clean = {pts: picture_HW for pts, _, picture_HW in seen(tmp_path / "whole.ts")[0]}
+    place = len(data) // 188 // 4
+    (tmp_path / "film.ts").write_bytes(data[: place * 188] + data[(place + 5) * 188 :])
+    found, num_bad = seen(tmp_path / "film.ts")
+    assert 20 < num_bad < 140  # three refreshes of thirty frames, and what was hit
+    assert found[-1][1] is False
+    for pts, is_damaged, picture_HW in found:
+        if not is_damaged:  # a refresh need not be exact to the last bit
+            assert np.abs(picture_HW.astype(int) - clean[pts]).mean() < 1
+
+
+@pytest.mark.parametrize("offset", [(), ("-output_ts_offset", "2.5")], ids=["restarts", "goes on"])
+def test_a_change_from_sdr_to_hdr_is_no_damage(tmp_path, encode: Encode, offset):
+    """What waits in the decoder has no tags, and gets those of the recording that comes next."""
+    quiet = "log-level=none:keyint=30:min-keyint=30"
+    options = ("-c:v", "libx265", "-preset", "ultrafast", "-crf", "14", "-x265-params")
+    pq = f"{quiet}:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
+    first = encode(tmp_path / "a.ts", [75], *options, quiet)
+    ten_bits = ("-pix_fmt", "yuv420p10le")
+    second = encode(tmp_path / "b.ts", [80], *options, pq, *ten_bits, *offset, first=75)
+    rows = decoded(joined(tmp_path, first, second))
+    assert rows.probe["source_num_damaged_frames"] == 0
+    assert [row["num_frames"] for row in rows.scenes] == [75, 80]
+    assert [row["colour"].split("/")[2] for row in rows.scenes] == ["unspecified", "smpte2084"]
+
+
+@pytest.mark.parametrize("every", [40, 10])
+def test_a_sender_that_leaves_out_frames_is_soon_known(tmp_path, encode: Encode, every):
+    """The first gaps may be loss that no packet count shows; a habit is none."""
+    leaves_out = ("-vf", f"select='mod(n,{every})'", "-fps_mode", "vfr")
+    rows = decoded(encode(tmp_path / "film.ts", [400], *leaves_out, *TS))
+    assert rows.scenes[-1]["num_damaged_frames"] == 0
+    assert rows.scenes[-1]["num_frames"] > 230
+    assert rows.probe["source_num_damaged_frames"] < 64
