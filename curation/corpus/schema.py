@@ -201,8 +201,8 @@ SCENES = (
         "cut_in",
         STR,
         "what begins the clip: 'start' 'cut' 'fade' 'dissolve' 'wipe', 'discontinuity' (the stream's clock "
-        "jumps there, whole groups of pictures are missing, or its pictures change shape), 'damage' (frames are damaged or missing there), "
-        "'stride' (a long shot goes on)",
+        "jumps there, whole groups of pictures are missing, or its pictures change shape), 'damage' "
+        "(frames are damaged or missing there), 'stride' (a long shot goes on)",
     ),
     Column("cut_out", STR, "what ends it: 'end' or as cut_in"),
     Column(
