@@ -7,8 +7,9 @@ stores make a put visible only when it is complete.
 from __future__ import annotations
 
 import os
+import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -16,11 +17,24 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AttemptManager,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from curation.corpus.waiting import waiting
 
 TEMPORARY_PREFIX = (
     ".writing-"  # what a killed writer leaves behind; never listed, swept by the next run
 )
+
+
+OUTAGE_S = 300.0
+"""Seconds that a store may answer nobody before it is given up; most outages are over by then."""
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -32,7 +46,9 @@ def _is_transient(error: BaseException) -> bool:
 def _attempts() -> Retrying:
     return Retrying(
         retry=retry_if_exception(_is_transient),
-        stop=stop_after_attempt(6),  # with 10 % faulty requests, one in a million operations fails
+        # With 10 % faulty requests, one in a million operations fails; one that is not answered at all
+        # takes 100 s by itself.
+        stop=stop_after_attempt(6) | stop_after_delay(OUTAGE_S),
         wait=wait_random_exponential(multiplier=0.2, max=10),
         reraise=True,
     )
@@ -89,6 +105,15 @@ class Store:
         if self.guard is not None:
             self.guard()
 
+    def _attempts(self, name: str) -> Iterator[AttemptManager]:
+        """Tries of one operation; a person is told when a store does not answer."""
+        if self.is_local:
+            yield from _attempts()
+            return
+        place = re.sub(r"//[^/@]*@", "//", self.root.split("?")[0])  # without a key
+        with waiting(f"{place}/{name}"):
+            yield from _attempts()
+
     @property
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine's file system."""
@@ -119,7 +144,7 @@ class Store:
             FileNotFoundError: if there is none of this name.
             OSError: if the store failed on every try.
         """
-        for attempt in _attempts():
+        for attempt in self._attempts(name):
             with attempt:
                 return self._read_once(name)
         raise AssertionError("tenacity re-raises")
@@ -134,7 +159,7 @@ class Store:
 
     def read_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
         """``size_bytes`` bytes of one file from ``offset``: how one clip is taken out of a shard."""
-        for attempt in _attempts():
+        for attempt in self._attempts(name):
             with attempt, self._fs.open_input_file(self.path(name)) as file:
                 data: bytes = file.read_at(size_bytes, offset)
                 if len(data) != size_bytes:
@@ -148,7 +173,7 @@ class Store:
         Raises:
             FileNotFoundError: if there is none of this name.
         """
-        for attempt in _attempts():
+        for attempt in self._attempts(name):
             with attempt:
                 info = self._fs.get_file_info(self.path(name))
                 if info.type != pafs.FileType.File:
@@ -159,7 +184,7 @@ class Store:
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         """Put one file, whole or not at all, over whatever was there."""
         self._allow_change()
-        for attempt in _attempts():
+        for attempt in self._attempts(name):
             with attempt:
                 if self.is_local:
                     self._write_local(name, data)
@@ -184,7 +209,7 @@ class Store:
     def put_file(self, name: str, local: Path) -> None:
         """Put a large local file in pieces, whole or not at all; the local one stays."""
         self._allow_change()
-        for attempt in _attempts():
+        for attempt in self._attempts(name):
             with attempt:
                 self._put_file_once(name, local)
 
@@ -203,7 +228,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether a file of this name is there."""
-        for attempt in _attempts():
+        for attempt in self._attempts(name):
             with attempt:
                 info = self._fs.get_file_info(self.path(name))
                 return bool(info.type == pafs.FileType.File)
@@ -217,7 +242,7 @@ class Store:
         """Name -> length and age of the files under ``folder``; empty where there is no such folder."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         start = len(self._base) + 1
-        for attempt in _attempts():
+        for attempt in self._attempts(folder):
             with attempt:
                 return {
                     info.path[start:]: FileFacts(info.size, info.mtime_ns)
@@ -229,7 +254,7 @@ class Store:
     def folders(self, folder: str = "") -> list[str]:
         """Names (last component) of the folders directly under ``folder``, sorted."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        for attempt in _attempts():
+        for attempt in self._attempts(folder):
             with attempt:
                 infos = self._fs.get_file_info(selector)
                 return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)

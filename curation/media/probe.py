@@ -176,7 +176,7 @@ def _kind(mode: int) -> str:
     """What a file that is not regular is, for a person."""
     kinds = {
         stat.S_IFLNK: "a symbolic link; --follow-links follows those in folders that stay under the "
-        "given folders",
+        "given folders and those of --link-roots",
         stat.S_IFIFO: "a FIFO",
         stat.S_IFCHR: "a character device",
         stat.S_IFBLK: "a block device",

@@ -11,8 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 NOT_UTF8 = "cells hold bytes that are not UTF-8 and were read as Windows-1252"
+LINES_NOT_UTF8 = "lines hold bytes that are not UTF-8 and were read as Windows-1252"
 LONE_SURROGATES = "cells hold halves of characters, written as U+FFFD"
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def one_line(text: str, num_chars: int) -> str:
+    """The beginning of what stands in a list, fit for a terminal: what cannot be printed is escaped."""
+    shown = "".join(
+        c if c.isprintable() and c != "\ufffd" else ascii(c)[1:-1] for c in text[:num_chars]
+    )
+    return shown[:num_chars] + ("..." if len(shown) > num_chars or len(text) > num_chars else "")
 
 
 def as_list(cells: Any) -> list[Any]:
@@ -72,7 +81,7 @@ def as_text(cell: Any, counts: dict[str, int]) -> str | None:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     if isinstance(cell, bytes):
-        text = _decoded(cell, counts)
+        text = decoded(cell, counts)
     elif isinstance(cell, str):
         text = cell
     elif isinstance(cell, bool):
@@ -87,9 +96,10 @@ def as_text(cell: Any, counts: dict[str, int]) -> str | None:
     return text.strip() or None
 
 
-def _decoded(data: bytes, counts: dict[str, int]) -> str:
+def decoded(data: bytes, counts: dict[str, int], *, what: str = NOT_UTF8) -> str:
+    """Bytes as text: UTF-8, else Windows-1252, which is counted under ``what``."""
     try:
         return data.decode()
     except UnicodeDecodeError:
-        counts[NOT_UTF8] = counts.get(NOT_UTF8, 0) + 1
+        counts[what] = counts.get(what, 0) + 1
         return data.decode("cp1252", errors="replace")

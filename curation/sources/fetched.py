@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
 
-from curation.corpus.store import is_remote
+from curation.corpus.store import OUTAGE_S, is_remote
 from curation.errors import BadSource, MachineFault, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
 from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
@@ -24,9 +30,6 @@ from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
 _BLOCK_BYTES = 4 * 1024**2
 _FETCH_PREFIX = ".fetching-"
 
-OUTAGE_S = 300.0
-"""Seconds that a store may answer nobody before the run stops; most outages of a store are over by
-then, and a worker that waits longer only hides what has happened."""
 _ASK_AGAIN_S = 10.0
 _DOWN = re.compile(r"HTTP status (5\d\d|429)|SLOW_DOWN|NETWORK_CONNECTION|UNAVAILABLE|THROTTL")
 """In an error of pyarrow's stores: not an answer about this object."""
@@ -96,7 +99,9 @@ def _download(uri: str, target: BinaryIO, max_bytes: int, outage_s: float) -> st
     while True:
         attempts = Retrying(
             retry=retry_if_exception(_is_passing),
-            stop=stop_after_attempt(6),  # with 10 % faulty requests, one in a million sources fails
+            # With 10 % faulty requests, one in a million sources fails; one that is not answered at all
+            # takes 100 s by itself.
+            stop=stop_after_attempt(6) | stop_after_delay(outage_s),
             wait=wait_random_exponential(multiplier=0.2, max=10),
             reraise=True,
         )

@@ -182,7 +182,7 @@ class Folders:
             return (
                 f"{what} that leads nowhere, or out of the given folders and those of --link-roots"
             )
-        return f"{what}, not followed without --follow-links"
+        return f"{what}, followed only with --follow-links (and --link-roots, if it leads outside)"
 
 
 def _refuse_folder(error: OSError) -> None:

@@ -9,11 +9,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.sources.cells import LINES_NOT_UTF8, decoded
+
 _BLOCK_BYTES = 1024**2
 
 
-def read_objects(file: pa.NativeFile) -> Iterator[tuple[int, dict[str, Any], str | None]]:
+def read_objects(
+    file: pa.NativeFile, counts: dict[str, int]
+) -> Iterator[tuple[int, dict[str, Any], str | None]]:
     """The lines of a file, blank ones left out.
+
+    Args:
+        file: from its start.
+        counts: of what was odd, by what it was; added to.
 
     Yields:
         The line's number from 1, its object (empty where it is none), and why it is none.
@@ -29,18 +37,14 @@ def read_objects(file: pa.NativeFile) -> Iterator[tuple[int, dict[str, Any], str
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
-        content, fault = _object(line)
+        content, fault = _object(line, counts)
         yield number, content, fault
 
 
-def _object(line: bytes) -> tuple[dict[str, Any], str | None]:
+def _object(line: bytes, counts: dict[str, int]) -> tuple[dict[str, Any], str | None]:
     """What one line holds."""
     try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        text = line.decode("cp1252", errors="replace")
-    try:
-        content = json.loads(text)
+        content = json.loads(decoded(line, counts, what=LINES_NOT_UTF8))
     except RecursionError:
         return {}, "the line is no JSON (nested too deeply)"
     except ValueError as error:

@@ -17,6 +17,7 @@ import pyarrow.fs as pafs
 
 from curation.corpus import layout
 from curation.corpus.store import is_remote
+from curation.corpus.waiting import waiting
 from curation.errors import BadSource, NothingToDo, UsageError, typed
 from curation.sources.folders import (
     Entry,
@@ -163,10 +164,11 @@ def _in_store(spec: str, left_out: LeftOut) -> pa.Table:
     with typed("sources"):
         filesystem, path = opened_store(fixed)
     try:
-        info = filesystem.get_file_info(path)
-        selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-        is_file = info.type == pafs.FileType.File
-        infos = [info] if is_file else filesystem.get_file_info(selector)
+        with waiting(redacted(fixed)):
+            info = filesystem.get_file_info(path)
+            selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+            is_file = info.type == pafs.FileType.File
+            infos = [info] if is_file else filesystem.get_file_info(selector)
     except OSError as error:
         raise NothingToDo(f"cannot list {redacted(spec)!r}: {redacted(str(error))}") from error
     files = [i for i in infos if i.type == pafs.FileType.File]

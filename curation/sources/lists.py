@@ -7,6 +7,7 @@ rejected source with the reason. Only a file that is no list at all is refused.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -22,9 +23,10 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from curation.corpus.store import is_remote
+from curation.corpus.waiting import waiting
 from curation.errors import NothingToDo, UsageError
 from curation.sources.addresses import address_columns
-from curation.sources.cells import as_list, captions_of, texts
+from curation.sources.cells import as_list, captions_of, one_line, texts
 from curation.sources.json_lines import read_objects
 from curation.sources.uris import local_path, redacted, source_rows
 
@@ -47,6 +49,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 _HEADER_BYTES = 1024**2
 _BLOCK_BYTES = 16 * 1024**2
 _ROWS = 65_536
+MAX_ERROR_CHARS = 1000
 
 
 class _NotAList(Exception):
@@ -66,11 +69,13 @@ def read_list(spec: str) -> pa.Table:
     path = spec if is_remote(spec) else os.fspath(local_path(spec).resolve())
     counts: dict[str, int] = {}
     try:
-        tables = list(_tables(path, spec, counts))
+        with waiting(redacted(spec)) if is_remote(path) else contextlib.nullcontext():
+            tables = list(_tables(path, spec, counts))
     except FileNotFoundError as error:
         raise NothingToDo(f"there is no list {redacted(spec)!r}") from error
     except (_NotAList, pa.ArrowInvalid, UnicodeError) as error:
-        raise UsageError(f"list {redacted(spec)!r} cannot be read: {error}") from error
+        why = one_line(str(error), MAX_ERROR_CHARS)  # which may quote what stands in the file
+        raise UsageError(f"list {redacted(spec)!r} cannot be read: {why}") from error
     except OSError as error:
         raise UsageError(
             f"list {redacted(spec)!r} cannot be read: {redacted(str(error))}"
@@ -94,7 +99,7 @@ def _tables(path: str, spec: str, counts: dict[str, int]) -> Iterator[pa.Table]:
     folder = path.rsplit("/", 1)[0]
     warned = False
     with filesystem.open_input_file(place) as file:
-        for names, columns in read(file):
+        for names, columns in read(file, counts):
             if not warned:
                 _name_unused(names, spec)
                 warned = True
@@ -104,7 +109,13 @@ def _tables(path: str, spec: str, counts: dict[str, int]) -> Iterator[pa.Table]:
 def _name_unused(names: list[str], spec: str) -> None:
     unused = [name for name in names if name.strip().lower() not in (*LIST_COLUMNS, "uri")]
     if unused:
-        logger.warning("%s: columns not used: %s", redacted(spec), ", ".join(unused))
+        logger.warning("%s: columns not used: %s", redacted(spec), _shown(unused))
+
+
+def _shown(names: list[str]) -> str:
+    """Names of columns for a person; those of a file that is no list may be anything."""
+    shown = ", ".join(one_line(name, 40) for name in names[:20])
+    return f"{shown}, and {len(names) - 20} more" if len(names) > 20 else shown
 
 
 Piece = tuple[list[str], dict[str, Any]]
@@ -117,13 +128,13 @@ def _wanted(names: list[str]) -> dict[str, str]:
     known = {name: name.strip().lower() for name in names}
     wanted = {name: low for name, low in known.items() if low == "uri" or low in LIST_COLUMNS}
     if len(set(wanted.values())) < len(wanted) or len(set(names)) < len(names):
-        raise _NotAList(f"it has two columns of one name: {', '.join(names)}")
+        raise _NotAList(f"it has two columns of one name: {_shown(names)}")
     if "uri" not in wanted.values():
-        raise _NotAList(f"it has no column 'uri', only {', '.join(names)}")
+        raise _NotAList(f"it has no column 'uri', only {_shown(names)}")
     return wanted
 
 
-def _csv(file: pa.NativeFile) -> Iterator[Piece]:
+def _csv(file: pa.NativeFile, counts: dict[str, int]) -> Iterator[Piece]:
     """A table with a header; separated by commas, semicolons, tabs or bars."""
     start = file.read(_HEADER_BYTES)
     encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
@@ -154,8 +165,7 @@ def _header(start: str) -> tuple[list[str], str]:
             return read[delimiter], delimiter
     if not any(read.values()):
         raise _NotAList("it is empty")
-    shown = ", ".join(name[:40] for name in read[","][:20])
-    raise _NotAList(f"it has no column 'uri', only {shown}")
+    raise _NotAList(f"it has no column 'uri', only {_shown(read[','])}")
 
 
 def _csv_at_once(
@@ -278,12 +288,12 @@ def _end_of_record(lines: list[str], begin: int) -> int | None:
     return None
 
 
-def _json_lines(file: pa.NativeFile) -> Iterator[Piece]:
+def _json_lines(file: pa.NativeFile, counts: dict[str, int]) -> Iterator[Piece]:
     """One JSON object a line; any other line is a faulty row."""
     names: dict[str, None] = {}
     rows: list[dict[str, Any]] = []
     found = False
-    for number, content, fault in read_objects(file):
+    for number, content, fault in read_objects(file, counts):
         row: dict[str, Any] = {"row": number, "fault": fault}
         for name, value in content.items():
             names.setdefault(name)
@@ -296,12 +306,12 @@ def _json_lines(file: pa.NativeFile) -> Iterator[Piece]:
             yield list(names), _columns(rows, ["row", "fault", "uri", *LIST_COLUMNS])
             rows = []
     if not found:
-        shown = f", only {', '.join(names)}" if names else ": no line is a JSON object"
+        shown = f", only {_shown(list(names))}" if names else ": no line is a JSON object"
         raise _NotAList(f"it has no 'uri'{shown}")
     yield list(names), _columns(rows, ["row", "fault", "uri", *LIST_COLUMNS])
 
 
-def _parquet(file: pa.NativeFile) -> Iterator[Piece]:
+def _parquet(file: pa.NativeFile, counts: dict[str, int]) -> Iterator[Piece]:
     parquet = pq.ParquetFile(file)
     names = parquet.schema_arrow.names
     wanted = _wanted(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,24 @@ def test_utf_16_is_read_and_bytes_that_are_not_utf_8_are_read_as_windows_1252_an
         (row,) = rows_of(folder / "list.csv", text.encode("latin-1"))
     assert row["given_caption"] == "caf\u00e9 au lait"
     assert "1 cells hold bytes that are not UTF-8" in caplog.text
+
+
+def test_lines_of_json_that_are_not_utf_8_are_counted_as_cells_of_a_table_are(folder, caplog):
+    lines = b'{"uri": "a.mp4", "caption": "caf\xe9"}\n{"uri": "b.mp4", "caption": "tea"}\n'
+    with caplog.at_level(logging.WARNING):
+        first, second = rows_of(folder / "list.jsonl", lines)
+    assert (first["given_caption"], second["given_caption"]) == ("caf\u00e9", "tea")
+    assert "1 lines hold bytes that are not UTF-8 and were read as Windows-1252" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet"])
+def test_bytes_that_are_no_list_are_shown_so_that_a_terminal_prints_them(folder, name):
+    draw = random.Random(4)
+    for start in (b"", b"\x1b[2Juri\x07,\x9b31m,", b'"\x1b]0;title\x07', b'{"\x1b[2J": 1}\n'):
+        with pytest.raises(UsageError) as error:
+            rows_of(folder / name, start + draw.randbytes(3000))
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1500
 
 
 @pytest.mark.parametrize("late", ["N/A", "see ticket", "[1]"])
