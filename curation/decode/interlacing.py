@@ -38,6 +38,12 @@ MIN_TEETH_SHARE = 0.03
 TEETH_RATIO = 3.0
 """Teeth between neighbouring lines over those between lines of one field. Grain and patterns have
 as many there; measured on moving textures and grain: 0.3 to 1.2; on combs: 8 and more."""
+ONE_WAY_SHARE = 0.9
+"""Stripes as fine as lines are no comb: in one field all lines stand out, in the other none. The teeth of a
+comb point both ways, for one edge of what moves is brighter in the later field, the other one darker.
+Of the teeth of a column, of the columns of a frame and of the frames of a scene so many have to agree."""
+MIN_AGREEING = 5
+"""Columns that agree with another one in their frame: single edges do so by chance, one in two."""
 INTERLACED_SHARE, COMB_SHARE, FLAGGED_COMB_SHARE = 0.65, 0.15, 0.05
 """Combs among the moving frames: two of five in film under 3:2 pulldown; in interlaced video all, or as
 many as move fast enough. From the second share on a scene is no progressive one, from the third if its
@@ -61,6 +67,9 @@ class FieldSample:
     """None where nothing moves, or the layout has no plane of luma."""
     is_repeat: bool = False
     """Whether one of its fields is that of the frame before, and the other is not."""
+    num_agreeing: int = 0
+    """Of a comb: places whose teeth all point the same way as at another one; -1 if some do not, 0 where
+    there are too few."""
 
 
 def field_sample(index: int, frame: VideoFrame, before: VideoFrame | None) -> FieldSample:
@@ -69,20 +78,20 @@ def field_sample(index: int, frame: VideoFrame, before: VideoFrame | None) -> Fi
     before_HW = None if before is None or luma_HW is None else _luma(before)
     if luma_HW is None or before_HW is None or luma_HW.shape != before_HW.shape:
         return FieldSample(index, frame.interlaced_frame, None)
-    return FieldSample(index, frame.interlaced_frame, *comb_and_repeat(luma_HW, before_HW))
+    return FieldSample(index, frame.interlaced_frame, *_compared(luma_HW, before_HW))
 
 
-def comb_and_repeat(
+def _compared(
     luma_HW: NDArray[np.uint8], before_HW: NDArray[np.uint8]
-) -> tuple[bool | None, bool]:
-    """Whether moving parts of a picture are combs, and whether one field of it is a repeated one.
+) -> tuple[bool | None, bool, int]:
+    """`is_comb`, `is_repeat` and `num_agreeing` of a `FieldSample`.
 
     Args:
         luma_HW: luma, 0..255, of some columns of all lines.
         before_HW: of the frame before.
 
     Returns:
-        None and False where too little moves.
+        None, False and 0 where too little moves.
     """
     import cv2
 
@@ -95,25 +104,53 @@ def comb_and_repeat(
     fields = cv2.countNonZero(pairs_HW[:, :width]), cv2.countNonZero(pairs_HW[:, width:])
     num_moving = sum(fields)
     if num_moving < MIN_MOVING_SHARE * moving_HW.size:
-        return None, False
+        return None, False, 0
     is_repeat = max(fields) > REPEAT_RATIO * min(fields)
     near = _num_teeth(luma_HW, 1, moving_HW)
     if near <= MIN_TEETH_SHARE * num_moving:
-        return False, is_repeat
-    return near > TEETH_RATIO * _num_teeth(luma_HW, 2, moving_HW), is_repeat
+        return False, is_repeat, 0
+    is_comb = near > TEETH_RATIO * _num_teeth(luma_HW, 2, moving_HW)
+    return is_comb, is_repeat, _num_agreeing(luma_HW, moving_HW) if is_comb else 0
 
 
 def _num_teeth(luma_HW: NDArray[np.uint8], distance: int, moving_HW: Any) -> int:
     """Where something moves: how often a line stands out from those so far above and below."""
     import cv2
 
+    raised_HW, sunk_HW = _heights(luma_HW, distance)
+    teeth_HW = _over(TOOTH, cv2.max(raised_HW, sunk_HW))
+    return cv2.countNonZero(cv2.bitwise_and(teeth_HW, moving_HW))
+
+
+def _num_agreeing(luma_HW: NDArray[np.uint8], moving_HW: Any) -> int:
+    """`FieldSample.num_agreeing` of a comb."""
+    import cv2
+
+    # Teeth at each place [G] that point up in the first field or down in the second, and the others.
+    ways_2G: list[Any] = [0, 0]
+    for way, height_HW in enumerate(_heights(luma_HW, 1)):
+        teeth_HW = cv2.bitwise_and(_over(TOOTH, height_HW), moving_HW)
+        teeth_2G = (teeth_HW.reshape(-1, 2, luma_HW.shape[1] // COLUMNS, COLUMNS) > 0).sum((0, 3))
+        ways_2G[way] = ways_2G[way] + teeth_2G[0]
+        ways_2G[1 - way] = ways_2G[1 - way] + teeth_2G[1]
+    all_G = ways_2G[0] + ways_2G[1]
+    has_teeth_G = all_G > MIN_TEETH_SHARE * luma_HW.shape[0]
+    num_places = int(has_teeth_G.sum())
+    most = max(int((has_teeth_G & (way_G > ONE_WAY_SHARE * all_G)).sum()) for way_G in ways_2G)
+    if num_places < 2:
+        return 0
+    return most - 1 if most >= ONE_WAY_SHARE * num_places else -1
+
+
+def _heights(luma_HW: NDArray[np.uint8], distance: int) -> tuple[Any, Any]:
+    """How far each line is brighter than both those so far above and below, and how far darker."""
+    import cv2
+
     line_HW, above_HW = luma_HW[2:-2], luma_HW[2 - distance : -2 - distance]
     below_HW = luma_HW[2 + distance : luma_HW.shape[0] - 2 + distance]
     # Differences below 0 become 0.
     raised_HW = cv2.subtract(line_HW, cv2.max(above_HW, below_HW))
-    sunk_HW = cv2.subtract(cv2.min(above_HW, below_HW), line_HW)
-    teeth_HW = _over(TOOTH, cv2.max(raised_HW, sunk_HW))
-    return cv2.countNonZero(cv2.bitwise_and(teeth_HW, moving_HW))
+    return raised_HW, cv2.subtract(cv2.min(above_HW, below_HW), line_HW)
 
 
 def _over(limit: int, picture_HW: Any) -> Any:
@@ -153,7 +190,7 @@ def interlacing(samples: Sequence[FieldSample], *, start: int = 0) -> Interlacin
     """
     moving = [each for each in samples if each.is_comb is not None and each.index > start]
     is_flagged = 2 * sum(each.is_flagged for each in samples) > len(samples)
-    num_combs = sum(bool(each.is_comb) for each in moving)
+    num_combs = 0 if _are_stripes(moving) else sum(bool(each.is_comb) for each in moving)
     if len(moving) < MIN_MOVING_FRAMES:
         return "interlaced" if is_flagged or num_combs else "progressive"
     share = num_combs / len(moving)
@@ -161,3 +198,10 @@ def interlacing(samples: Sequence[FieldSample], *, start: int = 0) -> Interlacin
         return "progressive"
     has_repeats = sum(each.is_repeat for each in moving) >= REPEAT_SHARE * len(moving)
     return "telecined" if has_repeats and share < INTERLACED_SHARE else "interlaced"
+
+
+def _are_stripes(samples: Sequence[FieldSample]) -> bool:
+    """Whether what looks like combs in a scene is a pattern as fine as lines."""
+    told = [each.num_agreeing for each in samples if each.num_agreeing]
+    agreeing = [number for number in told if number > 0]
+    return sum(agreeing) >= MIN_AGREEING and len(agreeing) >= ONE_WAY_SHARE * len(told)

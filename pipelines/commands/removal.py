@@ -106,7 +106,7 @@ def read_clip_ids(path: str) -> list[str]:
             column = pa.csv.read_csv(path, convert_options=options)["clip_id"].to_pylist()
         else:
             with pa.OSFile(path) as file:
-                column = [content.get("clip_id") for _, content, _ in read_objects(file)]
+                column = [content.get("clip_id") for _, content, _ in read_objects(file, {})]
     except (OSError, pa.ArrowException, KeyError) as error:
         raise UsageError(f"--clips: {path!r} cannot be read: {error}") from error
     ids = [str(value).strip() for value in column if value]

@@ -81,6 +81,37 @@ def test_a_scene_that_moves_fast_only_now_and_then_is_interlaced_and_not_telecin
     assert seen(interlaced(moments(steps))) == "interlaced"
 
 
+def striped(pictures: Pictures, *, width: int = SIZE[0], dy: int = 0) -> Pictures:
+    """A shirt of stripes as fine as lines, so wide, in front of what moves; it moves down as well."""
+    frames = []
+    for number, picture_HW in enumerate(pictures):
+        frame_HW = picture_HW.astype(int)
+        lines = (np.arange(SIZE[1]) + dy * number) % 2 * 40
+        left = 3 * number % (SIZE[0] - width + 1)
+        frame_HW[20:250, left : left + width] += lines[20:250, None]
+        frames.append(frame_HW.clip(0, 255).astype(np.uint8))
+    return frames
+
+
+@pytest.mark.parametrize("width", [150, SIZE[0]])
+@pytest.mark.parametrize("dy", [0, 1, 2])
+def test_stripes_as_fine_as_lines_are_no_combs(moments, width, dy):
+    assert seen(striped(moments([2 * FAST] * 84), width=width, dy=dy)) == "progressive"
+
+
+def test_a_shirt_of_stripes_in_two_fields_is_interlaced(moments):
+    assert seen(interlaced(striped(moments([FAST] * 120), width=150))) == "interlaced"
+
+
+def test_a_plain_object_whose_edges_are_seen_one_at_a_time_is_no_progressive_film():
+    pictures = []
+    for number in range(120):
+        picture_HW = np.full(SIZE[::-1], 60, np.uint8)
+        picture_HW[40:230, max(0, 4 * number - 300) : 4 * number + 1] = 200
+        pictures.append(picture_HW)
+    assert seen(interlaced(pictures), every=3) != "progressive"
+
+
 def sample(index: int, is_comb: bool | None, *, is_flagged: bool = False) -> FieldSample:
     return FieldSample(index, is_flagged, is_comb)
 
