@@ -26,6 +26,8 @@ NOT_BLACK_CONTRAST = 0.4
 """Black is over at this share of it."""
 LIGHT_LEVEL = 1.5
 """Black is over at this multiple of the level at which it begins."""
+ABRUPT = 0.7
+"""Share of the contrast around a flash that the pictures next to it have."""
 STARTS = (0.0, 0.5, 1.0, 2.0)
 """Frames of a ramp that may lie inside the plain stretch."""
 
@@ -136,7 +138,9 @@ class Fades:
             return [Transition(end, end + after, "fade", 1.0)]
         before = self._before(plain)
         start = plain.start - before
-        if end + after - start <= self._flash and self._is_same(start - 1, end + after):
+        if self._is_flash(plain.start, end) or (
+            end + after - start <= self._flash and self._is_same(start - 1, end + after)
+        ):
             return []
         if end - plain.start >= self._min_scene:
             return [
@@ -169,6 +173,18 @@ class Fades:
             [np.sqrt(((self._picture(place) - plain_HWC) ** 2).mean()) for place in places],
             np.float32,
         )
+
+    def _is_flash(self, start: int, end: int) -> bool:
+        """Whether the light of one shot goes out, or is too strong, at once and comes back at once.
+
+        No ramp is fitted: where it flickers, a ramp would reach over the next or last time.
+        """
+        if end - start > self._flash or start <= self._first or not self._is_same(start - 1, end):
+            return False
+        contrasts = np.array(self._contrasts)
+        first, last = start - self._first, end - self._first
+        usual = contrasts[max(0, first - self._flash) : last + self._flash + 1].max()
+        return bool(min(contrasts[first - 1], contrasts[last]) > ABRUPT * usual)
 
     def _is_same(self, first: int, second: int) -> bool:
         """Whether two frames may be of one shot; False where one is not held."""

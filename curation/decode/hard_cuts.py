@@ -10,13 +10,22 @@ from numpy.typing import NDArray
 from curation.decode.likeness import (
     MIN_CONTRAST,
     SAME_SHOT,
+    Likeness,
+    is_overexposed,
     likeness,
+    small_least,
     small_value,
 )
 from curation.decode.scenes import Transition
 
 NEAR = 2
 """Hits at most this far apart are one change: a picture between them was seen for a frame."""
+MANY = 4
+"""Hits within the flash time before and behind another, by which a stretch is restless: a montage has three
+at most."""
+RESTLESS_SHOT = 0.62
+"""Likeness from which neighbouring frames of a restless stretch are of one shot: wings that beat before a
+shaken camera go down to 0.63."""
 FAR = 3
 """Frames on each side at which a change that no movement explains is looked at again."""
 
@@ -32,6 +41,7 @@ class HardCuts:
     def __init__(self, flash: int, *, lateness: int) -> None:
         self._lateness = lateness
         self._hits: list[int] = []
+        self._past: deque[int] = deque(maxlen=64)
         self._recent: deque[NDArray[np.uint8]] = deque()
         self._first = 0
         self._small: dict[int, NDArray[np.float32]] = {}
@@ -75,10 +85,12 @@ class HardCuts:
     def _next(self) -> Transition | None:
         """Take the first hit, and those that belong to it: a cut, or None."""
         first = last = self._hits.pop(0)
+        self._past.append(first)
         if self._is_one_shot(first):
             return None
         while self._hits and self._hits[0] - last <= NEAR and last - first < self._flash:
             hit = self._hits.pop(0)
+            self._past.append(hit)
             if not self._is_one_shot(hit):
                 last = hit
         back = self._comes_back(first)
@@ -94,25 +106,47 @@ class HardCuts:
         Where it is light, the pictures around must be alike too: those of a short blend of two shots are only
         like their neighbours.
         """
-        near = likeness(self._picture(hit - 1), self._picture(hit))
-        if near.value < SAME_SHOT:
+        near = self._likeness(hit - 1, hit)
+        if near.value < (RESTLESS_SHOT if self._is_restless(hit) else SAME_SHOT):
             return False
         if near.is_moved:
             return True
-        far = likeness(self._picture(hit - FAR), self._picture(hit + FAR - 1))
-        return far.value >= SAME_SHOT
+        return self._likeness(hit - FAR, hit + FAR - 1).value >= SAME_SHOT
+
+    def _is_restless(self, hit: int) -> bool:
+        """Whether nearly every frame around a hit changes that much."""
+        around = [each for each in (*self._past, *self._hits) if 0 < abs(each - hit) <= self._flash]
+        return len(around) >= MANY
+
+    def _likeness(self, first: int, second: int) -> Likeness:
+        """How alike two frames are, by what light that is too strong leaves of them."""
+        pair = self._picture(first), self._picture(second)
+        alike = likeness(*pair)
+        if alike.value < SAME_SHOT and any(map(is_overexposed, pair)):
+            alike = likeness(*(small_least(self._frame(index)) for index in (first, second)))
+        return alike
 
     def _comes_back(self, first: int) -> int | None:
-        """The frame within the flash time at which the picture before a hit is back, if it is.
+        """The frame at which a flash that a hit is the start or end of is over, if it is of one.
 
-        Of a flash; another picture that is shown in between is a shot, however short.
+        The picture before a flash is back within its time, and those of the flash have little contrast;
+        another picture that is shown in between is a shot, however short.
         """
-        before_HW = self._picture(first - 1)
-        for index in range(first, min(first + self._flash, self._newest) + 1):
+        later = range(first, min(first + self._flash, self._newest) + 1)
+        back = self._same_behind_flash(first - 1, later)
+        if back is not None:
+            return back
+        earlier = range(first - 1, max(first - self._flash, self._first + 1) - 2, -1)
+        return first if self._same_behind_flash(first, earlier) is not None else None
+
+    def _same_behind_flash(self, start: int, places: range) -> int | None:
+        """The first of the places with the picture of ``start``, if all before it have little contrast."""
+        start_HW = self._picture(start)
+        for index in places:
             picture_HW = self._picture(index)
-            if likeness(before_HW, picture_HW).value >= SAME_SHOT:
+            if likeness(start_HW, picture_HW).value >= SAME_SHOT:
                 return index
-            if picture_HW.std() >= MIN_CONTRAST and not self._is_overlit(before_HW, picture_HW):
+            if picture_HW.std() >= MIN_CONTRAST and not self._is_overlit(start_HW, picture_HW):
                 return None
         return None
 
@@ -125,9 +159,13 @@ class HardCuts:
     def _newest(self) -> int:
         return self._first + len(self._recent) - 1
 
+    def _frame(self, index: int) -> NDArray[np.uint8]:
+        """A recent frame as HSV, or the nearest one that there is."""
+        return self._recent[min(max(index, self._first), self._newest) - self._first]
+
     def _picture(self, index: int) -> NDArray[np.float32]:
-        """A recent frame, or the nearest one that there is."""
+        """The value of a recent frame, or of the nearest one that there is."""
         index = min(max(index, self._first), self._newest)
         if index not in self._small:
-            self._small[index] = small_value(self._recent[index - self._first])
+            self._small[index] = small_value(self._frame(index))
         return self._small[index]

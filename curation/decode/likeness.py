@@ -14,6 +14,8 @@ different scenes (`benchmarks/cuts.py --use tuning`) 222 are below 0.65, where t
 the same shot; of those within scenes of Big Buck Bunny one is over 0.68 (0.75). Of 1,382 frames of
 one shot that change by more than 13 for a pulse, a step of light, a shaken or swept camera 95 % are
 over 0.79."""
+WHITE = 250.0
+"""Value, 0..255, from which a pixel is at the end of its range."""
 MIN_CONTRAST = 3.0
 """Standard deviation, 0..255, under which a picture is plain and is like nothing."""
 
@@ -38,6 +40,19 @@ def small_value(hsv_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     value_HW = cv2.extractChannel(hsv_HWC, 2)
     small_HW = cv2.resize(value_HW, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     return small_HW.astype(np.float32)
+
+
+def small_least(hsv_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """min(R, G, B) of an HSV picture at 64x36: what is left of one whose value is white."""
+    import cv2
+
+    small_HWC = cv2.resize(hsv_HWC, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    return small_HWC[..., 2] * (1 - small_HWC[..., 1] / np.float32(255))
+
+
+def is_overexposed(value_HW: NDArray[np.float32]) -> bool:
+    """Whether more than half of a picture's value is at the end of its range."""
+    return bool((value_HW >= WHITE).mean() > 0.5)
 
 
 def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> Likeness:
