@@ -279,7 +279,7 @@ def _wipe(
     first, last = (int(np.searchsorted(shares_T, share)) for share in (0.02, 0.98))
     largest = float(np.diff(shares_T, prepend=0).max())
     # What still moves at an end of the window is a camera.
-    is_whole = 0 < first and first + 3 <= last < num - 1
+    is_whole = first > 0 and first + 3 <= last < num - 1
     if not is_whole or largest > MAX_WIPE_STEP or (change_P > 3 * 10**2).mean() < MIN_WIPED:
         return None
     num_between = int(((shares_T > MIDDLE[0]) & (shares_T < MIDDLE[1])).sum())

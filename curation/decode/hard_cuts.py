@@ -15,6 +15,7 @@ from curation.decode.likeness import (
     likeness,
     small_least,
     small_value,
+    tint,
 )
 from curation.decode.scenes import Transition
 
@@ -26,6 +27,9 @@ at most."""
 RESTLESS_SHOT = 0.62
 """Likeness from which neighbouring frames of a restless stretch are of one shot: wings that beat before a
 shaken camera go down to 0.63."""
+MAX_TINT_CHANGE = 0.6
+"""Change of a picture's tint, 0 to 2, that no movement explains: of 1,017 hits within shots none is over
+0.44. Light may change more."""
 FAR = 3
 """Frames on each side at which a change that no movement explains is looked at again."""
 
@@ -124,6 +128,10 @@ class HardCuts:
         alike = likeness(*pair)
         if alike.value < SAME_SHOT and any(map(is_overexposed, pair)):
             alike = likeness(*(small_least(self._frame(index)) for index in (first, second)))
+        if alike.is_moved and alike.value >= RESTLESS_SHOT:
+            tints = [tint(self._frame(index)) for index in (first, second)]
+            if np.abs(tints[0] - tints[1]).sum() > MAX_TINT_CHANGE:
+                return Likeness(0.0, True)
         return alike
 
     def _comes_back(self, first: int) -> int | None:
@@ -144,7 +152,7 @@ class HardCuts:
         start_HW = self._picture(start)
         for index in places:
             picture_HW = self._picture(index)
-            if likeness(start_HW, picture_HW).value >= SAME_SHOT:
+            if self._likeness(start, index).value >= SAME_SHOT:
                 return index
             if picture_HW.std() >= MIN_CONTRAST and not self._is_overlit(start_HW, picture_HW):
                 return None

@@ -50,6 +50,14 @@ def small_least(hsv_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     return small_HWC[..., 2] * (1 - small_HWC[..., 1] / np.float32(255))
 
 
+def tint(hsv_HWC: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Shares of blue, green and red in an HSV picture."""
+    import cv2
+
+    mean_C = np.array(cv2.mean(cv2.cvtColor(hsv_HWC, cv2.COLOR_HSV2BGR))[:3])
+    return mean_C / max(1.0, float(mean_C.sum()))
+
+
 def is_overexposed(value_HW: NDArray[np.float32]) -> bool:
     """Whether more than half of a picture's value is at the end of its range."""
     return bool((value_HW >= WHITE).mean() > 0.5)

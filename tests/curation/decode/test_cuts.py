@@ -9,6 +9,7 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
 from curation.decode.cuts import SceneDetectFinder, content_score, join
+from curation.decode.gradual import HEIGHT, WIDTH, window
 from curation.decode.scenes import SceneConfig, Transition
 
 SIZE = (256, 144)
@@ -32,11 +33,13 @@ def mixed(first: np.ndarray, second: np.ndarray, weight: float) -> np.ndarray:
     return (first * (1 - weight) + second * weight).round().astype(np.uint8)
 
 
-def shots(scene_frames, *looks: tuple[str, int], speed_px: int = 1) -> list[np.ndarray]:
+def shots(
+    scene_frames, *looks: tuple[str, int], speed_px: int = 1, size: tuple[int, int] = SIZE
+) -> list[np.ndarray]:
     return [
         frame
         for look, num in looks
-        for frame in scene_frames(look, num, size=SIZE, speed_px=speed_px)
+        for frame in scene_frames(look, num, size=size, speed_px=speed_px)
     ]
 
 
@@ -203,6 +206,16 @@ def test_a_wipe_is_found_and_no_frame_of_it_is_left(scene_frames, kind, num):
     assert transition.start == pytest.approx(80 + num, abs=SceneConfig().trim_frames + 2)
 
 
+def test_a_wipe_between_shots_of_one_place_is_found(texture):
+    """What is alike in them does not change, the rest in order."""
+    common = texture("white", SIZE).astype(np.uint16)
+    first, second = ((common + texture(look, SIZE)) // 2 for look in ("orange", "blue"))
+    first, second = first.astype(np.uint8), second.astype(np.uint8)
+    between = [wiped(first, second, (place + 1) / 19, "edge") for place in range(18)]
+    (transition,) = found([*[first] * 80, *between, *[second] * 80])
+    assert transition.kind == "wipe"
+
+
 def test_a_montage_is_as_many_shots_as_it_has(scene_frames):
     looks = [("red", 60), *[("teal", 7), ("white", 5), ("orange", 9), ("cyan", 7)] * 3, ("red", 60)]
     frames = shots(scene_frames, *looks)
@@ -218,9 +231,44 @@ def test_a_strobe_is_no_cut(scene_frames):
     assert found(frames) == []
 
 
-@pytest.mark.parametrize("gain", [0.4, 1.7])
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_strobe_that_leaves_little_to_see_is_no_fade(scene_frames, shade):
+    frames = shots(scene_frames, ("red", 160))
+    for index in range(60, 100):
+        if index // 3 % 2:
+            frames[index] = mixed(frames[index], np.full_like(frames[0], shade), 0.9)
+    assert found(frames) == []
+
+
+def test_a_dissolve_rises_evenly_and_a_cut_beside_light_that_changes_does_not():
+    """The darker half of a shot lies between a dark one and its own lighter half like a blend of the two."""
+    draw = np.random.default_rng(18)
+    first, second = (draw.integers(0, top, (HEIGHT, WIDTH, 3)) for top in (40, 256))
+    blend = [(1 - share) * first + share * second for share in np.linspace(0, 1, 23)]
+    lit = [first] * 2 + [gain * second for gain in (*[0.45] * 12, 0.75, *[1] * 8)]
+    even, uneven = (
+        window(np.stack(pictures).reshape(23, -1).astype(np.float32)) for pictures in (blend, lit)
+    )
+    assert even is not None
+    assert even.kind == "dissolve"
+    assert uneven is None
+
+
+@pytest.mark.parametrize(("look", "speed_px"), [("red/a", 3), ("red/c", 3), ("teal/a", 2)])
+def test_a_texture_that_comes_in_again_at_the_side_is_no_wipe(scene_frames, look, speed_px):
+    assert found(shots(scene_frames, (look, 120), speed_px=speed_px, size=(160, 90))) == []
+
+
+@pytest.mark.parametrize(("name", "speed_px"), [("b1", 1), ("h2", 2)])
+def test_a_cut_to_the_same_shapes_in_another_colour_is_one(scene_frames, name, speed_px):
+    looks = (f"red/{name}", 60), (f"teal/{name}", 60)
+    cuts = found(shots(scene_frames, *looks, speed_px=speed_px, size=(160, 90)))
+    assert [(cut.end, cut.start) for cut in cuts] == [(60, 60)]
+
+
+@pytest.mark.parametrize("gain", [0.4, 1.7, 4.0])
 def test_light_that_is_switched_is_no_cut(scene_frames, gain):
-    frames = shots(scene_frames, ("red", 120))
+    frames = shots(scene_frames, ("salmon" if gain > 2 else "red", 120))
     lit = [(frame * (gain if i >= 60 else 1)).clip(0, 255) for i, frame in enumerate(frames)]
     assert found([frame.astype(np.uint8) for frame in lit]) == []
 
