@@ -236,6 +236,36 @@ SCENES = (
         "0..1",
     ),
     Column(
+        "camera_motion",
+        STR,
+        "how the camera moves, by the flow that most of the picture follows: 'static' 'pan_left' "
+        "'pan_right' 'tilt_up' 'tilt_down' 'zoom_in' 'zoom_out' 'roll_clockwise' "
+        "'roll_counterclockwise' (of the camera), 'shake', 'mixed' (several, or none that can be "
+        "followed); travelling is not told from turning; null as motion_mean, and where the picture "
+        "is too plain",
+    ),
+    Column(
+        "camera_speed",
+        F32,
+        "mean speed at which the camera moves the picture; null as camera_motion, and where no "
+        "movement can be followed",
+        "short sides/s",
+    ),
+    Column(
+        "camera_shake",
+        F32,
+        "standard deviation of how fast the picture moves from one frame to the next, from its mean "
+        "over half a second; null with fewer than three such moments",
+        "short sides/s",
+    ),
+    Column(
+        "object_motion",
+        F32,
+        "mean optical-flow length without the camera's part; over-rated where the camera moves by "
+        "more than half a short side a second; null as camera_motion",
+        "short sides/s",
+    ),
+    Column(
         "brightness_mean",
         F32,
         "mean luma over sampled frames, short side at most 144 px; null, as the next six, for a "
@@ -716,6 +746,7 @@ VIDEO_COLUMNS = frozenset(
         *("source_fps", "source_duration_s", "source_num_frames"),
         *("start_s", "end_s", "duration_s", "start_frame", "num_frames", "fps"),
         *("motion_mean", "motion_p10", "motion_p50", "motion_p90", "still_share"),
+        *("camera_motion", "camera_speed", "camera_shake", "object_motion"),
     )
 )
 """Columns that say nothing of a still image: null there, or a stand-in such as 0 s or 1 frame."""

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.decode.camera import Moved, scene_camera
 from curation.decode.conversion import Conversion
 from curation.decode.interlacing import FieldSample, Interlacing, field_sample, interlacing
 from curation.decode.keyframes import Candidate, Candidates, KeyframeConfig, jpeg, perceptual_hash
@@ -130,7 +131,7 @@ class MeasuredScene:
     """How the frames are coded, as the column has it."""
     num_damaged_frames: int
     interlacing: Interlacing
-    measures: Mapping[str, float | None]
+    measures: Mapping[str, float | str | None]
     keyframes: tuple[Keyframe, ...]
 
 
@@ -180,6 +181,7 @@ class VideoPass:
         )
         self._samples: deque[PictureSample] = deque()
         self._pairs: deque[Pair] = deque()
+        self._moments: deque[Moved] = deque()
         self._damaged: deque[int] = deque()
         self._fields: deque[FieldSample] = deque()
         self._before: Any = None
@@ -234,6 +236,10 @@ class VideoPass:
         picture_HWC = conversion.analysis_picture(frame)
         if self._sample_due.due(pts):
             self._sample(index, picture_HWC)
+        elif self._samples and self._samples[-1].index == index - 1 >= self._first:
+            moment = self._flow.follow(index, self.timeline.seconds(index), luma(picture_HWC))
+            if moment is not None:
+                self._moments.append(moment)
         if self._candidate_due.due(pts):
             self._fields.append(field_sample(index, frame, self._before))
             is_comb = self._fields[-1].is_comb
@@ -295,6 +301,9 @@ class VideoPass:
         """Gather what belongs to a scene; what lies before its end is let go."""
         samples = [each for each in self._samples if scene.start <= each.index < scene.end]
         pairs = [p for p in self._pairs if scene.start <= p.first and p.second < scene.end]
+        moments = [m for m in self._moments if scene.start <= m.first and m.second < scene.end]
+        while self._moments and self._moments[0].first < scene.end:
+            self._moments.popleft()
         while self._samples and self._samples[0].index < scene.end:
             self._samples.popleft()
         while self._pairs and self._pairs[0].first < scene.end:
@@ -321,7 +330,14 @@ class VideoPass:
             colour=self._conversion.colour.text,
             num_damaged_frames=num_damaged,
             interlacing=kind,
-            measures=scene_motion(pairs) | scene_picture(samples, self._conversion.size),
+            measures=scene_motion(pairs)
+            | scene_camera(
+                [Moved(pair.first, pair.second, pair.camera) for pair in pairs],
+                moments,
+                self._conversion.size,
+                self._shown.orientation,
+            )
+            | scene_picture(samples, self._conversion.size),
             keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
         )
 
