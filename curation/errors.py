@@ -142,6 +142,7 @@ LASTING: dict[str, str] = {
     "no_video": "no video stream (audio only, subtitles, cover art)",
     "undecodable": "the decoder gives no frame",
     "truncated": "cut off so that nothing can be read: a picture, or a film without its index",
+    "dolby_vision": "Dolby Vision whose base layer is no picture without its metadata (profile 5)",
     "stereo_3d": "two views in one picture, for two eyes, as its stream or container says",
     "too_many_pixels": "a frame is larger than the limit",
     "too_long": "longer than the limit",

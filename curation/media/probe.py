@@ -24,6 +24,7 @@ from curation.errors import BadSource, machine_fault
 from curation.media.clock import BROADCAST
 from curation.media.colour import colour_of
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, is_whole, sniff
+from curation.media.dolby_vision import CODECS, check_base_layer
 from curation.media.orientation import Orientation, orientation_of
 from curation.media.stereo import check_one_view
 
@@ -246,6 +247,8 @@ def open_video(file: BinaryIO, limits: Limits) -> Iterator[InputContainer]:
         raise BadSource("undecodable", f"{demuxer}: {_words(error)}") from error
     with container:
         _check_limits(container, limits)
+        if picture_stream(container).codec.canonical_name in CODECS:
+            check_base_layer(file, demuxer)
         yield container
 
 

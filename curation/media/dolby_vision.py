@@ -1,0 +1,78 @@
+"""Films of Dolby Vision whose pictures are in colours that only its own metadata explain.
+
+Most have a base layer that is HDR10, HLG or SDR as well, and is read as that. Those of profile 5 have none:
+their three planes are no luma and chroma of any standard, and come out in green and purple. The record that
+tells is the one of "Dolby Vision Streams Within the ISO Base Media File Format", which Matroska holds too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import BinaryIO
+
+from curation.errors import BadSource
+
+CODECS = frozenset({"hevc", "av1", "h264"})
+"""That Dolby Vision comes in."""
+MAX_INDEX_BYTES = 64 * 1024**2
+"""Of an MP4 index; the record lies in its first part, where the coding of each track is described."""
+MAX_HEADER_BYTES = 1024**2
+"""Of a Matroska file, in which its tracks are described: before the first picture."""
+_BOX = re.compile(rb"\x00\x00\x00\x20dv[cvw]C(.{24})", re.DOTALL)
+_MAPPING = re.compile(rb"\x41\xe7\x84dv[cvw]C\x41\xed\x98(.{24})", re.DOTALL)
+"""A box of 32 bytes; and a BlockAddIDType with its BlockAddIDExtraData (RFC 9559), of 24."""
+
+
+def check_base_layer(file: BinaryIO, demuxer: str) -> None:
+    """Refuse a film whose container says that its base layer is no picture by itself.
+
+    Args:
+        file: left where it was.
+        demuxer: of which 'mov' and 'matroska' have a record.
+
+    Raises:
+        BadSource: 'dolby_vision'.
+    """
+    place = file.tell()
+    try:
+        record = _record(file, demuxer)
+    finally:
+        file.seek(place)
+    if record is None or record[4] >> 4:  # what the base layer is compatible with: 0 for nothing
+        return
+    profile = record[2] >> 1
+    raise BadSource(
+        "dolby_vision", f"profile {profile}, whose base layer is compatible with nothing"
+    )
+
+
+def _record(file: BinaryIO, demuxer: str) -> bytes | None:
+    """The configuration record of Dolby Vision, if there is one."""
+    if demuxer == "mov":
+        found = _BOX.search(_index(file))
+    elif demuxer == "matroska":
+        file.seek(0)
+        found = _MAPPING.search(file.read(MAX_HEADER_BYTES))
+    else:
+        return None
+    return found[1] if found else None
+
+
+def _index(file: BinaryIO) -> bytes:
+    """The moov box of an MP4, which `is_whole` has found; empty where it is not among the first boxes."""
+    size_bytes = file.seek(0, io.SEEK_END)
+    position = 0
+    for _ in range(1000):
+        file.seek(position)
+        header = file.read(16)
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if kind == b"moov":
+            file.seek(position)
+            return file.read(min(length or size_bytes, MAX_INDEX_BYTES))
+        position += length
+        if length < 8 or position >= size_bytes:
+            break
+    return b""
