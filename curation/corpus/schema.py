@@ -150,6 +150,12 @@ SCENES = (
     Column("source_row", I32, "row of the source in the sources file of this part"),
     Column("scene_index", I32, "position of the scene in its source, from 0"),
     Column(
+        "shot_index",
+        I32,
+        "which continuous shot of the source it is of, from 0: pieces of a long shot have the same, and "
+        "so do scenes on both sides of damage or of a jump of the clock whose pictures are alike",
+    ),
+    Column(
         "scene_reject",
         STR,
         "'too_short' (under the minimum seconds or frames), 'interlaced' (where asked for), else "
@@ -264,6 +270,14 @@ SCENES = (
         "mean optical-flow length without the camera's part; over-rated where the camera moves by "
         "more than half a short side a second; null as camera_motion",
         "short sides/s",
+    ),
+    Column(
+        "frozen_share",
+        F32,
+        "share of the clip's time in stretches of half a second or more that show one picture: none changes "
+        "by more than -60 dB (0.255 of 255 on average) against the first, as ffmpeg's freezedetect has "
+        "it; null for images",
+        "0..1",
     ),
     Column(
         "brightness_mean",
@@ -747,6 +761,7 @@ VIDEO_COLUMNS = frozenset(
         *("start_s", "end_s", "duration_s", "start_frame", "num_frames", "fps"),
         *("motion_mean", "motion_p10", "motion_p50", "motion_p90", "still_share"),
         *("camera_motion", "camera_speed", "camera_shake", "object_motion"),
+        "frozen_share",
     )
 )
 """Columns that say nothing of a still image: null there, or a stand-in such as 0 s or 1 frame."""

@@ -234,6 +234,7 @@ def _scene_row(
     return {
         "clip_id": _clip_id(scene, sha256),
         "scene_index": index,
+        "shot_index": scene.scene.shot,
         "scene_reject": scene.scene.reject,
         "start_pts": scene.start_pts,
         "end_pts": scene.end_pts,

@@ -86,3 +86,16 @@ def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> L
         is_moved |= place != top * fit_HW.shape[1] + left
     moved = sum(fits) / 2
     return Likeness(max(whole, moved), is_moved and moved > whole)
+
+
+def is_same_shot(first_HWC: NDArray[np.uint8] | None, second_HWC: NDArray[np.uint8]) -> bool:
+    """Whether two pictures (BGR, of any sizes) may be of one shot, by their likeness; no first one is not."""
+    import cv2
+
+    if first_HWC is None:
+        return False
+    pair = [
+        cv2.resize(picture_HWC.max(axis=2), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+        for picture_HWC in (first_HWC, second_HWC)
+    ]
+    return likeness(*(small_HW.astype(np.float32) for small_HW in pair)).value >= SAME_SHOT

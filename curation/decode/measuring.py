@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from curation.decode.camera import Moved, scene_camera
 from curation.decode.conversion import Conversion
+from curation.decode.freezes import Freezes
 from curation.decode.interlacing import FieldSample, Interlacing, field_sample, interlacing
 from curation.decode.keyframes import Candidate, Candidates, KeyframeConfig, jpeg, perceptual_hash
+from curation.decode.likeness import is_same_shot
 from curation.decode.motion import FlowMeter, Pair, scene_motion
 from curation.decode.picture import (
     PictureSample,
@@ -185,6 +187,8 @@ class VideoPass:
         self._damaged: deque[int] = deque()
         self._fields: deque[FieldSample] = deque()
         self._before: Any = None
+        self._freezes = Freezes(self.timeline)
+        self._picture: NDArray[np.uint8] | None = None
 
     def _begin(self, shown: Shown) -> None:
         """Begin a stretch with the next frame."""
@@ -212,6 +216,7 @@ class VideoPass:
         self._pace.restart()
         scenes = self._measured_all(self._cutter.edge(self._rest(), kind))
         self._begin(shown or self._shown)
+        self._freezes.interrupt(self._first)
         return scenes
 
     def still(self, frame: Any) -> MeasuredScene:
@@ -221,11 +226,13 @@ class VideoPass:
         self._sample(0, conversion.analysis_picture(frame))
         self._candidates.add(Candidate(0, frame, conversion.candidate))
         scene = Scene(0, 1, "start", "end", None)
-        return replace(self._measured(scene), end_s=0.0)
+        measured = self._measured(scene)
+        return replace(measured, end_s=0.0, measures={**measured.measures, "frozen_share": None})
 
     def push(self, frame: Any, *, is_damaged: bool = False) -> list[MeasuredScene]:
         """Take the next frame of the decoder (PyAV); the scenes that are complete now."""
-        scenes = self.edge("stride", until=frame.pts) if self._stood_still(frame.pts) else []
+        was_still = self._stood_still(frame.pts)
+        scenes = self.edge("stride", until=frame.pts) if was_still else []
         index = len(self.timeline)
         pts = self.timeline.add(frame.pts, frame.duration)
         if is_damaged:
@@ -234,6 +241,10 @@ class VideoPass:
             self._finder.set_rate(self._pace.fps)
         conversion = self._converted(frame)
         picture_HWC = conversion.analysis_picture(frame)
+        if index == self._first and not was_still and is_same_shot(self._picture, picture_HWC):
+            self._cutter.go_on()
+        self._picture = picture_HWC
+        self._freezes.push(index, picture_HWC)
         if self._sample_due.due(pts):
             self._sample(index, picture_HWC)
         elif self._samples and self._samples[-1].index == index - 1 >= self._first:
@@ -337,7 +348,8 @@ class VideoPass:
                 self._conversion.size,
                 self._shown.orientation,
             )
-            | scene_picture(samples, self._conversion.size),
+            | scene_picture(samples, self._conversion.size)
+            | {"frozen_share": self._freezes.share(scene.start, scene.end)},
             keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
         )
 

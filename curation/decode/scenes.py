@@ -108,6 +108,7 @@ class Scene:
     reject: str | None
     cut_in_confidence: float | None = None
     cut_out_confidence: float | None = None
+    shot: int = 0
 
 
 class TransitionFinder(Protocol):
@@ -146,6 +147,7 @@ class SceneCutter:
         self._start = 0
         self._cut_in: Boundary = "start"
         self._confidence: float | None = None
+        self._shot = 0
 
     def advance(self, transitions: Iterable[Transition], *, settled: int) -> list[Scene]:
         """Scenes that are complete now.
@@ -171,9 +173,14 @@ class SceneCutter:
         self._begin(len(self._timeline), kind)
         return scenes
 
+    def go_on(self) -> None:
+        """What begins behind the last edge is of the shot before it."""
+        self._shot -= 1
+
     def _begin(self, start: int, cut_in: Boundary, confidence: float | None = None) -> None:
         """The next piece begins here."""
         self._start, self._cut_in, self._confidence = start, cut_in, confidence
+        self._shot += cut_in != "stride"
 
     def _pieces(self, end: int, cut_out: Boundary, confidence: float | None = None) -> list[Scene]:
         """The current shot up to ``end``, in pieces no longer than the maximum."""
@@ -207,7 +214,9 @@ class SceneCutter:
         if last <= start:
             start, last = self._start, end
         reject = self._reject(start, last)
-        return Scene(start, last, self._cut_in, cut_out, reject, self._confidence, confidence)
+        return Scene(
+            start, last, self._cut_in, cut_out, reject, self._confidence, confidence, self._shot
+        )
 
     def _trim(self, boundary: Boundary) -> int:
         return self._config.trim_frames if boundary in TRIMMED else 0

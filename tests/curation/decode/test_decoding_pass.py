@@ -200,6 +200,7 @@ def test_a_still_image_is_one_row_of_one_frame(tmp_path, texture, suffix):
     assert (scene["start_s"], scene["end_s"], scene["num_frames"]) == (0.0, 0.0, 1)
     assert (scene["width"], scene["height"], scene["fps"]) == (800, 500, None)
     assert scene["motion_mean"] is None
+    assert scene["frozen_share"] is None
     assert scene["brightness_mean"] == pytest.approx(np.asarray(picture.convert("L")).mean(), abs=3)
     shown = opened(keyframe["keyframes"][0])
     expected = np.asarray(picture.resize((shown.shape[1], shown.shape[0])), int)
@@ -301,6 +302,36 @@ def test_nothing_is_compared_across_a_declared_edge(scene_frames):
     assert [opened(s.keyframes[0].data).shape[:2] for s in scenes] == [(180, 320)] * 2 + [
         (320, 180)
     ]
+    assert [s.scene.shot for s in scenes] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("after", "shots"), [("red", [0, 0]), ("teal", [0, 1])])
+def test_a_shot_goes_on_behind_an_edge_where_the_pictures_are_alike(scene_frames, after, shots):
+    from curation.decode.cuts import SceneDetectFinder
+    from curation.decode.measuring import Shown, VideoPass
+
+    tick = Fraction(1, 24)
+    shown = Shown(width=320, height=180, sample_aspect=Fraction(1), fps=1 / tick, time_base=tick)
+    video = VideoPass(NO_TRIM, shown, lambda fps: SceneDetectFinder(NO_TRIM.scenes, fps))
+    scenes = []
+    for part, look in enumerate(("red", after)):
+        if part:
+            scenes += video.edge("damage")
+        pictures = list(scene_frames(look, 120, size=(320, 180)))
+        for picture in pictures[60 * part : 60 * part + 60]:
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = len(video.timeline), tick
+            scenes += video.push(frame)
+    scenes += video.finish()
+    assert [s.scene.shot for s in scenes] == shots
+
+
+def test_a_picture_that_hangs_in_a_coded_film_is_frozen(tmp_path, encode_video, scene_frames):
+    frames = list(scene_frames("teal", 96, size=(320, 180)))
+    frames[30:66] = [frames[30]] * 36
+    options = {"preset": "veryfast", "threads": "1", "crf": "18"}
+    rows = decoded(encode_video(tmp_path / "film.mp4", frames, options=options))
+    assert rows.scenes[0]["frozen_share"] == pytest.approx(36 / 96, abs=0.08)
 
 
 def test_a_part_has_a_probe_row_for_every_source_and_scenes_only_for_good_ones(

@@ -31,7 +31,10 @@ def test_a_film_without_a_cut_is_one_scene():
 
 def test_scenes_are_trimmed_at_cuts_but_not_at_the_ends_of_the_film():
     scenes = scenes_of(timeline_of(200), [Transition(100, 100)])
-    assert scenes == [Scene(0, 97, "start", "cut", None), Scene(103, 200, "cut", "end", None)]
+    assert scenes == [
+        Scene(0, 97, "start", "cut", None),
+        Scene(103, 200, "cut", "end", None, shot=1),
+    ]
 
 
 def test_frames_of_a_dissolve_belong_to_no_scene():
@@ -59,7 +62,7 @@ def test_sixteen_frames_are_needed_also_at_a_low_rate():
 
 def test_a_scene_too_short_to_trim_stays_whole_and_rejected():
     scenes = scenes_of(timeline_of(150), [Transition(100, 100), Transition(105, 105)])
-    assert scenes[1] == Scene(100, 105, "cut", "cut", "too_short")
+    assert scenes[1] == Scene(100, 105, "cut", "cut", "too_short", shot=1)
 
 
 def test_scenes_longer_than_the_maximum_are_cut_at_a_fixed_stride():
@@ -104,9 +107,31 @@ def test_a_declared_edge_ends_a_scene_to_the_frame():
     scenes += cutter.edge([], "end")
     assert scenes == [
         Scene(0, 57, "start", "cut", None),
-        Scene(63, 120, "cut", "discontinuity", None),
-        Scene(120, 240, "discontinuity", "end", None),
+        Scene(63, 120, "cut", "discontinuity", None, shot=1),
+        Scene(120, 240, "discontinuity", "end", None, shot=2),
     ]
+
+
+def test_pieces_of_a_long_shot_are_of_one_shot_and_scenes_beside_a_transition_of_two():
+    config = SceneConfig(max_s=4)
+    transitions = [Transition(240, 240), Transition(340, 350, "dissolve")]
+    scenes = scenes_of(timeline_of(460), transitions, config)
+    assert [scene.cut_in for scene in scenes if scene.shot == 0] == ["start", "stride", "stride"]
+    assert [scene.shot for scene in scenes if scene.start >= 240] == [1, 2, 2]
+
+
+def test_a_shot_that_goes_on_behind_a_declared_edge_stays_one():
+    timeline = timeline_of(60)
+    cutter = SceneCutter(SceneConfig(), timeline)
+    scenes = cutter.edge([], "damage")
+    cutter.go_on()
+    for _ in range(60):
+        timeline.add(None, 1)
+    scenes += cutter.edge([], "discontinuity")
+    for _ in range(60):
+        timeline.add(None, 1)
+    scenes += cutter.edge([], "end")
+    assert [scene.shot for scene in scenes] == [0, 0, 1]
 
 
 def test_settings_out_of_range_are_named():

@@ -89,6 +89,7 @@ def clip(number: int, **given: Any) -> dict[str, Any]:
         "sharpness": 200.0,
         "contrast_mean": 40.0,
         "still_share": 0.1,
+        "frozen_share": 0.0,
         "dark_share": 0.1,
         "bright_share": 0.1,
         "border_share": 0.0,
