@@ -6,10 +6,12 @@ look, and their keyframes. Later stations read the keyframes; only cutting opens
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
-from curation.decode.film import Film
+from curation.decode.film import Film, Shot
 from curation.decode.geometry import Stretches
 from curation.decode.measuring import DecodeConfig, MeasuredScene, Shown, VideoPass
 from curation.decode.scenes import Finders, SceneConfig
@@ -28,6 +30,7 @@ from curation.media.guard import Guard
 from curation.media.image import upright_rgb
 from curation.media.orientation import UPRIGHT
 from curation.media.probe import Probe, facts, is_whole, open_video, picture_stream
+from curation.media.recordings import Recording, recordings
 from curation.sources import fetched
 from curation.stations.station import Resources
 from curation.weights.catalog import TRANSNETV2, Weight, find
@@ -109,7 +112,8 @@ def _decode(file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | 
 
     cv2.setNumThreads(1)  # results must not depend on the machine, and workers share its cores
     make_finder = _finders(config.scenes, transnet, config.threads)
-    with open_video(file, config.limits) as container:
+    first_recording, *more = recordings(file)
+    with open_video(file, config.limits, first_recording) as container:
         stream = picture_stream(container)
         film = Film(container, stream, config)
         shots = iter(film)
@@ -127,7 +131,7 @@ def _decode(file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | 
         else:
             stretches = Stretches(picture, shown, stream.codec_context)
             scenes = video.push(picture, is_damaged=first.is_damaged)
-            for shot in shots:
+            for shot in itertools.chain(shots, _of_others(more, film, stretches, file)):
                 changed = stretches.changed(shot.frame)
                 if edge := shot.edge or (changed and "discontinuity"):
                     scenes += video.edge(edge, changed, until=shot.frame.pts)
@@ -142,6 +146,23 @@ def _decode(file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | 
         ],
         keyframes=[_keyframe_row(scene, sha256) for scene in scenes],
     )
+
+
+def _of_others(
+    others: Sequence[Recording], film: Film, stretches: Stretches, file: BinaryIO
+) -> Iterator[Shot]:
+    """Frames of the recordings behind the first; of those that cannot be read one frame is lost."""
+    for recording in others:
+        with contextlib.ExitStack() as opened:
+            try:
+                container = opened.enter_context(open_video(file, film.limits, recording))
+                stream = picture_stream(container)
+                film.go_on(container, stream)
+            except BadSource as bad:
+                film.num_lost += bad.reason != "no_video"
+                continue
+            stretches.go_on(stream.codec_context)
+            yield from film
 
 
 def _image(file: BinaryIO, probe: Probe) -> tuple[VideoFrame, Probe]:

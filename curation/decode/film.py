@@ -92,47 +92,62 @@ class Film:
     def __init__(
         self, container: InputContainer, stream: VideoStream, config: DecodeConfig
     ) -> None:
-        self._limits = config.limits
-        self._context = stream.codec_context
-        self._context.thread_type, self._context.thread_count = "FRAME", config.threads
-        self._context.copy_opaque = True
-        if config.skip_loop_filter != "none":
-            options = {"skip_loop_filter": config.skip_loop_filter}
-            self._context.options = {**self._context.options, **options}
+        self._config, self.limits = config, config.limits
         self._num_stated = stream.frames
         base = Fraction(stream.time_base or 1)
         self._base_s = float(base)
         self._max_ticks = int(Fraction(config.limits.max_duration_s) / base)
         self._is_broadcast = container.format.name in BROADCAST
         self._is_untimed = container.format.name in UNTIMED
-        # A broadcast never pauses, and in AVI a picture that is shown again is a packet without bytes.
-        has_pauses = not (self._is_broadcast or self._is_untimed)
-        self._even = EvenClock(self._base_s) if has_pauses else None
-        self._clock = SteadyClock(container.format.name, stream)
-        self._packets = self._clock.read(packets_of(container, stream))
         self._size: tuple[int, int] | None = None
-        self._num_frames = self._num_edges = self._num_errors = self._num_unplaced = 0
-        self._num_gone = 0
+        self._num_frames = self._num_jumps = 0
         self._first: int | None = None
         self._last: int | None = None
-        self._num_late = 0
-        self._num_refreshes, self._is_refresh = 0, False
-        self._is_hurt = self._was_damaged = self._has_begun = False
-        self._refused_pts: int | None = None
-        self._waiting: list[_Seen] = []
-        self._keeps_b = self._context.name in B_REFERENCES
-        self._shows_again = self._context.name in SHOWS_AGAIN
+        self._was_damaged = self._has_begun = False
         self.last_error: str | None = None
         """What the decoder said last, for a person."""
         self.num_damaged = 0
         """Damaged frames so far."""
         self.num_lost = 0
         """Frames that never came: refused by the decoder, or missing on the clock."""
+        self._open(container, stream, None)
+
+    def _open(self, container: InputContainer, stream: VideoStream, goes_on_at: int | None) -> None:
+        """Begin with a recording."""
+        self._context = stream.codec_context
+        self._context.thread_type, self._context.thread_count = "FRAME", self._config.threads
+        self._context.copy_opaque = True
+        if self._config.skip_loop_filter != "none":
+            options = {"skip_loop_filter": self._config.skip_loop_filter}
+            self._context.options = {**self._context.options, **options}
+        self._keeps_b = self._context.name in B_REFERENCES
+        self._shows_again = self._context.name in SHOWS_AGAIN
+        # A broadcast never pauses, and in AVI a picture that is shown again is a packet without bytes.
+        has_pauses = not (self._is_broadcast or self._is_untimed)
+        self._even = EvenClock(self._base_s) if has_pauses else None
+        self._clock = SteadyClock(container.format.name, stream, goes_on_at=goes_on_at)
+        self._packets = self._clock.read(packets_of(container, stream))
+        self._num_edges = self._num_errors = self._num_unplaced = self._num_gone = 0
+        self._num_late = self._num_refreshes = 0
+        self._is_hurt = self._is_refresh = False
+        self._refused_pts: int | None = None
+        self._waiting: list[_Seen] = []
+
+    def go_on(self, container: InputContainer, stream: VideoStream) -> None:
+        """Read another recording next, behind the one that has ended: iterate again.
+
+        Raises:
+            BadSource: 'undecodable' if its clock has other ticks.
+        """
+        if float(Fraction(stream.time_base or 1)) != self._base_s:
+            raise BadSource("undecodable", f"a clock of {stream.time_base} s")
+        self._num_jumps = self.num_clock_jumps
+        self._open(container, stream, self._clock.end)
 
     @property
     def num_clock_jumps(self) -> int:
         """How often the stream's clock jumped, so far."""
-        return len(self._clock.shifts)
+        return self._num_jumps + len(self._clock.shifts)
 
     def __iter__(self) -> Iterator[Shot]:
         """Every frame.
@@ -265,9 +280,9 @@ class Film:
         size = frame.width, frame.height
         if size != self._size:
             self._size = size
-            check_size(*size, self._limits)
-        if self._num_frames >= self._limits.max_frames:
-            raise BadSource("too_long", f"more than {self._limits.max_frames} frames")
+            check_size(*size, self.limits)
+        if self._num_frames >= self.limits.max_frames:
+            raise BadSource("too_long", f"more than {self.limits.max_frames} frames")
         if pts is None:
             return
         if self._first is None:
@@ -275,7 +290,7 @@ class Film:
         if pts - self._first > self._max_ticks:
             seconds = (pts - self._first) * self._base_s
             raise BadSource(
-                "too_long", f"over {seconds:.0f} s, the limit is {self._limits.max_duration_s} s"
+                "too_long", f"over {seconds:.0f} s, the limit is {self.limits.max_duration_s} s"
             )
 
     def _is_after_jump(self, pts: int | None) -> bool:

@@ -29,6 +29,10 @@ class Stretches:
         self._colour = _look(colour_of(first))
         self._aspect = context.sample_aspect_ratio
 
+    def go_on(self, context: VideoCodecContext) -> None:
+        """Another decoder gives the frames from here on."""
+        self._context = context
+
     def changed(self, frame: VideoFrame) -> Shown | None:
         """How frames are shown from this one on, if otherwise than the one before it."""
         # The decoder is ahead of the frames that it gives out, and lends those without tags what comes

@@ -162,9 +162,13 @@ class SteadyClock:
     Args:
         container: demuxer by its libav name.
         stream: whose packets they are.
+        goes_on_at: steady time of showing of the first packet, where another recording lies before it.
     """
 
-    def __init__(self, container: str, stream: VideoStream) -> None:
+    def __init__(
+        self, container: str, stream: VideoStream, *, goes_on_at: int | None = None
+    ) -> None:
+        self._goes_on_at = goes_on_at
         self._base = Fraction(stream.time_base or 1)
         self._untimed = container in UNTIMED
         self._is_broadcast = container in BROADCAST
@@ -198,6 +202,11 @@ class SteadyClock:
         # In the order of decoding some step over those that are shown before them.
         return max(1, round(forward[len(forward) // 2] * len(forward) / len(self._steps)))
 
+    @property
+    def end(self) -> int:
+        """Steady time at which a recording behind the packets so far would go on."""
+        return 0 if self._top is None else self._top + self.step
+
     def read(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         """The same packets, timestamps rewritten, a few behind."""
         window = deque(itertools.islice(packets, LOOK_AHEAD))
@@ -225,6 +234,9 @@ class SteadyClock:
 
     def _place(self, packet: Packet[Any], number: int, following: deque[Packet[Any]]) -> None:
         """Rewrite one packet's timestamps."""
+        if self._goes_on_at is not None and self._shown(packet) is not None:
+            self._top, self._goes_on_at = self._goes_on_at - self.step, None
+            self._jump(packet, number, following)
         time = self._time(packet)
         is_next = time is None or self._fits(time)
         if is_next and not packet.is_corrupt:

@@ -49,7 +49,7 @@ _PLAYLIST = re.compile(
 )
 """HLS, concat, PLS, QuickTime text, SDP, RTSP, DASH, Smooth Streaming, SMIL, ASX, XSPF, IMF."""
 
-_PACKETS = re.compile(rb"G(?=(?:.{187}G){4}|(?:.{191}G){4})", re.DOTALL)
+PACKETS = re.compile(rb"G(?=(?:.{187}G){4}|(?:.{191}G){4})", re.DOTALL)
 """Five packets of a transport stream in a row, without a timecode or with one."""
 _LONGEST_PACKET = 192
 
@@ -72,7 +72,7 @@ def sniff(first_bytes: bytes) -> str:
     demuxer = _by_signature(first_bytes)
     if demuxer is not None:
         return demuxer
-    packets = _PACKETS.search(first_bytes)
+    packets = PACKETS.search(first_bytes)
     if packets and packets.start() < _LONGEST_PACKET:
         return "mpegts"  # captures start when somebody presses a button: inside a packet
     text = first_bytes.removeprefix(b"\xef\xbb\xbf").lstrip(b"\x00 \t\r\n")

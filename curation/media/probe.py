@@ -26,6 +26,7 @@ from curation.media.colour import colour_of
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, is_whole, sniff
 from curation.media.dolby_vision import CODECS, check_base_layer
 from curation.media.orientation import Orientation, orientation_of
+from curation.media.recordings import WHOLE, Recording
 from curation.media.stereo import check_one_view
 
 if TYPE_CHECKING:
@@ -194,19 +195,27 @@ class _Unnamed:
     be is answered as the operating system answers libav, with a negative number.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.tell = file.tell
+    def __init__(self, file: BinaryIO, recording: Recording) -> None:
+        self._file, self._begin, self._end = file, recording.begin, recording.end
+
+    def tell(self) -> int:
+        return self._file.tell() - self._begin
 
     def read(self, size_bytes: int) -> bytes:
+        if self._end is not None:
+            size_bytes = max(0, min(size_bytes, self._end - self._file.tell()))
         try:
             return self._file.read(size_bytes)
         except OSError as error:
             raise BadSource("unreadable", error.strerror or "") from error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET:
+            offset += self._begin
+        elif whence == os.SEEK_END and self._end is not None:
+            offset, whence = offset + self._end, os.SEEK_SET
         try:
-            return self._file.seek(offset, whence)
+            return self._file.seek(offset, whence) - self._begin
         except (OSError, OverflowError, ValueError):
             return -errno.EINVAL
 
@@ -216,12 +225,15 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, Any]) -> NoReturn:
 
 
 @contextlib.contextmanager
-def open_video(file: BinaryIO, limits: Limits) -> Iterator[InputContainer]:
+def open_video(
+    file: BinaryIO, limits: Limits, recording: Recording = WHOLE
+) -> Iterator[InputContainer]:
     """Open a source with libav, all doors but the one of this file closed.
 
     Args:
         file: a regular file, as of `open_regular`; read from its start.
         limits: bytes, sides, pixels and duration are checked against the header.
+        recording: the part of the file that is read, where it holds several.
 
     Yields:
         The open container. `picture_stream` gives the stream to decode.
@@ -231,10 +243,10 @@ def open_video(file: BinaryIO, limits: Limits) -> Iterator[InputContainer]:
     """
     import av
 
-    demuxer = _admit(file, limits)
+    demuxer = _admit(file, limits, recording)
     try:
         container = av.open(
-            _Unnamed(file),
+            _Unnamed(file, recording),
             "r",
             format=demuxer,
             container_options=_container_options(demuxer),
@@ -252,15 +264,15 @@ def open_video(file: BinaryIO, limits: Limits) -> Iterator[InputContainer]:
         yield container
 
 
-def _admit(file: BinaryIO, limits: Limits) -> str:
+def _admit(file: BinaryIO, limits: Limits, recording: Recording) -> str:
     """Check size, kind and structure by the bytes alone; returns the demuxer to name."""
     size_bytes = file.seek(0, io.SEEK_END)
     if size_bytes > limits.max_bytes:
         raise BadSource("too_large", f"{size_bytes} bytes, the limit is {limits.max_bytes}")
-    file.seek(0)
+    file.seek(recording.begin)
     demuxer = sniff(file.read(SNIFF_BYTES))
     is_whole(file, demuxer)  # raises where nothing can be read
-    file.seek(0)
+    file.seek(recording.begin)
     return demuxer
 
 
@@ -276,7 +288,7 @@ def _container_options(demuxer: str) -> dict[str, str]:
     return options
 
 
-def ffmpeg_input_args(demuxer: str) -> dict[str, str]:
+def ffmpeg_input_args(demuxer: str, *, is_part: bool = False) -> dict[str, str]:
     """Options before ``-i`` that keep an ffmpeg program to one local file of one format.
 
     Give the file as ``file:`` and its absolute path, so that no part of its name is taken for an
@@ -284,10 +296,11 @@ def ffmpeg_input_args(demuxer: str) -> dict[str, str]:
 
     Args:
         demuxer: from `sniff`, or `Probe.container`.
+        is_part: whether the address names some bytes of the file: ``subfile,,start,0,end,9,,:file:``.
     """
     return {
         "f": demuxer,
-        "protocol_whitelist": "file",
+        "protocol_whitelist": "file,subfile" if is_part else "file",
         "format_whitelist": demuxer,
         "codec_whitelist": ",".join((*DECODERS, "aac", "mp3", "mp3float", "opus", "vorbis")),
         "max_streams": str(MAX_STREAMS),

@@ -21,6 +21,7 @@ from curation.media.clock import UNTIMED, Lead
 from curation.media.colour import UNSPECIFIED, Colour, is_see_through
 from curation.media.guard import isolated_command
 from curation.media.probe import ffmpeg_input_args
+from curation.media.recordings import WHOLE, Recording
 from curation.media.tone import cube
 
 FROM_FIRST_KEYFRAME = "noise=amount=0:drop=if(key\\,st(0\\,1)*0\\,not(ld(0)))"
@@ -114,7 +115,7 @@ def _command(
     base = f"{clip.time_base.numerator}/{clip.time_base.denominator}"
     length = clip.end_pts - clip.start_pts
     opening: dict[str, object] = {
-        **ffmpeg_input_args(clip.container),
+        **ffmpeg_input_args(clip.container, is_part=clip.recording != WHOLE),
         "threads": 1,
         "flags": "+unaligned",  # as in the decoding pass
         "copyts": None,
@@ -128,10 +129,7 @@ def _command(
             "seek_timestamp": 1,
             "noaccurate_seek": None,
         }
-    source = (
-        # By its descriptor, for the name may have come to mean another file.
-        ffmpeg.input(f"file:/dev/fd/{file.fileno()}", **opening)[str(clip.stream_index)]
-    )
+    source = ffmpeg.input(_address(file, clip.recording), **opening)[str(clip.stream_index)]
     frames = (
         _deinterlaced(source, clip.interlaced)
         .filter("settb", base)
@@ -169,6 +167,14 @@ def _command(
         .compile(cmd=imageio_ffmpeg.get_ffmpeg_exe())
     )
     return command
+
+
+def _address(file: BinaryIO, recording: Recording) -> str:
+    """By its descriptor, for the name may have come to mean another file."""
+    address = f"file:/dev/fd/{file.fileno()}"
+    if recording == WHOLE:
+        return address
+    return f"subfile,,start,{recording.begin},end,{recording.end or 0},,:{address}"
 
 
 def _deinterlaced(frames: Any, interlaced: str) -> Any:

@@ -45,7 +45,7 @@ def copy_packets(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
     import av
 
     try:
-        with open_video(file, ADMITTED) as reader:
+        with open_video(file, ADMITTED, clip.recording) as reader:
             stream = picture_stream(reader)
             codec = stream.codec.canonical_name  # AV1's decoder is called libdav1d
             if codec not in MP4_CODECS:
@@ -89,7 +89,7 @@ def _packets_of(reader: Any, stream: Any, clip: Clip) -> list[Any]:
 def _read(reader: Any, stream: Any, clip: Clip) -> Iterator[Any]:
     """Packets from before the clip on, at the times of the decoding pass."""
     if clip.shifts:  # no seek finds a time on a clock that jumps
-        clock = SteadyClock(clip.container, stream)
+        clock = SteadyClock(clip.container, stream, goes_on_at=clip.goes_on_at)
         return itertools.islice(clock.read(packets_of(reader, stream)), clip.first_packet, None)
     early = SEEK_EARLIER_S if clip.container in BROADCAST else 0
     reader.seek(clip.start_pts - round(early / clip.time_base), stream=stream, backward=True)

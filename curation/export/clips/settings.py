@@ -11,6 +11,7 @@ from curation.media.clock import ClockShift, Lead
 from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.probe import Limits
+from curation.media.recordings import WHOLE, Recording
 from curation.stations.station import Resources
 
 X264_PRESETS = (
@@ -153,6 +154,10 @@ class Clip:
     """Jumps of the stream's clock, over which the timestamps above go on; usually none."""
     lead: Lead | None = None
     """Frames without timestamps at the start of the film, if there are any."""
+    recording: Recording = WHOLE
+    """The bytes in which it lies, where the file holds several recordings."""
+    goes_on_at: int | None = None
+    """Steady time of the start of its recording, behind another one."""
     first_packet: int = 0
     """Where there are jumps, so that no seek finds a time: the packet at which to begin decoding."""
 

@@ -865,3 +865,52 @@ def test_a_sender_that_leaves_out_frames_is_soon_known(tmp_path, encode: Encode,
     assert rows.scenes[-1]["num_damaged_frames"] == 0
     assert rows.scenes[-1]["num_frames"] > 230
     assert rows.probe["source_num_damaged_frames"] < 64
+
+
+OTHER_STREAM = (*TS, "-mpegts_start_pid", "0x300")
+
+
+@pytest.mark.parametrize("config", [FAST, COPY], ids=["exact", "copy"])
+@pytest.mark.parametrize("name", ["film.flv", "film.ts"])
+def test_recordings_under_headers_of_their_own_are_one_film(
+    tmp_path, encode: Encode, numbers_of, name, config
+):
+    """As pieces of a download with an advertisement between them."""
+    own, other = (TS, OTHER_STREAM) if name == "film.ts" else (H264, H264)
+    suffix = Path(name).suffix
+    parts = [
+        encode(tmp_path / f"a{suffix}", [75], *own),
+        encode(tmp_path / f"b{suffix}", [80], *other, first=75),
+        encode(tmp_path / f"c{suffix}", [70], *own, first=155),
+    ]
+    path = tmp_path / name
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    rows = decoded(path)
+    assert rows.probe["num_clock_jumps"] == 2
+    assert rows.probe["source_num_damaged_frames"] == 0
+    assert [row["cut_in"] for row in rows.scenes] == ["start", "discontinuity", "discontinuity"]
+    assert rows.probe["source_duration_s"] == pytest.approx(7.5, abs=0.05)
+    assert numbers_of(path, rows, config) == frames((0, 75), (75, 155), (155, 225))
+
+
+def test_a_recording_of_another_size_behind_the_first_has_its_own(
+    tmp_path, encode: Encode, numbers_of
+):
+    first = encode(tmp_path / "a.ts", [75], *TS)
+    second = encode(tmp_path / "b.ts", [80], *OTHER_STREAM, "-vf", "scale=320:192", first=75)
+    path = joined(tmp_path, first, second)
+    rows = decoded(path)
+    assert [(row["width"], row["height"]) for row in rows.scenes] == [(160, 96), (320, 192)]
+    assert [row["num_frames"] for row in rows.scenes] == [75, 80]
+    assert [len(clip) for clip in numbers_of(path, rows)] == [75, 80]
+
+
+def test_a_recording_that_cannot_be_read_is_counted(tmp_path, encode: Encode, numbers_of):
+    first = encode(tmp_path / "a.flv", [75], *H264)
+    second = encode(tmp_path / "b.flv", [80], *H264, first=75)
+    path = tmp_path / "film.flv"
+    path.write_bytes(first.read_bytes() + second.read_bytes()[:400])
+    rows = decoded(path)
+    assert rows.probe["source_num_frames"] == 75
+    assert rows.probe["source_num_damaged_frames"] == 1
+    assert numbers_of(path, rows) == frames((0, 75))
