@@ -107,6 +107,10 @@ def main(
 
     # Sources that could not be reached are worth another try; `lavie curate --retry-failed` makes it.
     rejects.say_passing(console)
+
+    # Parts that a station failed over were left out above; once the cause is mended, the same run makes them.
+    if rejects.failed is not None:
+        raise rejects.failed
     return report
 
 

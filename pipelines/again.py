@@ -9,7 +9,7 @@ every layer has followed; until then a plain run goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from curation.corpus import layout
 from curation.corpus.manifest import sealed, unsealed
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
-from curation.errors import CorpusError
 
 Rows = NDArray[np.bool_]
 """Which rows of a table, one value a row."""
@@ -104,23 +103,11 @@ def add_again(store: Store, notes: Mapping[int, Again]) -> None:
         write_again(store, part, again if before is None else before.merged(again))
 
 
-def check_all_followed(store: Store) -> None:
-    """Stop who would read layers of which some have not followed yet.
-
-    Raises:
-        CorpusError: if a run that makes rows anew has not ended.
-    """
-    if parts := noted_parts(store):
-        raise CorpusError(
-            f"{store.root}: rows of {len(parts)} parts are being made anew, and the run that did so "
-            "has not ended; run the same `lavie curate` again first"
-        )
-
-
-def forget(store: Store) -> None:
-    """Delete all notes: every layer has followed."""
+def forget(store: Store, parts: Container[int]) -> None:
+    """Delete the notes of parts in which every layer has followed."""
     for part in noted_parts(store):
-        store.delete(layout.again(part))
+        if part in parts:
+            store.delete(layout.again(part))
 
 
 def read_places(store: Store, layers: Mapping[str, str], part: int) -> pa.Table:

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from typing import Annotated, Any, Union, get_type_hints
 import tyro
 from rich.console import Console
 from tyro._errors import InstantiationFailure, ParseErrorEvent, on_parse_error
-from tyro.conf import UseAppendAction
+from tyro.conf import OmitArgPrefixes, UseAppendAction
 
 from curation.errors import LavieError, UsageError
 
@@ -59,6 +60,23 @@ def _typed_value(flag: str, arguments: Sequence[str]) -> str | None:
     return found
 
 
+def _preset_on_record(words: Sequence[str]) -> str | None:
+    """The preset that the corpus among some words was curated with; None if it cannot be told.
+
+    What is wrong with a corpus that cannot be read is for the command to say.
+    """
+    from curation.corpus.manifest import read_corpus
+    from curation.corpus.store import Store
+
+    for word in words:
+        if not word.startswith("-") and ("://" in word or Path(word).is_dir()):
+            try:
+                return read_corpus(Store(word)).preset or None
+            except (LavieError, OSError, ValueError):
+                continue
+    return None
+
+
 def _with_preset(command: str, arguments: Sequence[str]) -> Any:
     """curate, select, export or report, with the defaults of the preset and recipe that were typed."""
     from curation.select.rule_presets import PRESETS as RECIPES
@@ -66,11 +84,23 @@ def _with_preset(command: str, arguments: Sequence[str]) -> Any:
     from pipelines.presets import PRESETS, PresetName
 
     preset, like = _typed_value("--preset", arguments), _typed_value("--like", arguments)
+    if preset is None and command != "curate":
+        preset = _preset_on_record(arguments[1:])
     # tyro refuses a wrong name, with the choices.
     name: PresetName = next((known for known in PRESETS if known == preset), "embedded")
     config, missing = PRESETS[name](), tyro.MISSING
     if command == "curate":
-        return Curate(sources=missing, out=missing, preset=name, config=config)
+        return Curate(
+            sources=missing,
+            out=missing,
+            preset=name,
+            config=config,
+            dedup=config.select.dedup,
+            balance=config.select.balance,
+            buckets=config.select.buckets,
+            splits=config.select.splits,
+            clusters=config.select.clusters,
+        )
     if command == "export":
         return Export(corpus=missing, preset=name, config=config.export)
     if command == "report":
@@ -83,6 +113,8 @@ def _with_preset(command: str, arguments: Sequence[str]) -> Any:
         dedup=selection.dedup,
         balance=selection.balance,
         buckets=selection.buckets,
+        splits=selection.splits,
+        clusters=selection.clusters,
     )
 
 
@@ -172,7 +204,7 @@ def parse(arguments: Sequence[str]) -> Any:
         if isinstance(event, InstantiationFailure):
             given = event.argument
             if given is None or given.is_positional():
-                flag = _flag_of(event.message, arguments)
+                flag = _flag_of(event.message, arguments, _checked(sys.exception()))
             else:
                 flag = f"{given.lowered.name_or_flags[-1]}: "
             raise UsageError(f"{flag}{event.message}")
@@ -187,7 +219,7 @@ def parse(arguments: Sequence[str]) -> Any:
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
     except ValueError as error:  # a setting outside its range, where tyro does not ask
-        raise UsageError(f"{_flag_of(str(error), arguments)}{error}") from error
+        raise UsageError(f"{_flag_of(str(error), arguments, _checked(error))}{error}") from error
     _check_numbers(command, arguments)
     return command
 
@@ -204,21 +236,67 @@ def _check_numbers(settings: Any, arguments: Sequence[str]) -> None:
             _check_numbers(value, arguments)
             continue
         for number in value if isinstance(value, tuple) else (value,):
-            flag = _flag_of(each.name, arguments)
+            flag = _flag_of(each.name, arguments, type(settings))
             if flag and isinstance(number, float) and not math.isfinite(number):
                 raise UsageError(f"{flag}a finite number is due, got {number}")
             if is_dataclass(number):
                 _check_numbers(number, arguments)
 
 
-def _flag_of(message: str, arguments: Sequence[str]) -> str:
-    """'--decode.sample-fps: ' for a message with the setting's name; '' if none of those was typed."""
-    words = set(re.findall(r"\w+", message))
-    for argument in arguments:
-        flag = argument.split("=")[0]
-        if flag.startswith("--") and flag.split(".")[-1].lstrip("-").replace("-", "_") in words:
-            return f"{flag}: "
-    return ""
+def _checked(error: BaseException | None) -> type | None:
+    """The settings whose own check (`__post_init__`) raised an error, or what is behind it."""
+    while error is not None:
+        for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+            if frame.f_code.co_name == "__post_init__":
+                return type(frame.f_locals["self"])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _flag_of(message: str, arguments: Sequence[str], settings: type | None) -> str:
+    """'--decode.sample-fps: ' for a message with the setting's name; '' if none of those was typed.
+
+    Several groups of flags may have a setting of this name (`--height`, `--tiling.height`): the one of the
+    settings that were refused is meant, and of those the one whose value the message has.
+
+    Args:
+        message: what is wrong.
+        arguments: as they were typed.
+        settings: the dataclass that the setting is of.
+    """
+    words = set(re.findall(r"[\w.-]+", message)) | set(re.findall(r"\w+", message))
+    groups = _groups_of(settings, arguments)
+    found: list[tuple[bool, bool, int, str]] = []
+    for place, (argument, following) in enumerate(zip_longest(arguments, arguments[1:])):
+        flag, _, value = argument.partition("=")
+        *group, name = flag.removeprefix("--").replace("-", "_").split(".")
+        if flag.startswith("--") and name in words:
+            is_own = (group[-1] if group else "") in groups
+            has_value = (value or following) in words
+            found.append((not is_own, not has_value, place, flag))
+    return f"{min(found)[-1]}: " if found else ""
+
+
+def _groups_of(settings: type | None, arguments: Sequence[str]) -> set[str]:
+    """What the flags of some settings may have before their dot in the command that was typed."""
+    if settings is None or not arguments or arguments[0] not in COMMANDS:
+        return {""}
+    file, name = COMMANDS[arguments[0]]
+    command = getattr(importlib.import_module(f"pipelines.commands.{file}"), name)
+    found: set[str] = set()
+    waiting: list[tuple[str, type]] = [("", command)]
+    while waiting:
+        group, kind = waiting.pop()
+        if kind is settings:
+            found.add(group)
+        hints = get_type_hints(kind, include_extras=True)
+        for each in fields(kind):
+            hint = hints[each.name]
+            inner, marks = getattr(hint, "__origin__", hint), getattr(hint, "__metadata__", ())
+            if isinstance(inner, type) and is_dataclass(inner):
+                is_bare = any(m is OmitArgPrefixes or getattr(m, "name", None) == "" for m in marks)
+                waiting.append((group if is_bare else each.name, inner))
+    return found or {""}
 
 
 def _check_once(arguments: Sequence[str], command: type) -> None:

@@ -1,4 +1,4 @@
-"""A corpus before its first unit: the list of sources dealt into parts, corpus.json."""
+"""A corpus before its first unit: the list of sources dealt into parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -161,27 +160,3 @@ def _changed(known: pa.Table, listed: pa.Table) -> dict[str, str]:
         row["uri"]: f"{row['size_bytes']} bytes then, {row['size_bytes_now']} now"
         for row in changed.to_pylist()
     }
-
-
-def record(
-    store: Store,
-    *,
-    num_parts: int,
-    layers: Mapping[str, str],
-    settings: Mapping[str, Any],
-    command: str,
-) -> CorpusInfo:
-    """Write corpus.json.
-
-    Args:
-        store: the corpus.
-        num_parts: parts that it has.
-        layers: all that are current: of this run, and of earlier ones where they still line up.
-        settings: of the run.
-        command: that made it.
-    """
-    new = CorpusInfo(
-        num_parts=num_parts, layers=dict(layers), settings=dict(settings), created_by=command
-    )
-    new.write(store)
-    return new

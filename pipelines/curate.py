@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.corpus import layout
+from curation.corpus.gap import find_gap
 from curation.corpus.generations import read_plans, shards_state
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
@@ -49,7 +50,7 @@ from pipelines.recording import Recorder, check_sources_are_there, committed, do
 from pipelines.refresh import finish_anew, refresh_shards
 from pipelines.rejects import Rejects, read_rejects
 from pipelines.retry import Retries
-from pipelines.run import Stage, StageCost, driver_memory_bytes, run_stages
+from pipelines.run import Stage, StageCost, UnitsFailed, driver_memory_bytes, run_stages
 from pipelines.suspects import blame_in_hand
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class HowToRun:
 
     command: str = ""
     """The command line, or what stands for it; kept in corpus.json."""
+    preset: str = ""
+    """Name of the preset that the settings began with; kept there too."""
     ray_address: str = "local"
     """'local' for a private Ray, 'auto' or an address for a cluster."""
     listing: ListingConfig = field(default_factory=ListingConfig)
@@ -126,16 +129,18 @@ def measure(
 
     What earlier runs committed under the same settings is not done again, but for rows of sources to
     which the lists give other texts now, and, if ``how.retry_failed``, of what failed for reasons that
-    may pass.
+    may pass and of rejected sources that are other files now.
 
     Returns:
-        The corpus, and what became of its sources.
+        The corpus, and what became of its sources. Parts that a station failed over for good are named
+        there (`Rejects.failed`); select, export and report leave them out until a later run has made them.
 
     Raises:
         MissingWeights: before any work, if a station's model files are not there.
         CorpusError: before any work, if layers of the corpus would be left incomplete, or shards that
             are there could not grow.
         NothingToDo: if not one source could be read.
+        UnitsFailed: if there is no part that all stations could do.
     """
     how = how or HowToRun()
     sources = listed(specs, how.listing, console)
@@ -153,24 +158,40 @@ def measure(
     num_parts = dealing.num_parts
     settings = settings_on_record(corpus.existing(store), asdict(config))
     known = dealing.write(ledger)
-    info = corpus.record(
-        store, num_parts=num_parts, layers=layers, settings=settings, command=how.command
+    retries = Retries(ledger, configured.stations, ids, layers, num_parts)
+    renewed = retries.rejected_among(dealing.changed, known) if dealing.changed else {}
+    info = CorpusInfo(
+        num_parts=num_parts,
+        layers=layers,
+        settings=settings,
+        created_by=how.command,
+        preset=how.preset,
+        num_refused=len(dealing.changed) - len(renewed),
     )
+    info.write(store)
     check_sources_are_there(ledger, num_parts)
-    retries = Retries(ledger, configured.stations, ids, info.layers, num_parts)
-    refused = pc.is_in(sources["uri"], value_set=pa.array(list(dealing.changed), pa.string()))
-    sources = sources.filter(pc.invert(refused))
+    is_changed = pc.is_in(sources["uri"], value_set=pa.array(list(dealing.changed), pa.string()))
+    unchanged = sources.filter(pc.invert(is_changed))
     _say_counts(
-        "known sources got other texts from the list", retries.update_texts(sources, known), console
+        "known sources got other texts from the list",
+        retries.update_texts(unchanged, known),
+        console,
     )
     if how.retry_failed:
-        _say_counts("are tried again", retries.note_failed(), console)
+        others = sources.filter(
+            pc.is_in(sources["uri"], value_set=pa.array(list(renewed), pa.string()))
+        )
+        _say_counts("are tried again", retries.note_failed(renewed, others), console)
     stages = _stages(ledger, configured, num_parts)
-    _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
+    failed = _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
+    if failed is not None and not find_gap(ledger, info).complete:
+        raise failed
     rejects = replace(
         read_rejects(ledger, info),
         num_not_listed=dealing.num_not_listed,
-        changed=dealing.changed,
+        changed={uri: what for uri, what in dealing.changed.items() if uri not in renewed},
+        renewed={} if how.retry_failed else {uri: dealing.changed[uri] for uri in renewed},
+        failed=failed,
     )
     rejects.say(console)
     return info, rejects
@@ -213,9 +234,13 @@ def _run(
     *,
     console: Console,
     ray_address: str,
-) -> None:
-    """Run what is not committed; then, where a part came out otherwise, what was made of the old one."""
-    ids = configured.layers
+) -> UnitsFailed | None:
+    """Run what is not committed; then, where a part came out otherwise, what was made of the old one.
+
+    Returns:
+        The units that could not be done, if there are any; their parts were left where they are.
+    """
+    ids, num_parts, failed = configured.layers, len(stages[0].units), None
     with Recorder(ledger, downstream(configured.stations, ids)) as recorder:
         while any(set(stage.units) - stage.done for stage in stages):
             _check_models(configured.stations, stages)
@@ -224,16 +249,21 @@ def _run(
                     todo = set(stage.units) - stage.done
                     ledger.mark_again(layout.layer_folder(ids[name]), sorted(todo))
             start_ray(ray_address)
-            with ProgressBars(console) as bars:
-                costs = run_stages(stages, bars, record=recorder)
+            try:
+                with ProgressBars(console) as bars:
+                    costs = run_stages(stages, bars, record=recorder)
+            except UnitsFailed as error:
+                failed, costs = error.after(failed), error.costs
             console.print(costs_table(costs))
             for line in in_one_sentence(costs):
                 console.print(line, highlight=False)
             if "captions" in costs and (line := cost_line(costs["captions"].counts)):
                 console.print(line, highlight=False)
-            stages = _stages(ledger, configured, len(stages[0].units))
-    forget(ledger.store)
+            without = failed.units if failed is not None else frozenset[int]()
+            stages = _stages(ledger, configured, num_parts, without=without)
+    forget(ledger.store, frozenset.intersection(*(stage.done for stage in stages)))
     ledger.compact()
+    return failed
 
 
 def _say_counts(what: str, counts: Counter[str], console: Console) -> None:
@@ -251,9 +281,15 @@ def fill_layers(
     console: Console = QUIET,
     ray_address: str = "local",
 ) -> None:
-    """Make every part of the river's layers that is missing, damaged or to be made anew."""
+    """Make every part of the river's layers that is missing, damaged or to be made anew.
+
+    Raises:
+        UnitsFailed: if some could not be made; all others are then.
+    """
     stages = _stages(ledger, configured, num_parts)
-    _run(ledger, configured, stages, console=console, ray_address=ray_address)
+    failed = _run(ledger, configured, stages, console=console, ray_address=ray_address)
+    if failed is not None:
+        raise failed
 
 
 def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> None:
@@ -264,10 +300,18 @@ def _check_models(stations: Sequence[Station[Any]], stages: Sequence[Stage]) -> 
             station.check()
 
 
-def _stages(ledger: Ledger, configured: River, num_parts: int) -> list[Stage]:
-    units, ids, decoding = range(num_parts), configured.layers, configured.decoding
+def _stages(
+    ledger: Ledger,
+    configured: River,
+    num_parts: int,
+    *,
+    without: frozenset[int] = frozenset(),
+) -> list[Stage]:
+    """The stages of a run over all parts but some."""
+    units = [part for part in range(num_parts) if part not in without]
+    ids, decoding = configured.layers, configured.decoding
     noted = noted_parts(ledger.store)
-    plans = [unit in noted for unit in units]
+    plans = [part in noted for part in range(num_parts)]
     store = ledger.store
     ledger.look(map(layout.layer_folder, ids.values()))
     done = {

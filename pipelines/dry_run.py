@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.corpus import layout
-from curation.corpus.parts import read_table
+from curation.corpus.ledger import Ledger
 from curation.corpus.store import Store
 from curation.select import SelectConfig
-from pipelines.corpus import existing, part_starts
+from pipelines.corpus import deal_sources, existing
 from pipelines.curation_config import RiverConfig
+from pipelines.rejects import Rejects, num_to_cut_again
+from pipelines.retry import Retries
 
 NAMED = 5
 
@@ -36,11 +38,11 @@ def show(
         config: how large a part may be.
         console: where to print.
     """
-    info = existing(store)
-    there = info.num_parts if info else 0
-    new = _new(store, there, sources)
-    most, most_bytes = config.sources_per_part, config.bytes_per_part
-    made = len(part_starts(new["size_bytes"], most=most, most_bytes=most_bytes))
+    info, ledger, most = existing(store), Ledger(store), config.sources_per_part
+    dealing = deal_sources(
+        ledger, sources, sources_per_part=most, bytes_per_part=config.bytes_per_part
+    )
+    new, there, made = dealing.new, dealing.parts_before, len(dealing.starts)
     _say(console, "dry run: nothing is written")
     _say(console, f"output: {store.root} ({f'a corpus of {there} parts' if info else 'new'})")
     images = pc.sum(pc.equal(sources["media"], "image")).as_py() or 0
@@ -54,6 +56,13 @@ def show(
         _say(console, f"  {uri}")
     if len(new) > NAMED:
         _say(console, f"  ... and {len(new) - NAMED:,} more")
+    if dealing.changed:
+        retries = Retries(ledger, (), layers, layers, there)
+        renewed = retries.rejected_among(dealing.changed, dealing.known)
+        Rejects(
+            changed={uri: what for uri, what in dealing.changed.items() if uri not in renewed},
+            renewed={uri: dealing.changed[uri] for uri in renewed},
+        ).say_changes(console)
     _say(console, f"parts: {there:,} there, {made:,} to add, up to {most:,} sources each")
     table = Table(title="layers")
     table.add_column("layer", overflow="fold")
@@ -88,15 +97,9 @@ def show_selection(
     }
     for step in steps:
         state = "there, brought up to date" if store.exists(made[step]) else "to be made"
+        if step == "export" and (failed := num_to_cut_again(store, name)):
+            state += f"; {failed:,} clips that could not be cut may be: --retry-failed tries them"
         _say(console, f"{step}: {made[step].rpartition('/')[0]}, {state}")
-
-
-def _new(store: Store, num_parts: int, sources: pa.Table) -> pa.Table:
-    """Sources that the corpus does not know."""
-    for part in range(num_parts):
-        known = read_table(store, layout.sources(part), ["uri"])["uri"].combine_chunks()
-        sources = sources.filter(pc.invert(pc.is_in(sources["uri"], value_set=known)))
-    return sources
 
 
 def _say(console: Console, line: str) -> None:

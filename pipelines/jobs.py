@@ -20,7 +20,7 @@ from curation.corpus.schema import layer_schema
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import LAYERS as DECODED
 from curation.decode.decoding_pass import DecodingPass
-from curation.errors import PASSING, MissingPart, TornPart
+from curation.errors import MissingPart, TornPart
 from curation.export import ShardPlan, ShardWriter
 from curation.sources import SeenFolders
 from curation.stations.station import Station, check_output, made_by
@@ -145,7 +145,7 @@ class DecodeJob:
         except (MissingPart, TornPart):
             return {}
         reasons = before["probe"]["source_reject"].to_pylist()
-        rows = [row for row in again.sources if reasons[row] in PASSING]
+        rows = [row for row in again.sources if reasons[row] is not None]
         some = sources.take(pa.array(rows, pa.int64()))
         return decoded_again(before, self._decoded(some, rows, decode), rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from curation.corpus.store import Store
 from curation.errors import UsageError, typed
-from curation.sources.uris import SCHEMES
+from curation.sources.uris import SCHEMES, spelled_out
 
 SHOWN = 3  # names of foreign files in a message
 
@@ -34,6 +35,9 @@ def store_at(root: str, flag: str) -> Store:
     """
     if not root.strip():
         raise UsageError(f"{flag}: an empty name is no place")
+    if not os.path.lexists(root):
+        with typed(flag):
+            root = spelled_out(root)
     scheme = root.split("://")[0] if "://" in root else "file"
     if scheme not in (*SCHEMES, "file"):
         raise UsageError(f"{flag}: it lies in a folder, s3:// or gs://, got {root!r}")

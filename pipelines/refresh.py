@@ -15,6 +15,7 @@ from curation.corpus import layout
 from curation.corpus.generations import delete_replaced, read_plans, replaced_names
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.removal import Change, sha256_of
+from curation.corpus.selection import selected_parts
 from curation.corpus.store import Store
 from curation.export import FactsOfToday, facts_of_parts, finish_shards, with_facts_of_today
 from curation.export.outdated import read_record, write_record
@@ -31,13 +32,10 @@ def refresh_shards(
     Returns:
         The new manifest; None if every sample tells what is so.
     """
-    parts = facts_of_parts(store, info)
+    selected = selected_parts(store, info, selection)
+    parts = facts_of_parts(store, info, selected)
     known = read_record(store, selection)
-    changed = [
-        part
-        for part in range(info.num_parts)
-        if part not in parts or parts[part] != known.get(part)
-    ]
+    changed = [part for part in selected if part not in parts or parts[part] != known.get(part)]
     today = FactsOfToday.read(store, info, selection, changed)
     manifest = None
     if outdated := today.outdated_shards():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,9 +15,12 @@ from curation.corpus import layout
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_sources
-from curation.corpus.shards import read_index
+from curation.corpus.shards import read_index, read_manifest
 from curation.corpus.store import Store
 from curation.errors import PASSING, NothingToDo
+
+if TYPE_CHECKING:  # Ray, which `lavie status` need not wait for
+    from pipelines.tries import UnitsFailed
 
 EXAMPLES = 10
 
@@ -36,6 +40,10 @@ class Rejects:
     """Sources of the corpus that this run's list does not name."""
     changed: Mapping[str, str] = field(default_factory=dict)
     """Sources that were refused, for they are not the files that were curated -> what differs."""
+    renewed: Mapping[str, str] = field(default_factory=dict)
+    """Rejected sources that are other files now, and were not tried again -> what differs."""
+    failed: UnitsFailed | None = None
+    """Parts that could not be done in this run, and why; their sources may be counted here or not."""
 
     @property
     def num_passing(self) -> int:
@@ -53,6 +61,8 @@ class Rejects:
         console.print(f"{total} sources: {self.num_read} read, {num_rejected} rejected")
         for reason, count in sorted(self.counts.items()):
             console.print(f"  {reason}: {count}, such as {self.examples[reason][0]}", markup=False)
+        if not self.num_read and self.failed is not None:
+            raise self.failed
         if not self.num_read:
             again = "; `--retry-failed` tries again" if self.num_passing else ""
             raise NothingToDo(
@@ -82,10 +92,24 @@ class Rejects:
             soft_wrap=True,
             highlight=False,
         )
-        for uri, what in list(self.changed.items())[:EXAMPLES]:
-            console.print(f"  {uri}: {what}", markup=False, soft_wrap=True, highlight=False)
-        if len(self.changed) > EXAMPLES:
-            console.print(f"  and {len(self.changed) - EXAMPLES} more")
+        _say_some(self.changed, console)
+
+    def say_changes(self, console: Console) -> None:
+        """Print all sources that are other files now."""
+        self.say_renewed(console)
+        self.say_changed(console)
+
+    def say_renewed(self, console: Console) -> None:
+        """Print the rejected sources that are other files now, if there are any."""
+        if not self.renewed:
+            return
+        console.print(
+            f"{len(self.renewed)} sources that were rejected are other files now, such as those that were "
+            "still being uploaded; the same command with --retry-failed reads them:",
+            soft_wrap=True,
+            highlight=False,
+        )
+        _say_some(self.renewed, console)
 
     def say_passing(self, console: Console) -> None:
         """Print the rejected sources that another try may read, if there are any."""
@@ -104,6 +128,14 @@ class Rejects:
                 console.print(f"    and {self.counts[reason] - EXAMPLES} more")
 
 
+def _say_some(sources: Mapping[str, str], console: Console) -> None:
+    """The first sources, each with what is said of it."""
+    for uri, what in list(sources.items())[:EXAMPLES]:
+        console.print(f"  {uri}: {what}", markup=False, soft_wrap=True, highlight=False)
+    if len(sources) > EXAMPLES:
+        console.print(f"  and {len(sources) - EXAMPLES} more")
+
+
 def read_rejects(ledger: Ledger, info: CorpusInfo) -> Rejects:
     """Count the sources of a corpus by what became of them; parts are read for the examples only."""
     folder = layout.layer_folder(info.layers["probe"])
@@ -111,6 +143,18 @@ def read_rejects(ledger: Ledger, info: CorpusInfo) -> Rejects:
     num_read = counts.pop("", 0)
     examples = {reason: _examples(ledger, info, reason) for reason in sorted(counts)}
     return Rejects(num_read=num_read, counts=counts, examples=examples)
+
+
+def num_to_cut_again(store: Store, selection: str) -> int:
+    """Clips that could not be cut for reasons that may pass, as the manifest of the shards counts them."""
+    if not store.exists(layout.shard_manifest(selection)):
+        return 0
+    return passing_failures(read_manifest(store, selection))
+
+
+def passing_failures(manifest: Mapping[str, Any]) -> int:
+    """As `num_to_cut_again`, of a manifest that was read."""
+    return sum(n for reason, n in manifest.get("failed", {}).items() if reason in PASSING)
 
 
 def say_failed_clips(store: Store, selection: str, console: Console) -> int:

@@ -30,6 +30,7 @@ from pipelines.again import noted_parts
 from pipelines.curation_config import RiverConfig
 from pipelines.repair_latents import repair_latents
 from pipelines.repair_shards import repair_shards
+from pipelines.run import UnitsFailed
 from pipelines.verify import Fault, Findings, Kind, verify
 
 
@@ -156,13 +157,16 @@ class _Repair:
             on_record = ledger.mark_again(fault.folder, [fault.part])
             if fault.part in noted or not on_record:
                 self._store.delete(fault.name)  # or rows of it would be taken over as they are
-        curate.fill_layers(
-            ledger,
-            configured,
-            info.num_parts,
-            console=self._console,
-            ray_address=self._ray_address,
-        )
+        try:
+            curate.fill_layers(
+                ledger,
+                configured,
+                info.num_parts,
+                console=self._console,
+                ray_address=self._ray_address,
+            )
+        except UnitsFailed as error:
+            self._said.append(str(error))
         changed = set()
         for folder, records in before.items():
             after = ledger.records(folder)

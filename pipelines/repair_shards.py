@@ -19,10 +19,11 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
 from curation.corpus.generations import write_plan
 from curation.corpus.manifest import CorpusInfo, canonical_json
 from curation.corpus.parts import read_table
-from curation.corpus.selection import read_verdicts
+from curation.corpus.selection import read_rules, read_verdicts
 from curation.corpus.shards import file_fault, read_index, read_manifest, with_later_columns
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
@@ -262,7 +263,7 @@ class _Shards:
         kept: dict[str, list[tuple[int, int]]] = defaultdict(list)
         others: dict[str, list[tuple[int, int]]] = defaultdict(list)
         ids = pa.array(sorted(wanted), pa.string())
-        for part in range(self.info.num_parts):
+        for part in Gap.of_selection(read_rules(self.store, self.selection)).complete:
             verdicts = read_verdicts(self.store, self.selection, part, columns=["clip_id", "keep"])
             is_wanted = pc.is_in(verdicts["clip_id"], value_set=ids)
             for row in np.flatnonzero(is_wanted.to_numpy()).tolist():

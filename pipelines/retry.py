@@ -7,7 +7,7 @@ without a mark is forgotten by the next run; a mark without its note costs a who
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +45,52 @@ class Retries:
     current: Mapping[str, str]
     num_parts: int
 
-    def note_failed(self) -> Counter[str]:
+    def rejected_among(self, uris: Iterable[str], known: KnownSources) -> dict[str, int]:
+        """Those of some sources of the corpus that were rejected -> their part.
+
+        Args:
+            uris: of sources that it has.
+            known: all that it has.
+        """
+        wanted = pa.array(list(uris), pa.string())
+        places = known.table.filter(pc.is_in(known.table["uri"], value_set=wanted))
+        done = self.ledger.records(layout.layer_folder(self.ids["probe"]))
+        parts = [part for part in pc.unique(places["part"]).to_pylist() if part in done]
+        found: dict[str, int] = {}
+        for part, reasons in in_order(self._reasons, parts, threads=READING_THREADS):
+            sources = self._sources(part)["uri"]
+            is_meant = pc.and_(pc.is_in(sources, value_set=wanted), pc.is_valid(reasons))
+            found |= dict.fromkeys(sources.filter(is_meant).to_pylist(), part)
+        return found
+
+    def _reasons(self, part: int) -> pa.ChunkedArray:
+        """Why each source of a part was rejected; null for those that were not."""
+        place = layout.layer(self.ids["probe"], part)
+        return read_table(self.ledger.store, place, ["source_reject"])["source_reject"]
+
+    def note_failed(self, renewed: Mapping[str, int], listed: pa.Table) -> Counter[str]:
         """Note sources whose reject may pass, and captions that failed; returns how many of each.
+
+        Args:
+            renewed: rejected sources that are other files now, whatever their reason was, -> their part;
+                the corpus is told their lengths.
+            listed: rows of `schema(SOURCES)`, those of ``renewed`` among them.
 
         Raises:
             UsageError: if the corpus has layers that this run would leave behind.
         """
-        probe, count = self.ids["probe"], Counter[str]()
+        count = Counter[str]()
         notes: dict[int, Again] = {}
-        for part in self._parts_with("probe", [f"source_reject={reason}" for reason in PASSING]):
-            reasons = read_table(self.ledger.store, layout.layer(probe, part), ["source_reject"])[
-                "source_reject"
-            ].to_pylist()
-            rows = tuple(row for row, reason in enumerate(reasons) if reason in PASSING)
+        passing = self._parts_with("probe", [f"source_reject={reason}" for reason in PASSING])
+        for part in sorted({*passing, *renewed.values()}):
+            pairs = zip(
+                self._sources(part)["uri"].to_pylist(), self._reasons(part).to_pylist(), strict=True
+            )
+            rows = tuple(
+                row
+                for row, (uri, reason) in enumerate(pairs)
+                if reason in PASSING or uri in renewed
+            )
             notes[part] = Again(sources=rows)
             count["sources"] += len(rows)
         sources = sorted(notes)
@@ -75,7 +108,20 @@ class Retries:
         self._mark(CAPTIONS, captions)
         self._mark_others(lambda name: True, sources)
         self._mark_others(self._made_of({CAPTIONS}).__contains__, captions)
+        for part in sorted(set(renewed.values())):
+            self._write_lengths(part, listed)
+        self.ledger.flush()
         return count
+
+    def _write_lengths(self, part: int, listed: pa.Table) -> None:
+        """Put what a list says of the lengths of a part's sources into the part."""
+        known = self._sources(part)
+        place = pc.index_in(known["uri"], value_set=listed["uri"].combine_chunks())
+        lengths = pc.coalesce(listed["size_bytes"].take(place), known["size_bytes"])
+        at = known.schema.get_field_index("size_bytes")
+        table = known.set_column(at, known.schema.field(at), lengths).cast(schema(SOURCES))
+        self.ledger.mark_again(layout.SOURCES, [part])
+        self.ledger.record([commit_part(self.ledger.store, layout.SOURCES, part, table)])
 
     def _parts_with(self, layer: str, counted: Sequence[str]) -> list[int]:
         """Committed parts of a layer whose record counts any of these values."""

@@ -88,7 +88,7 @@ class _Scheduler:
                 self._collect()
         finally:
             self._staff.dismiss_all()
-        self._tries.raise_failed()
+        self._tries.raise_failed(self.costs)
 
     def _num_ready(self) -> dict[str, int]:
         return {name: len(units) for name, units in self._ready.items()}

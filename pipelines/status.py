@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import Any
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap, gap_of
 from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.selection import RULES, read_funnel, read_rules
 from curation.corpus.store import Store
 from curation.errors import PASSING, TornPart
+from pipelines.rejects import passing_failures
 from pipelines.verify import MANIFEST, read_sealed_manifest
 
 STATISTICS = "statistics.json"
@@ -47,6 +49,8 @@ class Product:
     """When it was finished."""
     num_clips: int | None = None
     """Clips in the shards."""
+    num_to_cut_again: int = 0
+    """Clips that could not be cut into them for reasons that may pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,8 @@ class Status:
     """The sources, and every layer there is a folder or an entry of."""
     selections: list[SelectionStatus]
     """All that were begun."""
+    gap: Gap | None
+    """Parts that some current layer lacks; None where a record is damaged, so that it cannot be told."""
 
     @property
     def num_passing(self) -> int:
@@ -104,10 +110,11 @@ def read_status(store: Store) -> Status:
     """
     info, ledger = read_corpus(store), Ledger(store)
     current = set(info.layers.values())
-    layers = [_layer(ledger, layout.SOURCES, info, is_current=True)]
+    states: dict[str, list[PartState]] = {}
+    layers = [_layer(ledger, layout.SOURCES, info, states, is_current=True)]
     for layer_id in sorted(current | set(store.folders(layout.LAYERS))):
         folder = layout.layer_folder(layer_id)
-        layers.append(_layer(ledger, folder, info, is_current=layer_id in current))
+        layers.append(_layer(ledger, folder, info, states, is_current=layer_id in current))
     readable = {layer.name for layer in layers if not layer.fault}
     probe, scenes, captions = (
         _values(ledger, readable, info, name, column)
@@ -129,6 +136,7 @@ def read_status(store: Store) -> Status:
         hours=duration_ms / 3.6e6,
         captions=captions,
         layers=layers,
+        gap=gap_of(ledger, info, states) if current <= readable else None,
         selections=[_selection(store, info, name) for name in store.folders("selections")],
     )
 
@@ -142,15 +150,24 @@ def _values(
     return ledger.values(layout.layer_folder(layer_id), column)
 
 
-def _layer(ledger: Ledger, folder: str, info: CorpusInfo, *, is_current: bool) -> Layer:
+def _layer(
+    ledger: Ledger,
+    folder: str,
+    info: CorpusInfo,
+    known: dict[str, list[PartState]],
+    *,
+    is_current: bool,
+) -> Layer:
+    """How the parts of a folder stand; written down in ``known``, part by part, too."""
     name = folder.removeprefix(f"{layout.LAYERS}/")
     changed = _newest(ledger.store, folder)
     try:
-        states = Counter(ledger.states(folder, info.num_parts))
+        known[folder] = ledger.states(folder, info.num_parts)
     except TornPart as error:
         return Layer(
             name=name, states=Counter(), is_current=is_current, changed=changed, fault=str(error)
         )
+    states = Counter(known[folder])
     return Layer(name=name, states=states, is_current=is_current, changed=changed)
 
 
@@ -187,8 +204,11 @@ def _freshness(rules: dict[str, Any], info: CorpusInfo) -> str:
     other = [name for name, layer in rules["layers"].items() if info.layers.get(name) != layer]
     if other:
         return f"made from earlier {', '.join(other)}"
-    missing = info.num_parts - int(rules["num_parts"])
-    return f"lacks {missing} parts that came later" if missing else "finished"
+    later = info.num_parts - int(rules["num_parts"])
+    without = [f"lacks {later} parts that came later"] if later else []
+    if gap := Gap.of_selection(rules):
+        without.append(f"made without {gap}")
+    return ", ".join(without) or "finished"
 
 
 def _shards(store: Store, name: str, verdicts: str | None) -> Product:
@@ -204,6 +224,7 @@ def _shards(store: Store, name: str, verdicts: str | None) -> Product:
         stands=_of(verdicts, manifest.get("selection_sha256")),
         changed=_newest(store, folder, [file]),
         num_clips=manifest["num_clips"],
+        num_to_cut_again=passing_failures(manifest),
     )
 
 

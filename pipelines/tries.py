@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 from ray.exceptions import ActorUnavailableError, RayActorError
 
 from curation.errors import LavieError
+from pipelines.stages import StageCost
 
 MAX_ATTEMPTS = 3
 """A worker that fails three times over one unit fails of that unit or of its machine."""
@@ -17,7 +19,34 @@ MAX_UNITS_IN_A_ROW = 10
 
 
 class UnitsFailed(LavieError):
-    """Some units could not be done on every try; all other units are committed."""
+    """Some units could not be done on every try; all other units are committed.
+
+    Args:
+        whys: (stage, reason) -> the units that it failed over for it.
+        costs: what each stage of the run took all the same.
+    """
+
+    def __init__(
+        self, whys: Mapping[tuple[str, str], Sequence[int]], costs: Mapping[str, StageCost]
+    ) -> None:
+        self.whys = dict(whys)
+        self.costs = dict(costs)
+        lines = [f"  {stage} of {_parts(units)}: {why}" for (stage, why), units in whys.items()]
+        super().__init__(
+            f"{sum(map(len, whys.values()))} units could not be done, all else is committed:\n"
+            + "\n".join(lines[:10])
+            + (f"\n  and {len(lines) - 10} other reasons" if len(lines) > 10 else "")
+            + "\nMend the cause and run the same command again"
+        )
+
+    @property
+    def units(self) -> frozenset[int]:
+        """Units of which some stage failed."""
+        return frozenset(unit for units in self.whys.values() for unit in units)
+
+    def after(self, earlier: UnitsFailed | None) -> UnitsFailed:
+        """Both failures of a run that went on after the earlier one."""
+        return self if earlier is None else UnitsFailed({**earlier.whys, **self.whys}, self.costs)
 
 
 class Tries:
@@ -72,21 +101,19 @@ class Tries:
         """Nodes that could not do the work of the stage."""
         return frozenset(self._avoided[stage])
 
-    def raise_failed(self) -> None:
-        """Raise `UnitsFailed`, which names the units and says why, if any was given up."""
+    def raise_failed(self, costs: Mapping[str, StageCost]) -> None:
+        """Raise `UnitsFailed`, which names the units and says why, if any was given up.
+
+        Args:
+            costs: what each stage took.
+        """
         if not self._given_up:
             return
         whys: dict[tuple[str, str], list[int]] = defaultdict(list)
         for stage, unit in sorted(self._given_up):
             why = self._why.get((stage, unit), "not tried, as all before it failed")
             whys[stage, why].append(unit)
-        lines = [f"  {stage} of {_parts(units)}: {why}" for (stage, why), units in whys.items()]
-        raise UnitsFailed(
-            f"{len(self._given_up)} units could not be done, all else is committed:\n"
-            + "\n".join(lines[:10])
-            + (f"\n  and {len(lines) - 10} other reasons" if len(lines) > 10 else "")
-            + "\nMend the cause and run the same command again"
-        )
+        raise UnitsFailed(whys, costs)
 
 
 def is_loss_of_node(error: BaseException) -> bool:
@@ -117,6 +144,6 @@ def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[-1].strip()
 
 
-def _parts(units: list[int]) -> str:
+def _parts(units: Sequence[int]) -> str:
     named = ", ".join(map(str, units[:8])) + (", ..." if len(units) > 8 else "")
     return f"part {named}" if len(units) == 1 else f"{len(units)} parts ({named})"

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
 from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.manifest import CorpusInfo, canonical_json, read_corpus, seal_of
 from curation.corpus.record_file import Record
@@ -150,11 +151,21 @@ class _Reader:
         unmade = self._read_parts(Kind.LAYER, folder, info.num_parts)
         if unmade and is_current:
             self._found.notes.append(
-                f"{folder}: {unmade} of {info.num_parts} parts are not made yet; run `lavie curate`"
+                f"{folder}: {unmade} of {info.num_parts} parts are missing, as they were never made; run "
+                "the same `lavie curate` again"
             )
 
-    def _read_parts(self, kind: Kind, folder: str, num_parts: int) -> int:
-        """Compare the parts of a folder with its record; returns how many were never made."""
+    def _read_parts(
+        self, kind: Kind, folder: str, num_parts: int, *, without: frozenset[int] = frozenset()
+    ) -> int:
+        """Compare the parts of a folder with its record; returns how many were never made.
+
+        Args:
+            kind: of the folder.
+            folder: of the parts.
+            num_parts: that it has.
+            without: numbers of those that were left out of it.
+        """
         if not self._wants(folder):
             return 0
         try:
@@ -167,6 +178,8 @@ class _Reader:
         unmade = 0
         there = []
         for part, state in enumerate(states):
+            if part in without:
+                continue
             if state is PartState.MISSING and part not in records and kind is Kind.LAYER:
                 unmade += 1
             elif state is not PartState.AGAIN:
@@ -214,16 +227,21 @@ class _Reader:
             self._found.notes.append(f"{folder}: not finished; run `lavie select`")
             return
         try:
-            made_of = int(read_rules(self._store, name).get("num_parts", info.num_parts))
+            left_out = Gap.of_selection(read_rules(self._store, name))
+            made_of = left_out.num_parts
         except TornPart as error:
             self._fault(Kind.SELECTION, folder, rules, _reason(error, rules))
-            made_of = len(
-                [f for f in self._store.files(folder) if layout.part_number(f) is not None]
-            )
+            parts = {layout.part_number(f) for f in self._store.files(folder)} - {None}
+            made_of, left_out = len(parts), Gap((), len(parts))
         else:
             self._read_funnel(name, folder)
         self._found.num_files += 2
-        self._read_parts(Kind.SELECTION, folder, made_of)
+        self._read_parts(Kind.SELECTION, folder, made_of, without=left_out.numbers)
+        if left_out:
+            self._found.notes.append(
+                f"{folder}: made without {left_out}; once `lavie curate` has made what is missing, "
+                "`lavie select` takes it in"
+            )
         if made_of != info.num_parts:
             self._found.notes.append(
                 f"{folder}: made of {made_of} parts, the corpus has {info.num_parts}; "

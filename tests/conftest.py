@@ -205,6 +205,7 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     def make(captions: dict[str, str | None], folder: Path, *, name: str = "default") -> Path:
         from curation.corpus import layout
         from curation.corpus.ledger import Ledger
+        from curation.corpus.manifest import CorpusInfo
         from curation.corpus.store import Store
         from curation.export import ExportConfig, ShardWriter, finish_shards, plan_shards
         from curation.select import select
@@ -228,10 +229,13 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         )
         dealing.write(Ledger(store))
         num_parts = dealing.num_parts
-        settings = asdict(config.river)
-        info = corpora.record(
-            store, num_parts=num_parts, layers=river.layers, settings=settings, command="tests"
+        info = CorpusInfo(
+            num_parts=num_parts,
+            layers=river.layers,
+            settings=asdict(config.river),
+            preset="tiny",
         )
+        info.write(store)
         ledger = Ledger(store)
         ledger.reconcile(layout.SOURCES, num_parts)
         jobs = [DecodeJob(store, river.decoding, river.layers)]

@@ -68,6 +68,10 @@ class CorpusInfo:
     """The effective configuration of the last `lavie curate`."""
     created_by: str = ""
     """The command that made it."""
+    preset: str = ""
+    """Name of the preset that its flags began with; '' where there was none."""
+    num_refused: int = 0
+    """Sources that its list named and that are other files than were curated."""
     schema_version: int = SCHEMA_VERSION
     """Version of `curation.corpus.schema`."""
 

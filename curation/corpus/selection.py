@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from curation.corpus import layout
-from curation.corpus.manifest import unsealed
+from curation.corpus.gap import Gap, find_gap
+from curation.corpus.ledger import Ledger
+from curation.corpus.manifest import CorpusInfo, unsealed
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SELECTION
 from curation.corpus.store import Store
-from curation.errors import NothingThere, TornPart
+from curation.errors import MissingPart, NothingThere, TornPart
 
 RULES = "rules.json"
 """Written last: its presence says that the selection is whole."""
@@ -57,6 +59,37 @@ def read_funnel(store: Store, name: str) -> dict[str, Any]:
             f"{store.root}/{path}: missing; `lavie verify --repair` makes it again"
         ) from error
     return unsealed(data, f"{store.root}/{path}")
+
+
+def selected_parts(store: Store, info: CorpusInfo, name: str) -> list[int]:
+    """Numbers of the parts that a selection has verdicts on, for whoever reads their clips too.
+
+    Parts that were not complete when it was made are not among them.
+
+    Args:
+        store: the corpus.
+        info: its contents.
+        name: of the selection.
+
+    Raises:
+        CorpusError: if there is no finished selection of this name.
+        MissingPart: if the corpus has parts that came later, or one of these is not complete any more.
+    """
+    of_selection = Gap.of_selection(read_rules(store, name))
+    if later := info.num_parts - of_selection.num_parts:
+        raise MissingPart(
+            f"selection {name!r} of {store.root} lacks {later} parts that came later: run `lavie select` "
+            "again"
+        )
+    parts = of_selection.complete
+    now = find_gap(Ledger(store), info)
+    if reopened := sorted(now.numbers.intersection(parts)):
+        raise MissingPart(
+            f"{len(reopened)} parts of selection {name!r} of {store.root} are being made anew, the first "
+            f"is part {reopened[0]}, and the run that did so has not ended, or failed over them; run the "
+            "same `lavie curate` again, or `lavie select`, which leaves them out until then"
+        )
+    return parts
 
 
 def read_verdicts(

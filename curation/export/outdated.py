@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +41,15 @@ THREADS = 8
 _INDEX_COLUMNS = ("clip_id", "shard", "facts_digest")
 
 
-def facts_of_parts(store: Store, info: CorpusInfo) -> dict[int, str]:
+def facts_of_parts(store: Store, info: CorpusInfo, parts: Sequence[int]) -> dict[int, str]:
     """Part -> digest of all files that the facts of its clips are read from, by the corpus's ledger.
 
     Parts of which a file is on no record are left out: nobody knows whether they changed.
+
+    Args:
+        store: the corpus.
+        info: its contents.
+        parts: numbers of those that are asked for.
     """
     read = dict.fromkeys(LAYER_OF[name] for name in clip_columns(info.layers))
     folders = [
@@ -54,7 +59,7 @@ def facts_of_parts(store: Store, info: CorpusInfo) -> dict[int, str]:
     ledger = Ledger(store)
     records = {folder: ledger.records(folder) for folder in folders}
     found = {}
-    for part in range(info.num_parts):
+    for part in parts:
         own = [records[folder].get(part) for folder in folders]
         known = [record.sha256 for record in own if record is not None and not record.again]
         if len(known) == len(folders):

@@ -30,7 +30,7 @@ from curation.corpus.generations import (
 )
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_columns
-from curation.corpus.selection import read_rules, read_verdicts
+from curation.corpus.selection import read_rules, read_verdicts, selected_parts
 from curation.corpus.settings import settings_from
 from curation.corpus.shards import FORMAT_VERSION
 from curation.corpus.store import Store
@@ -254,7 +254,7 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
     codes: dict[str, int] = {}
     keys = [np.empty(0, np.uint64)]
     digest = hashlib.sha256()
-    for part in range(info.num_parts):
+    for part in selected_parts(store, info, selection):
         clips = read_columns(store, info.layers, part, ["clip_id", "duration_s"])
         ids = clips["clip_id"]
         verdicts = read_verdicts(store, selection, part, ["keep", "bucket"], clip_ids=ids)

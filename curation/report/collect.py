@@ -5,6 +5,7 @@ One part's columns are in memory at a time; keyframes and embeddings are not rea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -126,14 +127,21 @@ def columns_of(info: CorpusInfo) -> frozenset[str]:
 
 
 def collect(
-    store: Store, info: CorpusInfo, selection: str, *, kept: int, rejected: int
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    parts: Sequence[int],
+    *,
+    kept: int,
+    rejected: int,
 ) -> Collected:
-    """Read every part once.
+    """Read every part of a selection once.
 
     Args:
         store: the corpus.
         info: its corpus.json.
         selection: whose verdicts to read.
+        parts: numbers of its parts.
         kept: how many kept clips to choose for the contact sheet.
         rejected: how many rejected ones.
 
@@ -157,9 +165,7 @@ def collect(
         ids = clips["clip_id"]
         return sources, clips, read_verdicts(store, selection, part, VERDICTS_READ, clip_ids=ids)
 
-    for part, (sources, clips, verdicts) in in_order(
-        read, range(info.num_parts), threads=READING_THREADS
-    ):
+    for part, (sources, clips, verdicts) in in_order(read, parts, threads=READING_THREADS):
         found.sources.add(sources)
         _add_clips(found, part, clips, verdicts)
     return found

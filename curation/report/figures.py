@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from curation.corpus.gap import Gap
 from curation.errors import REJECT_REASONS, CorpusError
 from curation.report.collect import POPULATIONS, ClipStatistics, Collected, available, left_out
 from curation.report.measures import FIGURES, MEASURES, WORDS, Measure, Word
@@ -229,10 +230,15 @@ def _ranked(kept: Tally, scrambled: Scrambled | None) -> list[dict[str, Any]]:
     ]
 
 
-def remarks(found: Collected, figures: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know before comparing: stop-gaps and absent measures."""
+def remarks(found: Collected, figures: Sequence[Mapping[str, Any]], gap: Gap) -> list[str]:
+    """What a reader must know before comparing: absent parts, stop-gaps and absent measures."""
     by_id = {figure["id"]: figure for figure in figures}
     said = []
+    if gap:
+        said.append(
+            "This selection was made while parts of the corpus were not measured in full, and leaves out "
+            f"{gap}."
+        )
     engines = {row["text"]: row for row in by_id.get("caption_engine", {}).get("rows", [])}
     if engines.get("tags", {}).get("all"):
         said.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -25,7 +25,9 @@ Reject = dict[str, str]
 """`COLUMNS` of one source."""
 
 
-def write_rejects(store: Store, info: CorpusInfo, path: str) -> dict[str, list[Reject]]:
+def write_rejects(
+    store: Store, info: CorpusInfo, parts: Sequence[int], path: str
+) -> dict[str, list[Reject]]:
     """Write a CSV with every rejected source, in the order of the corpus.
 
     It is written where nothing was rejected too, with its header alone: a file of an earlier report
@@ -34,6 +36,7 @@ def write_rejects(store: Store, info: CorpusInfo, path: str) -> dict[str, list[R
     Args:
         store: the corpus.
         info: its corpus.json.
+        parts: numbers of the parts that are reported on.
         path: of the file, relative to the corpus.
 
     Returns:
@@ -46,7 +49,7 @@ def write_rejects(store: Store, info: CorpusInfo, path: str) -> dict[str, list[R
         with local.open("w", encoding="utf-8", newline="") as file:
             out = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             out.writeheader()
-            for reject in _rejects(store, info):
+            for reject in _rejects(store, info, parts):
                 out.writerow(reject)
                 if len(shown[reject["reason"]]) < SHOWN_PER_REASON:
                     shown[reject["reason"]].append(reject)
@@ -54,8 +57,8 @@ def write_rejects(store: Store, info: CorpusInfo, path: str) -> dict[str, list[R
     return dict(shown)
 
 
-def _rejects(store: Store, info: CorpusInfo) -> Iterator[Reject]:
-    for part in range(info.num_parts):
+def _rejects(store: Store, info: CorpusInfo, parts: Sequence[int]) -> Iterator[Reject]:
+    for part in parts:
         columns = ["uri", "source_reject", "source_reject_detail"]
         sources = read_sources(store, info.layers, part, columns)
         for row in sources.filter(pc.is_valid(sources["source_reject"])).to_pylist():

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
 from curation.corpus.manifest import CorpusInfo, canonical_json
 from curation.corpus.parts import LAYER_METADATA, open_parquet
 from curation.corpus.schema import LAYERS
-from curation.corpus.selection import read_funnel, read_rules
+from curation.corpus.selection import read_funnel, read_rules, selected_parts
 from curation.corpus.store import Store
 from curation.errors import CorpusError
 from curation.report.collect import Collected, collect
@@ -53,8 +54,14 @@ def write_report(
     """
     rules = read_rules(store, selection)
     _check_layers(rules, info, selection)
+    parts = selected_parts(store, info, selection)
     found = collect(
-        store, info, selection, kept=config.num_kept_shown, rejected=config.num_rejected_shown
+        store,
+        info,
+        selection,
+        parts,
+        kept=config.num_kept_shown,
+        rejected=config.num_rejected_shown,
     )
     folder = layout.report(selection)
     paths = ReportPaths(
@@ -62,7 +69,7 @@ def write_report(
         statistics=f"{folder}/{STATISTICS}",
         rejects=f"{folder}/{REJECTS}",
     )
-    rejects = write_rejects(store, info, paths.rejects)
+    rejects = write_rejects(store, info, parts, paths.rejects)
     statistics = _statistics(store, info, selection, found, rules)
     _name_rejects(statistics["rejected_sources"], rejects)
     shown = statistics["contact_sheet"] = {}
@@ -105,14 +112,14 @@ def _statistics(
     store: Store, info: CorpusInfo, selection: str, found: Collected, rules: dict[str, Any]
 ) -> dict[str, Any]:
     """Everything but the contact sheet."""
-    figures = report_figures(found)
+    figures, gap = report_figures(found), Gap.of_selection(rules)
     return {
         "report_version": REPORT_VERSION,
         "schema_version": info.schema_version,
         "selection": selection,
         "command": safe_command(info.created_by),
         "headline": headline(found),
-        "remarks": remarks(found, figures),
+        "remarks": remarks(found, figures, gap),
         "funnel": funnel_figure(read_funnel(store, selection), found),
         "rejected_sources": rejected_sources(found),
         "beside_lavie": beside_lavie(figures),
@@ -120,7 +127,8 @@ def _statistics(
         "left_out": without_values(found, figures),
         "lineage": {
             "num_parts": info.num_parts,
-            "layers": [_lineage(store, info, name) for name in LAYERS if name in info.layers],
+            **gap.to_json(),
+            "layers": [_lineage(store, info, n, gap) for n in LAYERS if n in info.layers],
             "settings": safe_settings(info.settings),
             "selection": safe_settings(rules["config"]),
             "verdicts_sha256": rules.get("verdicts_sha256"),
@@ -128,12 +136,12 @@ def _statistics(
     }
 
 
-def _lineage(store: Store, info: CorpusInfo, name: str) -> dict[str, Any]:
+def _lineage(store: Store, info: CorpusInfo, name: str, gap: Gap) -> dict[str, Any]:
     """What made one layer, as its files say."""
     layer = info.layers[name]
     made: dict[str, Any] = {}
-    if info.num_parts:
-        with open_parquet(store, layout.layer(layer, 0), few_rows=True) as file:
+    for part in gap.complete[:1]:
+        with open_parquet(store, layout.layer(layer, part), few_rows=True) as file:
             metadata = file.schema_arrow.metadata or {}
         made = json.loads(metadata.get(LAYER_METADATA, b"{}"))
     return {

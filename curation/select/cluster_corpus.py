@@ -89,12 +89,13 @@ def _sample(corpus: Corpus, extent: Extent, num: int) -> Vectors:
     Rules are not asked, so that selections of one corpus share their clusters.
     """
     wanted = num * SAMPLES_PER_CLUSTER
-    num_clips = np.array(extent.num_clips)
+    complete, num_clips = np.array(corpus.gap.complete), np.array(extent.num_clips)
     count = 1
     while True:
-        parts = np.unique(np.linspace(0, len(num_clips) - 1, count).round().astype(int))
+        places = np.unique(np.linspace(0, len(complete) - 1, count).round().astype(int))
+        parts = complete[places]
         # Twice, since of what is too short to be a clip there are no embeddings.
-        if num_clips[parts].sum() >= 2 * wanted or len(parts) == len(num_clips):
+        if num_clips[parts].sum() >= 2 * wanted or len(parts) == len(complete):
             break
         count *= 2
     found = []

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
 from curation.corpus.ledger import Commit, commit_part
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_clips, read_sources
@@ -90,9 +91,10 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
     groups: set[str] = set()
     num_sources, rejected, uncategorised = 0, Counter[str](), 0
     is_balanced = before.get("uncategorised") is not None
-    balance = read_rules(store, name)["config"]["balance"]
+    rules = read_rules(store, name)
+    balance = rules["config"]["balance"]
     by = [balance["category_column"]] if is_balanced else []
-    for part in range(info.num_parts):
+    for part in Gap.of_selection(rules).complete:
         sources = read_sources(store, info.layers, part, ["source_reject"])["source_reject"]
         num_sources += len(sources)
         rejected.update(word for word in sources.to_pylist() if word is not None)

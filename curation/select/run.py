@@ -13,15 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.corpus import layout
+from curation.corpus.gap import find_gap
 from curation.corpus.generations import (
     check_grows,
     exported_ids,
     exported_splits,
     record_rules,
 )
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
-from curation.errors import LavieError
+from curation.errors import LavieError, MissingPart
 from curation.select.cluster_corpus import cluster_corpus
 from curation.select.clusters import Clustering
 from curation.select.dedup import HASHES_PER_CLIP, find_groups
@@ -69,9 +71,10 @@ def select(
 ) -> Funnel:
     """Decide which clips of a corpus are kept, and write it down.
 
-    Writes `selections/<name>/`: a part for each part of the corpus with the scenes' rows in their
-    order, funnel.json, and last rules.json, without which readers take the selection for
-    unfinished. The same corpus and configuration give the same bytes.
+    Writes `selections/<name>/`: a part for each complete part of the corpus with the scenes' rows in
+    their order, funnel.json, and last rules.json, without which readers take the selection for
+    unfinished. Parts that lack a layer are left out, named in rules.json and in the log. The same corpus
+    and configuration give the same bytes.
 
     Args:
         store: the corpus.
@@ -83,18 +86,26 @@ def select(
 
     Raises:
         MissingColumn: if a rule reads what the corpus does not hold; nothing was touched.
-        CorpusError: if a part is missing or damaged; or, with nothing touched, if the selection has
-            shards that were made by other rules or from other layers.
+        CorpusError: if a part is lost or damaged; or, with nothing touched, if no part is complete, or
+            the selection has shards that were made by other rules or from other layers.
     """
     check_selection(info, name, config)
     resources = resources or SelectResources()
     plan = Plan(config)
     check_grows(store, name, rules=config, layers=info.layers)
+    gap = find_gap(Ledger(store), info)
+    if not gap.complete:
+        raise MissingPart(
+            f"{store.root} has no part that all its layers have; run the same `lavie curate` again. Not "
+            f"complete are {gap}"
+        )
+    if gap:
+        logger.warning("%s: selection %s leaves out %s", store.root, name, gap)
     record_rules(store, name)
     abandon(store, name)
     with open_table(plan, resources) as table:
         run = _Run(
-            corpus=Corpus(store, info, threads=resources.threads),
+            corpus=Corpus(store, info, gap, threads=resources.threads),
             plan=plan,
             table=table,
             progress=on_progress or (lambda what, done, total: None),
@@ -102,7 +113,8 @@ def select(
         )
         funnel, bounds, verdicts_sha256 = run.decide(name)
     check_accounts(funnel)
-    rules = plan.to_json(info, name, bounds) | {"verdicts_sha256": verdicts_sha256}
+    rules = plan.to_json(info, name, bounds) | gap.to_json()
+    rules |= {"verdicts_sha256": verdicts_sha256}
     publish(store, name, rules=rules, funnel=funnel)
     logger.info("selection %s keeps %d of %d clips", name, funnel.kept.clips, funnel.clips.clips)
     return funnel
@@ -153,17 +165,17 @@ class _Run:
 
     def _read_sources(self) -> tuple[Extent, pa.Table]:
         """Size of every part, and digest and reject reason of every source."""
-        tables, num_clips = [], []
+        tables: list[pa.Table] = []
+        num_sources, num_clips = ([0] * self.corpus.info.num_parts for _ in range(2))
 
         def read(part: int) -> tuple[pa.Table, int]:
             return self.corpus.read_sources(part), self.corpus.num_clips(part)
 
         for part, (table, count) in self.corpus.in_order(read):
             tables.append(table)
-            num_clips.append(count)
+            num_sources[part], num_clips[part] = table.num_rows, count
             self.progress("sources", part + 1, self.corpus.info.num_parts)
-        extent = Extent(tuple(table.num_rows for table in tables), tuple(num_clips))
-        return extent, pa.concat_tables(tables)
+        return Extent(tuple(num_sources), tuple(num_clips)), pa.concat_tables(tables)
 
     def _stream(
         self, extent: Extent, is_copy: np.ndarray | None, categories: Codes
@@ -200,7 +212,8 @@ class _Run:
                 # ends, and `decide` raises it.
                 self.fault = error
 
-        return pa.RecordBatchReader.from_batches(read(0).schema, batches())
+        first = self.corpus.gap.complete[0]
+        return pa.RecordBatchReader.from_batches(read(first).schema, batches())
 
     def _look_alikes(self, extent: Extent) -> LookAlikes:
         """Clips that pass all rules so far and look like another.

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curation.corpus.gap import Gap
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import in_order, num_clips, read_columns, read_sources
 from curation.corpus.store import Store
@@ -24,8 +25,8 @@ class Extent:
     """How many rows each part has, and where each begins when all are counted through.
 
     Args:
-        num_sources: sources of each part.
-        num_clips: clips of each part.
+        num_sources: sources of each part; of one that is left out, 0.
+        num_clips: clips of each part; of one that is left out, 0.
     """
 
     num_sources: tuple[int, ...]
@@ -49,18 +50,20 @@ class Corpus:
     Args:
         store: where it lies.
         info: its layers and number of parts.
+        gap: parts that are left out.
         threads: how many parts are read at the same time.
     """
 
     store: Store
     info: CorpusInfo
+    gap: Gap
     threads: int
 
     def in_order(
         self, work: Callable[[int], T], parts: Iterable[int] | None = None
     ) -> Iterator[tuple[int, T]]:
-        """Do something for some or all parts; results come in the parts' order."""
-        parts = range(self.info.num_parts) if parts is None else parts
+        """Do something for some or all complete parts; results come in the parts' order."""
+        parts = self.gap.complete if parts is None else parts
         return in_order(work, parts, threads=self.threads)
 
     def read_sources(self, part: int) -> pa.Table:

@@ -153,6 +153,7 @@ class Verdicts:
         digest = hashlib.sha256()
         folder = layout.selection(name)
         commits: list[Commit] = []
+        left_out = corpus.gap.numbers
 
         def put(part: int, table: pa.Table) -> pa.Buffer:
             clip_ids = corpus.read_columns(part, ["clip_id"])["clip_id"]
@@ -166,6 +167,8 @@ class Verdicts:
         pending: list[Future[pa.Buffer]] = []
         with ThreadPoolExecutor(corpus.threads) as pool:
             for part, table in _by_part(rows, extent):
+                if part in left_out:
+                    continue
                 pending.append(pool.submit(put, part, table))
                 if len(pending) >= corpus.threads * PARTS_AHEAD:
                     digest.update(pending.pop(0).result())

@@ -15,17 +15,13 @@ from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
-from curation.sources.uris import SCHEMES, WITH_CREDENTIALS, redacted, uri_of
+from curation.sources.uris import SCHEMES, WITH_CREDENTIALS, redacted, spelled_out, uri_of
 
 BAD_ADDRESS = "bad_address"
 BAD_ROW = "bad_row"
 MAX_CHARACTERS = 4096
 """Linux's longest path; keys of object stores have at most 1,024 bytes."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_OTHER_SCHEME = re.compile(
-    r"(?i)(file|s3|gs|https?|ftp|hf|data|blob|concat|subfile|pipe|cache|crypto):"
-)
-"""URIs without '//', and libav's protocols: as names of files they are mistakes, or tricks."""
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+\Z")
 _UNTIDY = re.compile(r"/(?:\.{0,2})(?:/|\Z)")
 
@@ -83,13 +79,12 @@ def _address(cell: Any, folder: str) -> tuple[str, str | None]:
     fault = _fault(text)
     if fault is not None:
         return "", fault
-    if re.match(r"(?i)file:/(?!/)", text):  # RFC 8089's short form, as Java writes it
-        text = "file://" + text[len("file:") :]
+    try:
+        text = spelled_out(text)
+    except ValueError as error:
+        return "", str(error)
     scheme = _SCHEME.match(text)
     if scheme is None:
-        other = _OTHER_SCHEME.match(text)
-        if other:
-            return "", f"{other[1]}: without '//' names no file and no object"
         return _absolute(text, folder), None
     if scheme.group(1).lower() == "file":
         return file_address(text)

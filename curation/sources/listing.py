@@ -38,6 +38,7 @@ from curation.sources.uris import (
     opened_store,
     redacted,
     source_rows,
+    spelled_out,
     uri_of,
 )
 
@@ -73,6 +74,8 @@ def list_sources(
     """
     if not specs:
         raise UsageError("sources: none were given")
+    with typed("sources"):
+        specs = [spec if os.path.lexists(spec) else spelled_out(spec) for spec in specs]
     roots = [*(_root(spec) for spec in specs), *(Path(root).resolve() for root in link_roots)]
     folders = Folders(
         roots=tuple(root for root in roots if root is not None),

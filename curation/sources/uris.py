@@ -37,10 +37,28 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 SCHEMES = ("s3", "gs")
 """Stores that sources may lie in, by scheme."""
 
+_WITHOUT_SLASHES = re.compile(
+    r"(?i)(file|s3|gs|https?|ftp|hf|data|blob|concat|subfile|pipe|cache|crypto):(?!//)"
+)
+"""URIs without '//', and libav's protocols: as names of files they are mistakes, or tricks."""
+
 WITH_CREDENTIALS = (
     r"(?i)^[a-z0-9+.-]+://([^/]*@|[^?]*\?.*(key|secret|token|password|signature|credential))"
 )
 """URIs with a user name, or with a query that names a secret; RE2 and Python read it alike."""
+
+
+def spelled_out(address: str) -> str:
+    """``file:/x`` as ``file:///x``, for which it is short (RFC 8089, as Java writes it); others as they are.
+
+    Raises:
+        ValueError: for another scheme without its '//'.
+    """
+    if re.match(r"(?i)file:/(?!/)", address):
+        return "file://" + address[len("file:") :]
+    if other := _WITHOUT_SLASHES.match(address):
+        raise ValueError(f"{other[1]}: without '//' names no file and no object")
+    return address
 
 
 def check_uri(uri: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -15,9 +15,11 @@ from rich.text import Text
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
 from curation.corpus.manifest import CorpusInfo, read_corpus
+from curation.corpus.selection import read_rules
 from curation.corpus.store import Store, is_remote
-from curation.errors import UsageError, typed
+from curation.errors import NothingToDo, UsageError, typed
 from curation.export import ExportConfig
 from curation.report import ReportConfig, write_report
 from curation.select import (
@@ -40,7 +42,6 @@ from curation.select.rule_presets import RecipeName
 from curation.select.rules import known_columns, no_such_column
 from curation.select.sql import check_types
 from curation.sources import local_path
-from pipelines.again import check_all_followed
 from pipelines.curation_config import CurationConfig
 from pipelines.growing import OnIncomplete, PlannedShards
 from pipelines.listing import ListingConfig, listed
@@ -50,7 +51,12 @@ from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
 from pipelines.rejects import say_failed_clips
 
+if TYPE_CHECKING:
+    from pipelines.run import UnitsFailed
+
 STEPS = ("measure", "select", "export", "report")
+EXIT_NOT_ALL = 1
+"""Done, but for parts or sources that were named."""
 EXIT_PASSING = 3
 """All steps were done, and sources or clips are left that `--retry-failed` may read."""
 
@@ -85,7 +91,7 @@ class Curate:
     retry_failed: Annotated[bool, FlagCreatePairsOff] = False
     """Try again what failed in earlier runs for reasons that may pass: sources that were not found,
     unreadable or too slow, or whose decoder died, captions, and
-    clips that could not be cut. All else stays."""
+    clips that could not be cut; and rejected sources that have another length now. All else stays."""
     selection: str = "default"
     """Name of the selection, its shards and its report."""
     rule: UseAppendAction[tuple[str, ...]] = ()
@@ -93,6 +99,8 @@ class Curate:
     'category!=Comedy|Music'; may be given again."""
     drop_rule: UseAppendAction[tuple[str, ...]] = ()
     """Name of a preset's rule to leave out; may be given again."""
+    quality_column: str | None = None
+    """Number that decides which of several duplicates is the best one."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
     incomplete_layers: OnIncomplete = "refuse"
@@ -105,18 +113,32 @@ class Curate:
     """Which of the named sources are taken."""
     config: Annotated[CurationConfig, arg(name="")] = field(default_factory=CurationConfig)
     """Settings of every step."""
+    dedup: Dedup = field(default_factory=Dedup)
+    """Which clips are the same."""
+    balance: Balance = field(default_factory=Balance)
+    """How much of one kind is kept."""
+    buckets: Buckets = field(default_factory=Buckets)
+    """How kept clips are dealt into shards."""
+    splits: Splits = field(default_factory=Splits)
+    """Which kept clips are trained on, and which are held out; whole films, with all that look the same."""
+    clusters: Clusters = field(default_factory=Clusters)
+    """Clips by what they show; `cluster` in the selection."""
 
     def run(self) -> int:
-        """Run the steps; 0, 1 if sources were refused, or 3 if some may do better at another try."""
+        """Run the steps; 0, 1 if sources were refused, or 3 if some may do better at another try.
+
+        Raises:
+            UnitsFailed: at the end, if parts could not be measured and were left out.
+        """
         from pipelines import curate  # imports Ray: not to show flags
 
         if self.until not in STEPS:
             raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
         steps = STEPS[: STEPS.index(self.until) + 1]
-        rules = changed_rules(self.config.select, add=self.rule, drop=self.drop_rule)
+        rules = _selection(self.config.select, self)
         shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
         console, store = _console(), store_at(self.out, "--out")
-        _check_out(store, self.out, self.sources)
+        _check_out(store, self.sources)
         with typed("--stations"):
             layers = curate.configure(self.config.river).layers
         planned = CorpusInfo(num_parts=0, layers=layers)
@@ -135,6 +157,7 @@ class Curate:
                 console=console,
                 how=curate.HowToRun(
                     command=command_line(),
+                    preset=self.preset,
                     ray_address=self.ray_address,
                     retry_failed=self.retry_failed,
                     listing=self.sources_flags,
@@ -142,19 +165,53 @@ class Curate:
                     shards=shards if "select" in steps else None,
                 ),
             )
-            num_failed = 0
-            if "select" in steps:
-                _select(store, info, self.selection, rules, console)
-            if "export" in steps:
-                num_failed = _export(store, info, self, self.config.export, console)
-            if "report" in steps:
-                _report(store, info, self.selection, self.config.report, console)
+            num_failed, failed = self._follow(store, info, rules, steps, console, rejects.failed)
         rejects.say_not_listed(console)
         rejects.say_passing(console)
-        rejects.say_changed(console)
+        rejects.say_changes(console)
+        if failed is not None:
+            raise failed
         if rejects.changed:
-            return 1
-        return EXIT_PASSING if rejects.num_passing or num_failed else 0
+            return EXIT_NOT_ALL
+        return EXIT_PASSING if rejects.num_passing or rejects.renewed or num_failed else 0
+
+    def _follow(
+        self,
+        store: Store,
+        info: CorpusInfo,
+        rules: SelectConfig,
+        steps: Sequence[str],
+        console: Console,
+        failed: UnitsFailed | None,
+    ) -> tuple[int, UnitsFailed | None]:
+        """The steps after measuring, over what is there.
+
+        Args:
+            store: the corpus.
+            info: its contents.
+            rules: of the selection.
+            steps: all that were asked for.
+            console: where to print.
+            failed: what could not be measured.
+
+        Returns:
+            How many clips could not be cut for reasons that may pass, and all units that failed.
+        """
+        from pipelines.run import UnitsFailed
+
+        num_failed = 0
+        if "select" in steps:
+            _select(store, info, self.selection, rules, console)
+        if "export" in steps:
+            try:
+                num_failed = _export(store, info, self, self.config.export, console)
+            except UnitsFailed as error:  # of shards; the verdicts have a report all the same
+                failed = error.after(failed)
+            except NothingToDo as error:
+                raise error if failed is None else NothingToDo(f"{error}\n{failed}") from error
+        if "report" in steps:
+            _report(store, info, self.selection, self.config.report, console)
+        return num_failed, failed
 
     def _show(
         self,
@@ -185,7 +242,8 @@ class Select:
     name: str = "default"
     """Name of the selection; an existing one of this name is replaced."""
     preset: PresetName = "embedded"
-    """Where the rules and the defaults of all other flags come from."""
+    """Where the rules and the defaults of all other flags come from; not given, it is the preset that the
+    corpus was curated with."""
     rule: UseAppendAction[tuple[str, ...]] = ()
     """One more rule: 'aesthetic_score>=4.5', 'motion_mean>=q0.25', 'width(images)>=1024',
     'category!=Comedy|Music'; may be given again. A bound on what still images do not have (motion,
@@ -217,16 +275,7 @@ class Select:
     def config(self) -> SelectConfig:
         """The effective selection."""
         start = RECIPES[self.like]() if self.like else PRESETS[self.preset]().select
-        changed = changed_rules(start, add=self.rule, drop=self.drop_rule)
-        return replace(
-            changed,
-            dedup=self.dedup,
-            balance=self.balance,
-            buckets=self.buckets,
-            splits=self.splits,
-            clusters=self.clusters,
-            quality_column=self.quality_column or changed.quality_column,
-        )
+        return _selection(start, self)
 
     def run(self) -> int:
         """Select and print the funnel."""
@@ -234,9 +283,11 @@ class Select:
             config = self.config
             if self.skip_missing:
                 config = without_missing(config, info.layers)
-            _check_rules(info, self.name, config, "--name")
-            _select(store, info, self.name, config, _console(), resources=self.resources)
-        return 0
+            with _of_preset(self.preset, self.like):
+                _check_rules(info, self.name, config, "--name")
+            console = _console()
+            _select(store, info, self.name, config, console, resources=self.resources)
+            return _gap_said(store, self.name, console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +303,8 @@ class Export:
     retry_failed: Annotated[bool, FlagCreatePairsOff] = False
     """Cut also clips that earlier exports could not cut for reasons that may pass."""
     preset: PresetName = "embedded"
-    """Where the defaults of the settings come from."""
+    """Where the defaults of the settings come from; not given, it is the preset that the corpus was curated
+    with."""
     config: Annotated[ExportConfig, arg(name="")] = field(default_factory=ExportConfig)
     """How clips are cut and packed."""
 
@@ -260,8 +312,9 @@ class Export:
         """Export what is not exported yet."""
         check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
-            num_failed = _export(store, info, self, self.config, _console())
-        return EXIT_PASSING if num_failed else 0
+            console = _console()
+            num_failed = _export(store, info, self, self.config, console)
+            return _gap_said(store, self.selection, console) or (EXIT_PASSING if num_failed else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +326,8 @@ class Report:
     selection: str = "default"
     """Name of the selection."""
     preset: PresetName = "embedded"
-    """Where the defaults of the settings come from."""
+    """Where the defaults of the settings come from; not given, it is the preset that the corpus was curated
+    with."""
     config: Annotated[ReportConfig, arg(name="")] = field(default_factory=ReportConfig)
     """What the report shows."""
 
@@ -281,8 +335,23 @@ class Report:
         """Write index.html and statistics.json."""
         check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
-            _report(store, info, self.selection, self.config, _console())
-        return 0
+            console = _console()
+            _report(store, info, self.selection, self.config, console)
+            return _gap_said(store, self.selection, console)
+
+
+def _selection(start: SelectConfig, typed_flags: Curate | Select) -> SelectConfig:
+    """A preset's or recipe's selection with all that the user typed."""
+    changed = changed_rules(start, add=typed_flags.rule, drop=typed_flags.drop_rule)
+    return replace(
+        changed,
+        dedup=typed_flags.dedup,
+        balance=typed_flags.balance,
+        buckets=typed_flags.buckets,
+        splits=typed_flags.splits,
+        clusters=typed_flags.clusters,
+        quality_column=typed_flags.quality_column or changed.quality_column,
+    )
 
 
 def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[str]) -> SelectConfig:
@@ -303,8 +372,34 @@ def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
     store = store_at(root, "CORPUS")
     read_corpus(store)
     with locked(store) as held:
-        check_all_followed(held)
         yield held, read_corpus(held)
+
+
+def _gap_said(store: Store, selection: str, console: Console) -> int:
+    """Name the parts that a selection leaves out, if there are any; returns the exit code."""
+    gap = Gap.of_selection(read_rules(store, selection))
+    if gap:
+        console.print(
+            f"selection {selection} leaves out {gap}. The same `lavie curate` makes what is missing; "
+            "`lavie select` takes it in",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    return EXIT_NOT_ALL if gap else 0
+
+
+@contextmanager
+def _of_preset(preset: str, like: str | None) -> Iterator[None]:
+    """Say whose rules a corpus does not answer, where that was not typed."""
+    try:
+        yield
+    except UsageError as error:
+        whose = f"the recipe {like}" if like else f"the preset {preset}"
+        raise UsageError(
+            f"{error} (the rules are those of {whose}; --preset or --like names others, --skip-missing "
+            "leaves out what the corpus lacks)"
+        ) from error
 
 
 _OF_A_CORPUS = {
@@ -312,8 +407,9 @@ _OF_A_CORPUS = {
 }
 
 
-def _check_out(store: Store, out: str, sources: Sequence[str]) -> None:
+def _check_out(store: Store, sources: Sequence[str]) -> None:
     """Refuse to write a corpus among other files, most of all into the folder that the footage lies in."""
+    out = store.root
     if not is_remote(out):
         folder = local_path(out).resolve()
         for source in sources:

@@ -52,6 +52,11 @@ class Status:
         for layer in status.layers:
             if layer.fault:
                 console.print(layer.fault, style="red", markup=False, soft_wrap=True)
+        if status.gap:
+            _say(
+                console,
+                f"not complete: {status.gap}; the same `lavie curate` makes what is missing",
+            )
         for selection in status.selections:
             _say(console, _selection_line(selection))
         return 0
@@ -184,6 +189,11 @@ def _lines(status: CorpusStatus) -> list[str]:
         for reason, number in sorted(status.rejects.items()):
             if reason in words:
                 lines.append(f"  {reason}: {number:,} ({kind})")
+    if status.info.num_refused:
+        lines.append(
+            f"{status.info.num_refused:,} sources of the last run's list were refused, for they are not the "
+            "files that were curated; its command with --dry-run names them"
+        )
     lines.append(f"{status.num_clips:,} clips, {status.hours:.3f} hours of scenes")
     if status.captions:
         shown = ", ".join(f"{n:,} {word}" for word, n in sorted(status.captions.items()))
@@ -235,6 +245,10 @@ def _product(product: Product) -> str:
         "unknown": "made before it was written down from which verdicts",
     }
     details = [] if product.num_clips is None else [f"{product.num_clips:,} clips"]
+    if product.num_to_cut_again:
+        details.append(
+            f"{product.num_to_cut_again:,} more may be cut by `lavie export --retry-failed`"
+        )
     if product.changed is not None:
         details.append(_time(product.changed))
     said = words.get(product.stands, product.stands)

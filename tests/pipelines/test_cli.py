@@ -6,16 +6,18 @@ import importlib
 import json
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from curation.corpus.manifest import CorpusInfo
+from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.store import Store
 from curation.select.rule_presets import PRESETS as RECIPES
 from pipelines import cli
@@ -78,6 +80,9 @@ MISTAKES = [
     ("film.mp4 --drop-rule fps", "--drop-rule: ", "no rule is called 'fps'"),
     ("film.mp4 --selection ../evil", "--selection: ", "'../evil'"),
     ("film.mp4 --until nonsense", "--until ", "'nonsense'"),
+    ("film.mp4 --dedup.max-distance-bits 40", "--dedup.max-distance-bits: ", "got 40"),
+    ("film.mp4 --decode.threads 2 --export.threads 0", "--export.threads: ", "got 0"),
+    ("s3:/x", "sources: ", "s3: without '//' names no file and no object"),
     ("film.mp4 --limit -3", "--limit: ", "got -3"),
     ("film.mp4 --sources-per-part 0", "--sources-per-part: ", "got 0"),
     ("film.mp4 --decode.sample-fps 99", "--decode.sample-fps: ", "got 99"),
@@ -115,6 +120,10 @@ WRONG_ANYWHERE = [
     ("sample cat --out {}/o.mp4 --seed 3.5", "--seed: invalid literal for int()"),
     ("sample cat --out {}/o.mp4 --num-frames 0", "--num-frames: num_frames must be 1 to 32"),
     ("sample cat --out {}/o.mp4 --height 63", "--height: height and width must be"),
+    ("sample cat --out {}/o.mp4 --height 64 --tiling.height 0", "--tiling.height: height of"),
+    ("sample cat --out {}/o.mp4 --base.steps 9 --interpolation.steps 0", "--interpolation.steps:"),
+    ("verify s3:/x", "CORPUS: s3: without '//' names no file and no object"),
+    ("curate {} --out s3:/x", "--out: s3: without '//' names no file and no object"),
     ("sample cat --out {}/o.mp4 --stages nonsense", "--stages: stages must be of base"),
     ("sample cat --out {}/o.mp4 --weights {}/nowhere", "--weights: no model of stage base"),
     ("sample cat --weights tiny --out {}/o.mp4 --device nonsense", "--device, --dtype: device"),
@@ -280,6 +289,24 @@ def test_commands_on_what_is_no_corpus_say_so_and_make_no_folder(
         assert run(command, str(tmp_path / "typo")) == 2
         assert "holds no" in capsys.readouterr().err
     assert not (tmp_path / "typo").exists()
+
+
+def test_a_later_command_takes_the_preset_that_the_corpus_was_curated_with(
+    small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (
+        ["select", str(small_corpus)],
+        ["export", "--selection", "x", str(small_corpus)],
+    ):
+        assert cli.parse(arguments).preset == "tiny"
+    assert cli.parse(["select", str(small_corpus), "--preset", "vimeo25m"]).preset == "vimeo25m"
+    shutil.copytree(small_corpus, tmp_path / "unnamed")
+    store = Store(str(tmp_path / "unnamed"))
+    replace(read_corpus(store), preset="").write(store)  # as versions before wrote it
+    assert run("select", store.root, "--name", "mine") == 2
+    said = capsys.readouterr().err
+    assert "the rules are those of the preset embedded" in said
+    assert "--preset" in said
 
 
 def test_no_arguments_at_all_are_answered_with_the_usage(

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from curation.corpus import layout
 from curation.corpus.ledger import Ledger
-from curation.corpus.manifest import read_corpus
+from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_table
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
 from curation.errors import CorpusError
-from pipelines.corpus import deal_sources, part_starts, record
+from pipelines.corpus import deal_sources, part_starts
 from pipelines.rejects import Rejects
 
 LAYERS = {"probe": "probe@1-a", "scenes": "scenes@1-a", "keyframes": "keyframes@1-a"}
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 def deal(store: Store, listed: pa.Table, *, sources_per_part: int = 2) -> int:
     dealing = deal_sources(Ledger(store), listed, sources_per_part=sources_per_part)
     dealing.write(Ledger(store))
-    record(store, num_parts=dealing.num_parts, layers=LAYERS, settings={}, command="test")
+    CorpusInfo(num_parts=dealing.num_parts, layers=LAYERS, created_by="test").write(store)
     return dealing.num_parts
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from curation.corpus import layout
 from curation.corpus.ledger import Ledger
+from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from pipelines import corpus
@@ -28,9 +29,7 @@ def test_a_limit_takes_the_first_and_a_later_run_goes_on_with_the_others(tmp_pat
         dealing = corpus.deal_sources(Ledger(store), sources, sources_per_part=2)
         dealing.write(Ledger(store))
         num_parts = dealing.num_parts
-        corpus.record(
-            store, num_parts=num_parts, layers={"scenes": "s"}, settings={}, command="tests"
-        )
+        CorpusInfo(num_parts=num_parts, layers={"scenes": "s"}).write(store)
         tables: list[pa.Table] = [read_table(store, layout.sources(n)) for n in range(num_parts)]
         return [[Path(uri).stem for uri in table["uri"].to_pylist()] for table in tables]
 

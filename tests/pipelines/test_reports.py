@@ -52,9 +52,8 @@ def measured(tmp_path: Path) -> Callable[..., tuple[Store, CorpusInfo]]:
             for name, layer in river.layers.items()
             if stations is None or name in ("probe", "scenes", "keyframes")
         }
-        info = corpora.record(
-            store, num_parts=num_parts, layers=layers, settings={}, command="tests"
-        )
+        info = CorpusInfo(num_parts=num_parts, layers=layers, created_by="tests")
+        info.write(store)
         jobs: list[Any] = [DecodeJob(store, river.decoding, river.layers)]
         jobs += [StationJob(store, station, river.layers) for station in chosen]
         for job in jobs:

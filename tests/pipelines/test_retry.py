@@ -7,7 +7,10 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import ray
 from rich.console import Console
@@ -21,9 +24,12 @@ from curation.corpus.shards import read_index
 from curation.corpus.store import Store
 from curation.errors import UsageError
 from curation.sources import list_sources
-from pipelines import curate
+from curation.stations.caption_text import CaptionText
+from curation.stations.station import Station
+from pipelines import curate, river
 from pipelines.again import noted_parts
 from pipelines.cli import main
+from pipelines.curation_config import RiverConfig
 from pipelines.presets import tiny
 from pipelines.ray_cluster import start_ray
 from pipelines.rejects import Rejects
@@ -123,7 +129,9 @@ def test_a_run_that_was_killed_over_it_is_gone_on_with_by_a_plain_one(
     half.bring("d")
     configured, info = curate.configure(RIVER), read_corpus(half.store)
     ledger = Ledger(half.store)
-    Retries(ledger, configured.stations, info.layers, info.layers, 1).note_failed()
+    Retries(ledger, configured.stations, info.layers, info.layers, 1).note_failed(
+        {}, list_sources([half.list()])
+    )
     job = curate.DecodeJob(half.store, configured.decoding, configured.layers)
     job.setup()
     job.run(0, True)  # what it put is on no record: the driver died with it
@@ -186,7 +194,7 @@ def test_layers_that_would_not_follow_are_named_before_any_row_is_made(half: Cor
     with pytest.raises(UsageError, match="caption_text, captions, which would not follow"):
         retries.update_texts(list_sources([half.list()]), known)
     with pytest.raises(UsageError, match="--retry-failed"):
-        retries.note_failed()
+        retries.note_failed({}, list_sources([half.list()]))
     assert read_table(half.store, layout.sources(0))["given_caption"][0].as_py() == "the film a"
 
 
@@ -206,9 +214,15 @@ def test_clips_whose_film_was_away_are_named_and_cut_when_it_is_back(
     )
     of_b = [c["clip_id"] for c in corpus.clips("clip_id") if str(c["uri"]).endswith("b.mp4")]
     assert all(f"{clip_id}:" in said for clip_id in of_b)
+    assert main(["status", corpus.store.root]) == 0
+    assert "2 more may be cut by `lavie export --retry-failed`" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    assert "2 clips that could not be cut may be" in capsys.readouterr().out
     corpus.bring("b")
     assert main(again) == 3
     assert main([*again, "--retry-failed"]) == 0
+    assert main(["status", corpus.store.root]) == 0
+    assert "may be cut" not in capsys.readouterr().out
     exported = read_index(corpus.store, "default")["clip_id"].to_pylist()
     assert set(of_b) <= set(exported)
     kept = read_table(
@@ -237,3 +251,111 @@ def test_a_source_that_is_another_file_now_is_refused_and_the_rest_of_the_delive
     after = corpus.layers()
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
+    assert main(["status", corpus.store.root]) == 0
+    assert "1 sources of the last run's list were refused" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "0 new, 4 known" in said
+    assert "b.mp4: " in said.split("1 sources were refused")[1]
+
+
+def test_a_rejected_source_that_is_another_file_now_is_read_when_it_is_tried_again(
+    tmp_path: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late, whole = Corpus(tmp_path / "late", films), Corpus(tmp_path / "whole", films)
+    film = (films / "b.mp4").read_bytes()
+    (late.sources / "b.mp4").write_bytes(film[: len(film) // 2])  # its upload had not ended
+    commands = [
+        ["curate", str(corpus.sources), "--out", corpus.store.root, "--preset", "tiny"]
+        for corpus in (late, whole)
+    ]
+    for command in commands:
+        assert main([*command, "--until", "measure"]) == 0
+    assert late.layers() != whole.layers()
+    before = late.layers()
+    late.bring("b")
+    capsys.readouterr()
+    assert main([*commands[0], "--until", "measure"]) == 3
+    said = capsys.readouterr().out
+    assert "1 sources that were rejected are other files now" in said
+    assert f"{len(film) // 2} bytes then, {len(film)} now" in said.split("other files now")[1]
+    assert late.layers() == before
+    assert main([*commands[0], "--dry-run"]) == 0
+    assert "1 sources that were rejected are other files now" in capsys.readouterr().out
+    assert main([*commands[0], "--until", "measure", "--retry-failed"]) == 0
+    assert late.layers() == whole.layers()
+    sizes = read_table(late.store, layout.sources(0))["size_bytes"].to_pylist()
+    assert sizes == read_table(whole.store, layout.sources(0))["size_bytes"].to_pylist()
+    assert main([*commands[0], "--until", "measure"]) == 0
+    assert "other files" not in capsys.readouterr().out
+    assert main(["verify", late.store.root]) == 0
+
+
+class FailsOverB(CaptionText):
+    """A station with a bug that one film brings out."""
+
+    def __call__(self, clips: pa.Table) -> pa.Table:
+        if "the film b" in clips["caption"].to_pylist():
+            raise ZeroDivisionError("a sentence of no length")
+        return super().__call__(clips)
+
+
+def exported(store: Store) -> list[str]:
+    index = read_index(store, "default", ["clip_id", "still_selected"])
+    assert pc.all(index["still_selected"]).as_py()
+    return sorted(index["clip_id"].to_pylist())
+
+
+def test_a_part_that_failed_is_left_out_by_all_that_follows_and_comes_in_when_it_is_mended(
+    tmp_path: Path,
+    films: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    corpus, whole = Corpus(tmp_path / "gap", films), Corpus(tmp_path / "whole", films)
+    tiny_run = ["--preset", "tiny", "--sources-per-part", "2"]
+    command = ["curate", corpus.list(), "--out", corpus.store.root, *tiny_run]
+    with monkeypatch.context() as patch:
+        sound = river.stations
+
+        def with_a_bug(config: RiverConfig) -> list[Station[Any]]:
+            *others, last = sound(config)
+            return [*others, FailsOverB(last.config)]
+
+        patch.setattr(river, "stations", with_a_bug)
+        assert main(command) == 1
+    said = capsys.readouterr()
+    gap = "1 of 2 parts (2 sources): part 0 without caption_text"
+    assert f"leaves out {gap}" in caplog.text
+    assert "caption_text of part 0: ZeroDivisionError: a sentence of no length" in said.err
+    rows = [str(clip["uri"]) for clip in corpus.clips("clip_id")]
+    assert len(rows) == 4
+    layers = read_corpus(corpus.store).layers
+    of_c_and_d = read_clips(corpus.store, layers, 1, ["clip_id"])["clip_id"].to_pylist()
+    assert exported(corpus.store) == sorted(of_c_and_d)
+    assert gap in corpus.store.read("reports/default/index.html").decode()
+    tars = {n: corpus.store.read(n) for n in corpus.store.files("shards", recursive=True)}
+    tars = {name: data for name, data in tars.items() if name.endswith(".tar")}
+
+    for again, code in (("select", 1), ("export", 1), ("report", 1), ("verify", 0), ("status", 0)):
+        preset = ["--preset", "tiny"] if again in ("select", "export", "report") else []
+        assert main([again, corpus.store.root, *preset]) == code
+        said = capsys.readouterr()
+        assert "without caption_text" in said.out
+        if again == "verify":
+            assert "files are as they were written" in said.out
+
+    assert main(command) == 0
+    assert main(["curate", whole.list(), "--out", whole.store.root, *tiny_run]) == 0
+    assert corpus.layers() == whole.layers()
+    assert exported(corpus.store) == exported(whole.store)
+    assert {name: corpus.store.read(name) for name in tars} == tars
+    for made in (corpus, whole):
+        assert main(["verify", made.store.root]) == 0
+    said = capsys.readouterr()
+    assert "without" not in said.out
+    verdicts = layout.selection("default")
+    for part in range(2):
+        name = f"{verdicts}/{layout.part_file(part)}"
+        assert corpus.store.read(name) == whole.store.read(name)

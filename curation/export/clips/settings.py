@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from curation.errors import REJECT_REASONS
 from curation.media.clock import ClockShift, Lead
@@ -13,18 +13,6 @@ from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.probe import Limits
 from curation.media.recordings import WHOLE, Recording
 from curation.stations.station import Resources
-
-X264_PRESETS = (
-    "ultrafast",
-    "superfast",
-    "veryfast",
-    "faster",
-    "fast",
-    "medium",
-    "slow",
-    "slower",
-    "veryslow",
-)
 
 EXPORT_REJECTS: dict[str, str] = REJECT_REASONS | {
     "no_keyframe_inside": "copying: no keyframe between the clip's first and last frame",
@@ -57,8 +45,8 @@ X264Preset = Literal[
     "slow",
     "slower",
     "veryslow",
-    "placebo",
 ]
+"""All that x264 has but 'placebo', which no time limit fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +83,9 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.cut not in ("exact", "copy"):
             raise ValueError(f"cut must be 'exact' or 'copy', got {self.cut!r}")
-        if self.x264_preset not in X264_PRESETS:
+        if self.x264_preset not in (presets := get_args(X264Preset)):
             raise ValueError(
-                f"x264_preset must be one of {', '.join(X264_PRESETS)}, got {self.x264_preset!r}"
+                f"x264_preset must be one of {', '.join(presets)}, got {self.x264_preset!r}"
             )
         if self.max_short_side_px is not None and self.max_short_side_px < 16:
             raise ValueError(

@@ -12,12 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo, canonical_json
 from curation.corpus.parts import read_table, to_parquet
 from curation.corpus.schema import LAYERS, SELECTION, SHARD_ROWS, SOURCES, layer_schema, schema
-from curation.corpus.selection import read_funnel, read_rules, read_verdicts
+from curation.corpus.selection import read_funnel, read_rules, read_verdicts, selected_parts
 from curation.corpus.store import Store
-from curation.errors import CorpusError, MissingColumn, TornPart
+from curation.errors import CorpusError, MissingColumn, MissingPart, TornPart
 from curation.select import (
     Balance,
     Buckets,
@@ -899,12 +901,54 @@ def test_a_damaged_or_missing_part_is_named(tmp_path):
     path = layout.layer(LAYER_IDS["aesthetics"], 0)
     config = SelectConfig(rules=(Rule(column="aesthetic_score", min=4),))
     data = store.read(path)
+    ledger = Ledger(store)
+    ledger.reconcile(layout.layer_folder(LAYER_IDS["aesthetics"]), 1)
+    ledger.flush()
     store.write(path, data[: len(data) // 2])
     with pytest.raises(TornPart, match=path):
         select(store, info, "s", config)
     store.delete(path)
     with pytest.raises(CorpusError, match=f"{path} is missing"):
         select(store, info, "s", config)
+
+
+def test_parts_that_lack_a_layer_are_left_out_and_named_and_the_rest_is_as_if_alone(tmp_path):
+    parts = [
+        [({"uri": f"{n}.mp4", "source_sha256": str(n)}, [clip(n, aesthetic_score=float(n))])]
+        for n in range(4)
+    ]
+    config = SelectConfig(rules=(Rule(column="aesthetic_score", min_quantile=0.5),))
+    store, info = write_corpus(tmp_path / "gap", parts)
+    store.delete(layout.layer(LAYER_IDS["captions"], 2))  # no rule reads it, but an export does
+    funnel = select(store, info, "s", config)
+    others, of_others = write_corpus(tmp_path / "others", [*parts[:2], parts[3]])
+    assert select(others, of_others, "s", config) == funnel
+    gap = Gap.of_selection(read_rules(store, "s"))
+    assert gap.complete == selected_parts(store, info, "s") == [0, 1, 3]
+    assert str(gap) == "1 of 4 parts (1 sources): part 2 without captions"
+    left = [read_verdicts(store, "s", part).to_pylist() for part in gap.complete]
+    assert left == [read_verdicts(others, "s", part).to_pylist() for part in range(3)]
+    assert not store.exists(f"{layout.selection('s')}/{layout.part_file(2)}")
+
+
+def test_a_selection_of_which_a_part_is_made_anew_is_read_by_nobody_until_it_is(tmp_path):
+    parts = [
+        [({"uri": f"{n}.mp4", "source_sha256": str(n)}, [clip(n, aesthetic_score=float(n))])]
+        for n in range(2)
+    ]
+    config = SelectConfig(rules=(Rule(column="aesthetic_score", min=0),))
+    store, info = write_corpus(tmp_path, parts)
+    folder, ledger = layout.layer_folder(LAYER_IDS["captions"]), Ledger(store)
+    ledger.reconcile(folder, 2)
+    select(store, info, "s", config)
+    assert selected_parts(store, info, "s") == [0, 1]
+    ledger.mark_again(folder, [1])
+    with pytest.raises(MissingPart, match="the first is part 1"):
+        selected_parts(store, info, "s")
+    select(store, info, "s", config)
+    assert selected_parts(store, info, "s") == [0]
+    with pytest.raises(MissingPart, match="lacks 1 parts that came later"):
+        selected_parts(store, replace(info, num_parts=3), "s")
 
 
 @pytest.mark.parametrize(
