@@ -72,6 +72,22 @@ def check_noise(config: CascadeConfig, machine: Machine) -> None:
         raise ValueError(f"noise_from cuda needs the networks there, got {machine.device}")
 
 
+def check_reuse(request: Request, config: CascadeConfig, machine: Machine) -> None:
+    """Raise ValueError where features would be reused across tiles that blend into each other."""
+    if machine.reuse_features <= 1 or "super_resolution" not in config.stages:
+        return
+    frames, height, width = config.num_frames, config.height, config.width
+    if request.given is not None:
+        frames, height, width, _ = request.given.frames_THWC.shape
+    if "interpolation" in config.stages:
+        frames, height, width = num_frames_of(frames), config.height, config.width
+    if config.tiling.blends(frames, height, width):
+        raise ValueError(
+            f"features are kept for each tile, and {frames} frames of {height}x{width} are several that "
+            "overlap: take tiling.frame_overlap 0 and whole frames, or reuse_features 1"
+        )
+
+
 def cascade(
     request: Request,
     config: CascadeConfig,
@@ -97,6 +113,7 @@ def cascade(
     """
     check_request(request, config)
     check_noise(config, models.machine)
+    check_reuse(request, config, models.machine)
     video = request.given
     for stage in config.stages:
         with models.using(stage, config.settings(stage).scheduler) as pipeline:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from curation.errors import LavieError
 from inference.interpolation import InterpolationPipeline
 from inference.pipeline import VideoPipeline
 from inference.settings import SchedulerName
@@ -106,6 +107,13 @@ class Models:
             self._digests[stage] = self.weights[stage].digest()
         return self._digests[stage]
 
+    def _loaded(self, stage: Stage, scheduler: SchedulerName | None) -> VideoPipeline:
+        try:
+            model = self.weights[stage].load()
+            return PIPELINES[stage].from_model(model, scheduler=scheduler)
+        except (ValueError, FileNotFoundError) as error:  # torn, gone, or without its companions
+            raise LavieError(f"the weights of stage {stage} cannot be used: {error}") from error
+
     @contextmanager
     def using(
         self, stage: Stage, scheduler: SchedulerName | None = None
@@ -113,9 +121,7 @@ class Models:
         """The pipeline of a stage, whose memory is free again afterwards."""
         pipeline = self._waiting.pop((stage, scheduler), None)
         if pipeline is None:
-            model = self.weights[stage].load()
-            pipeline = PIPELINES[stage].from_model(model, scheduler=scheduler)
-            del model
+            pipeline = self._loaded(stage, scheduler)
             pipeline.set_progress_bar_config(disable=True)
             if self._adjust is not None:
                 self._adjust(pipeline)

@@ -132,9 +132,9 @@ class SuperResolutionPipeline(VideoPipeline):
 
     def _sample(self, given: _Conditions, tiling: Tiling, loop: Loop) -> Tensor:
         """Clean latents ``[B, 4, T, H, W]``; ``given.low_BCTHW`` still without noise."""
-        tiles = tiling.tiles(*given.low_BCTHW.shape[2:])
-        in_space = tiling.height is not None or tiling.width is not None
-        if len(tiles) > 1 and (tiling.frame_overlap or in_space):
+        size = given.low_BCTHW.shape[2:]
+        tiles = tiling.tiles(*size)
+        if tiling.blends(*size):
             if self._reuse.interval > 1:
                 raise ValueError(
                     f"feature reuse keeps features of every tile, {len(tiles)} here: use "

@@ -44,6 +44,13 @@ class Tiling:
             if length is not None:
                 _check_length(name, length, self.overlap)
 
+    def blends(self, num_frames: int, height: int, width: int) -> bool:
+        """Whether a video of this size is cut into tiles that are sampled together and blended."""
+        in_space = self.height is not None or self.width is not None
+        return (
+            bool(self.frame_overlap or in_space) and len(self.tiles(num_frames, height, width)) > 1
+        )
+
     def tiles(self, num_frames: int, height: int, width: int) -> list[Tile]:
         """All tiles of a video, the first in time first, then row by row."""
         spans = (

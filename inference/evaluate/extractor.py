@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from curation.errors import LavieError
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,13 +79,13 @@ class TorchScriptExtractor:
         """Clips with values 0 to 255 to features ``[B, D]`` on the CPU.
 
         Raises:
-            ValueError: The network does not give one row of numbers a clip.
+            LavieError: The network does not give one row of numbers a clip.
         """
         video_BCTHW = scaled(video_BCTHW.to(self.device), self._value_range)
         features = self._net(video_BCTHW, **self._flags)
         if not isinstance(features, Tensor) or features.shape[:1] != video_BCTHW.shape[:1]:
             got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(
+            raise LavieError(
                 f"the extractor must give one row of features for each of {len(video_BCTHW)} "
                 f"clips, got {got}"
             )
@@ -116,7 +118,7 @@ def _checked_bytes(path: Path, sha256: str) -> bytes:
 def features_of(
     extractor: Extractor, clips: Iterable[Tensor], *, batch: int
 ) -> NDArray[np.float32]:
-    """Features of clips ``[C, T, S, S]``, float32 ``[N, D]``, a few clips at a time."""
+    """Features of clips ``[C, T, S, S]``, float32 ``[N, D]``, a few clips at a time; of none, ``[0, 0]``."""
     rows: list[NDArray[np.float32]] = []
     waiting: list[Tensor] = []
     for clip_CTHW in clips:
@@ -126,6 +128,4 @@ def features_of(
             waiting = []
     if waiting:
         rows.append(extractor(torch.stack(waiting)).numpy())
-    if not rows:
-        raise ValueError("there must be at least one clip, got none")
-    return np.concatenate(rows)
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)

@@ -132,6 +132,11 @@ def reference_of(
         extractor: What the videos under test are looked at with.
         protocol: Its `reference` view is used.
         videos: How to read the folder; its own folder is ``path`` where that is one.
+
+    Raises:
+        ValueError: The file is none that was kept of a reference, or was made otherwise.
+        FileNotFoundError: There is neither a file nor a folder.
+        LavieError: Too few videos of the folder can be measured.
     """
     if not path.is_dir():
         return load_reference(path, made_by(protocol, extractor.sha256))
@@ -144,6 +149,11 @@ def measure_frechet(
 ) -> dict[str, Any]:
     """FVD and KVD of a folder of videos, as the content of a result file."""
     features_ND = _features(videos, protocol.generated, extractor, "videos")
+    if features_ND.shape[1:] != reference.gaussian.mean.shape:
+        raise LavieError(
+            f"the reference must have features of the extractor's width {features_ND.shape[1]}, it has "
+            f"{len(reference.gaussian.mean)}"
+        )
 
     def distance(counts_N: NDArray[np.int64]) -> float:
         statistics = counted_statistics(features_ND, counts_N)

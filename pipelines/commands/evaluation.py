@@ -17,6 +17,8 @@ from inference.evaluate.protocols import ClipsimProtocol, FrechetProtocol, msrvt
 from pipelines.places import check_new, named_file
 
 if TYPE_CHECKING:
+    from inference.evaluate.extractor import Extractor
+    from inference.evaluate.reference import Reference
     from inference.evaluate.result import VideoFolder
 
 
@@ -90,12 +92,9 @@ class Evaluate:
             check_new(self.save_reference, "--save-reference")
         with named_file("--videos"):
             list_videos(self.videos)
-        try:
-            if self.protocol == "vbench":
-                return self._export()
-            result = self._measure_frechet() if self.protocol == "ucf101" else self._clipsim()
-        except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise UsageError(str(error)) from error
+        if self.protocol == "vbench":
+            return self._export()
+        result = self._measure_frechet() if self.protocol == "ucf101" else self._clipsim()
         self._report(result)
         return 0
 
@@ -104,7 +103,7 @@ class Evaluate:
 
         from inference.evaluate.extractor import SHA256, TorchScriptExtractor
         from inference.evaluate.reference import made_by, save_reference
-        from inference.evaluate.result import measure_frechet, reference_of
+        from inference.evaluate.result import measure_frechet
 
         assert self.extractor is not None  # by __post_init__
         assert self.reference is not None
@@ -128,14 +127,23 @@ class Evaluate:
             soft_wrap=True,
             highlight=False,
         )
-        with named_file("--reference"):
-            reference = reference_of(
-                self.reference, extractor, self.frechet, self._folder(self.reference)
-            )
+        reference = self._reference(self.reference, extractor)
         if self.save_reference is not None:
             made = made_by(self.frechet, extractor.sha256)
             save_reference(reference, self.save_reference, made)
         return measure_frechet(self._folder(self.videos), reference, extractor, self.frechet)
+
+    def _reference(self, path: Path, extractor: Extractor) -> Reference:
+        """What is compared with; a file that is none is said as its flag's, a bug while measuring is not."""
+        from inference.evaluate.result import reference_of
+        from inference.evaluate.videos import list_videos
+
+        if path.is_dir():
+            with named_file("--reference"):
+                list_videos(path)
+            return reference_of(path, extractor, self.frechet, self._folder(path))
+        with named_file("--reference"):
+            return reference_of(path, extractor, self.frechet, self._folder(path))
 
     def _folder(self, folder: Path) -> VideoFolder:
         from inference.evaluate.result import VideoFolder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,8 +112,6 @@ class Sample:
                 f"the GPU's memory is too small: try --low-memory, and for super-resolution "
                 f"--tiling.height 160 --tiling.width 256. {error}"
             ) from error
-        except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise UsageError(str(error)) from error
 
     def _run(self) -> int:
         from inference.cascade import check_noise
@@ -131,6 +129,7 @@ class Sample:
         console = Console(stderr=True)
         with named_file("--weights"):
             weights = stage_weights(self.weights, self.config.stages)
+            _check_text_alone(weights)
         with typed("--device, --dtype"):
             machine = self.machine.resolved()
         with typed("--noise-from"):
@@ -142,7 +141,13 @@ class Sample:
         return self._one(weights, console)
 
     def _one(self, weights: dict[Stage, Weights], console: Console) -> int:
-        from inference.cascade import Request, check_request, sample_to_file, stage_files
+        from inference.cascade import (
+            Request,
+            check_request,
+            check_reuse,
+            sample_to_file,
+            stage_files,
+        )
         from inference.memory import Models
 
         out = Path(self.out)
@@ -154,6 +159,8 @@ class Sample:
         request = Request(prompt=self.prompt, seed=self.seed, given=given)
         with typed("--video"):
             check_request(request, self.config)
+        with typed("--reuse-features"):
+            check_reuse(request, self.config, self.machine.resolved())
         personalisation = self._personalisation()
         models = Models(
             weights,
@@ -180,11 +187,14 @@ class Sample:
         return 0
 
     def _batch(self, prompts: Path, weights: dict[Stage, Weights], console: Console) -> int:
+        from inference.cascade import Request, check_reuse
         from pipelines.sample import SETTINGS, SampleJob, read_prompts, sample_batch
 
         if "base" not in self.config.stages or self.video is not None:
             raise UsageError("--prompts needs the base stage, and no --video")
         asked, out = read_prompts(prompts), store_at(self.out, "--out")
+        with typed("--reuse-features"):
+            check_reuse(Request(prompt=asked[0]), self.config, self.machine.resolved())
         personalisation = self._personalisation()
         check_out_folder(out, "--out", ours=(SETTINGS,), overwrite=self.overwrite)
         job = SampleJob(
@@ -240,6 +250,18 @@ def _video(path: Path) -> Video:
         return read_video(path)
     except UnreadableVideo as error:
         raise UsageError(f"--video: {error}") from error
+
+
+def _check_text_alone(weights: Mapping[Stage, Weights]) -> None:
+    """Raise ValueError for a base network that wants its first frame given."""
+    from inference.weights import ExportedWeights
+
+    base = weights.get("base")
+    if isinstance(base, ExportedWeights) and base.conditioned():
+        raise ValueError(
+            f"the base network in {base.folder} was trained with its first frame given, and text alone is "
+            "given here; inference.long_video.ContinuationPipeline samples from it"
+        )
 
 
 def stage_weights(where: str, stages: Sequence[Stage]) -> dict[Stage, Weights]:

@@ -150,6 +150,11 @@ WRONG_ANYWHERE = [
     ("sample cat --weights tiny --out {}/o.mp4 --device meta", "--device, --dtype: device must be"),
     ("sample cat --weights tiny --out {}/o.mp4 --tiling.overlap -1", "--tiling.overlap: overlap"),
     ("sample cat --weights tiny --out {}/o.mp4 --reuse-features 0", "--reuse-features: reuse_feat"),
+    (
+        "sample --prompts {}/t --weights tiny --out {}/o --stages base,super-resolution"
+        " --reuse-features 2",
+        "--reuse-features: features are kept for each tile",
+    ),
     ("sample --prompts {}/t --weights tiny --out {}/o --lora {}/b", "--lora: {}/b is not a check"),
     ("sample --prompts {}/b --weights tiny --out {}/o", "--prompts: no prompts can be read"),
     ("sample --prompts {}/empty --weights tiny --out {}/o", "--prompts: "),
@@ -403,6 +408,22 @@ def test_a_bug_stays_a_traceback(monkeypatch: pytest.MonkeyPatch, films: Path) -
     monkeypatch.setattr("pipelines.curate.measure", broken)
     with pytest.raises(ValueError, match="a bug"):
         run("curate", str(films), "--out", str(films / "c"), "--preset", "tiny")
+
+
+def test_a_bug_of_sampling_or_measuring_is_not_taken_for_a_mistake_of_the_users(
+    monkeypatch: pytest.MonkeyPatch, films: Path
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("inference.cascade.sample_to_file", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        run("sample", "cat", "--weights", "tiny", "--out", str(films / "o.mp4"))
+    monkeypatch.setattr("pipelines.commands.evaluation.load_clip", broken)
+    (films / "film.mp4.json").write_text(json.dumps({"prompt": "red", "seed": 0}))
+    monkeypatch.setattr("pipelines.commands.evaluation.find", lambda weight: None)
+    with pytest.raises(ValueError, match="a bug"):
+        run("evaluate", "--protocol", "msrvtt", "--videos", str(films), "--out", str(films / "r"))
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
