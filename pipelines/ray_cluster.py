@@ -26,12 +26,17 @@ class RayUnavailable(LavieError):
     """Ray did not start, or the cluster's address does not answer."""
 
 
-def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
+def start_ray(
+    address: str = "local", *, num_cpus: int | None = None, outlives_sigterm: bool = False
+) -> None:
     """Connect to a cluster, or start a private one on this machine.
 
     Args:
         address: "local" for a private one; "auto" or an address joins a running cluster.
         num_cpus: processor cores of a private cluster; all by default.
+        outlives_sigterm: whether the processes of a private one, workers included, stay through a SIGTERM
+            to the whole process group (batch systems, `timeout`), for this process to end the work in
+            order. They then end by SIGKILL alone, which takes Ray a few seconds at its own end.
 
     Raises:
         UsageError: if the address is none.
@@ -41,7 +46,7 @@ def start_ray(address: str = "local", *, num_cpus: int | None = None) -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        with _sigterm_kept():
+        with _sigterm_kept(), _sigterm_blocked(outlives_sigterm and address == "local"):
             _init(address, num_cpus)
     except (ConnectionError, TimeoutError, RaySystemError) as error:
         asked = "did not start on this machine" if address == "local" else f"is not at {address!r}"
@@ -79,6 +84,19 @@ def _sigterm_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _sigterm_blocked(wanted: bool) -> Iterator[None]:
+    """Block SIGTERM in all processes that are started meanwhile: a mask is handed down through exec."""
+    if not wanted:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_answers(address: str) -> None:

@@ -93,7 +93,7 @@ def train_on_ray(config: TrainConfig, run: str, how: RayConfig) -> Outcome:
         LavieError: the workers failed more often than `how` allows, or by a fault of the run.
     """
     check_sampling(config)
-    start_ray(how.address)
+    start_ray(how.address, outlives_sigterm=True)
     most = how.num_workers
     workers: Any = most if how.min_workers is None else (how.min_workers, most)
     resources: dict[str, float] = {"CPU": how.cpus_per_worker}

@@ -364,9 +364,8 @@ def test_a_signal_saves_the_step_of_all_workers_under_ray_train(
             assert trainer.poll() is None, trainer.communicate()
             time.sleep(0.2)
         for _ in range(times):
-            # Ctrl-C goes to all that the terminal has started, SIGTERM to the one that it is meant for.
-            send = os.killpg if number == "SIGINT" else os.kill
-            send(trainer.pid, getattr(signal, number))
+            # Terminals send Ctrl-C to all that they have started, and batch systems SIGTERM.
+            os.killpg(trainer.pid, getattr(signal, number))
             time.sleep(0.3)
         told, warned = trainer.communicate(timeout=120)
     assert trainer.returncode == code, warned

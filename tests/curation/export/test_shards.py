@@ -146,7 +146,8 @@ def write_corpus(root: Path | str, parts: list[list[tuple[Path, str]]]) -> tuple
         }
         for name, content in files.items():
             store.write(name, to_parquet(content))
-    store.write("selections/all/rules.json", canonical_json(CHOSEN))
+    rules = CHOSEN | {"num_parts": len(parts)}
+    store.write("selections/all/rules.json", canonical_json(rules))
     info = CorpusInfo(num_parts=len(parts), layers=LAYERS)
     info.write(store)
     return store, info
@@ -467,7 +468,8 @@ def test_shards_made_otherwise_are_named_with_what_differs_and_nothing_is_touche
     other = replace(info, layers=info.layers | {"safety": "safety@2-222222222222"})
     with pytest.raises(CorpusError, match=r"layers\.safety: .*1111.* then, .*2222.* now"):
         list(plan_shards(store, other, "all", FAST))
-    other_rules = CHOSEN | {"config": asdict(SelectConfig(quality_column="nsfw_score"))}
+    config = asdict(SelectConfig(quality_column="nsfw_score"))
+    other_rules = CHOSEN | {"config": config, "num_parts": info.num_parts}
     store.write("selections/all/rules.json", canonical_json(other_rules))
     with pytest.raises(CorpusError, match=r"rules\.quality_column: none then, \"nsfw_score\" now"):
         list(plan_shards(store, info, "all", FAST))

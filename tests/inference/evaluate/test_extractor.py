@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from curation.errors import LavieError
 from inference.evaluate.extractor import TorchScriptExtractor, features_of
 
 
@@ -83,5 +84,5 @@ def test_a_file_that_is_no_torchscript_is_named(tmp_path: Path) -> None:
 def test_a_network_that_gives_one_number_for_all_clips_is_refused(tmp_path: Path) -> None:
     path, sha256 = saved(OneNumber(), tmp_path / "one.pt")
     extractor = TorchScriptExtractor(path, sha256=sha256)
-    with pytest.raises(ValueError, match="one row"):
+    with pytest.raises(LavieError, match="one row"):
         extractor(torch.zeros(2, 3, 1, 4, 4))
