@@ -83,11 +83,11 @@ def selected_parts(store: Store, info: CorpusInfo, name: str) -> list[int]:
         )
     parts = of_selection.complete
     now = find_gap(Ledger(store), info)
-    if reopened := sorted(now.numbers.intersection(parts)):
+    if now.numbers.intersection(parts):
         raise MissingPart(
-            f"{len(reopened)} parts of selection {name!r} of {store.root} are being made anew, the first "
-            f"is part {reopened[0]}, and the run that did so has not ended, or failed over them; run the "
-            "same `lavie curate` again, or `lavie select`, which leaves them out until then"
+            f"selection {name!r} of {store.root} has verdicts on parts that are not complete now, as a run "
+            f"over them has not ended or has failed: {now}. Run the same `lavie curate` again, or `lavie "
+            "select`, which leaves them out until then"
         )
     return parts
 

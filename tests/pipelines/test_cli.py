@@ -107,6 +107,10 @@ def test_a_mistake_is_one_sentence_with_its_flag_and_exit_code_2(
     assert says in lines[0]
 
 
+TILES_THAT_BLEND = (
+    "sample --prompts {}/t --weights tiny --out {}/o --stages base,super-resolution "
+    "--reuse-features 2"
+)
 UCF101 = "evaluate --protocol ucf101 --videos {}/v --out {}/r --reference {}/v --extractor {}/b"
 
 WRONG_ANYWHERE = [
@@ -150,11 +154,7 @@ WRONG_ANYWHERE = [
     ("sample cat --weights tiny --out {}/o.mp4 --device meta", "--device, --dtype: device must be"),
     ("sample cat --weights tiny --out {}/o.mp4 --tiling.overlap -1", "--tiling.overlap: overlap"),
     ("sample cat --weights tiny --out {}/o.mp4 --reuse-features 0", "--reuse-features: reuse_feat"),
-    (
-        "sample --prompts {}/t --weights tiny --out {}/o --stages base,super-resolution"
-        " --reuse-features 2",
-        "--reuse-features: features are kept for each tile",
-    ),
+    (TILES_THAT_BLEND, "--reuse-features: features are kept for each tile"),
     ("sample --prompts {}/t --weights tiny --out {}/o --lora {}/b", "--lora: {}/b is not a check"),
     ("sample --prompts {}/b --weights tiny --out {}/o", "--prompts: no prompts can be read"),
     ("sample --prompts {}/empty --weights tiny --out {}/o", "--prompts: "),

@@ -466,6 +466,12 @@ def test_shards_made_otherwise_are_named_with_what_differs_and_nothing_is_touche
     with pytest.raises(CorpusError, match=r"export\.crf: 18 then, 30 now"):
         list(plan_shards(store, info, "all", replace(FAST, crf=30)))
     other = replace(info, layers=info.layers | {"safety": "safety@2-222222222222"})
+    with pytest.raises(CorpusError, match=r"not complete now.*: parts 0, 1 without safety"):
+        list(plan_shards(store, other, "all", FAST))
+    for part in range(info.num_parts):
+        data = store.read(layout.layer(info.layers["safety"], part))
+        store.write(layout.layer(other.layers["safety"], part), data)
+    before = files_of(store)
     with pytest.raises(CorpusError, match=r"layers\.safety: .*1111.* then, .*2222.* now"):
         list(plan_shards(store, other, "all", FAST))
     config = asdict(SelectConfig(quality_column="nsfw_score"))
