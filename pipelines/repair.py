@@ -23,6 +23,7 @@ from curation.corpus.parts import read_table
 from curation.corpus.selection import RULES, read_rules
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, LavieError, TornPart
+from curation.report import ReportConfig, write_report
 from curation.select import SelectConfig, select
 from curation.sources import fetched
 from pipelines import curate, river
@@ -87,6 +88,7 @@ class _Repair:
                 )
             ]
         info = read_corpus(self._store)
+        self._drop_notes()
         self._forget_records()
         if self._of(Kind.SOURCES):
             self._said.append(
@@ -105,7 +107,29 @@ class _Repair:
         for folder in sorted({fault.folder for fault in self._of(Kind.ENCODED)}):
             faults = [fault for fault in self._faults if fault.folder == folder]
             self._said += repair_latents(self._store, folder, faults)
+        for folder in sorted({fault.folder for fault in self._of(Kind.REPORT)}):
+            self._report(info, folder.partition("/")[2])
         return self._said
+
+    def _drop_notes(self) -> None:
+        """Take damaged notes away: who needs one does without it, at the price of more work."""
+        for fault in self._of(Kind.NOTE):
+            self._store.delete(fault.name)
+        for fault in self._of(Kind.REMOVED):
+            self._said.append(
+                f"{fault.name} keeps out what was removed from this corpus and nothing else says what that "
+                "is: put it back from a copy"
+            )
+
+    def _report(self, info: CorpusInfo, selection: str) -> None:
+        try:
+            write_report(self._store, info, selection, ReportConfig())
+        except CorpusError as error:
+            self._said.append(f"{layout.report(selection)}: cannot be made anew ({error})")
+        else:
+            self._said.append(
+                f"{layout.report(selection)}: written anew, with the default settings of `lavie report`"
+            )
 
     def _forget_records(self) -> None:
         """Take damaged records away: the parts are read and recorded again."""

@@ -19,8 +19,6 @@ from curation.errors import PASSING, TornPart
 from pipelines.rejects import passing_failures
 from pipelines.verify import MANIFEST, read_sealed_manifest
 
-STATISTICS = "statistics.json"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -229,8 +227,7 @@ def _shards(store: Store, name: str, verdicts: str | None) -> Product:
 
 
 def _report(store: Store, name: str, verdicts: str | None) -> Product:
-    folder = layout.report(name)
-    file = f"{folder}/{STATISTICS}"
+    folder, file = layout.report(name), layout.report_statistics(name)
     try:
         statistics = json.loads(store.read(file))
     except FileNotFoundError:

@@ -23,6 +23,7 @@ from curation.corpus.selection import FUNNEL, RULES, read_funnel, read_rules
 from curation.corpus.shards import file_fault
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
+from pipelines.verify_notes import fault_of_facts, faults_of_notes, faults_of_report
 
 READING_THREADS = 8
 """Files that are read at the same time; each is held whole, and a part of keyframes may have 100 MB."""
@@ -44,6 +45,10 @@ class Kind(StrEnum):
     SELECTION = "selection"
     SHARDS = "shards"
     ENCODED = "encoded"
+    REPORT = "report"
+    NOTE = "note"
+    """Spares work or says what is to be done; made of what lies there, so that it may be deleted."""
+    REMOVED = "removed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +86,7 @@ def verify(
     only: frozenset[str] | None = None,
     on_progress: Progress = lambda folder, done, total: None,
 ) -> Findings:
-    """Read sources, layers, selections, shards and latents.
+    """Read sources, layers, selections, shards, latents, reports and the notes beside them.
 
     Args:
         store: the corpus.
@@ -132,7 +137,38 @@ class _Reader:
             for layer_id in self._store.folders(f"{ENCODED}/{name}"):
                 folder = layout.encoded(name, layer_id)
                 self._read_manifest(Kind.ENCODED, folder, "lavie encode")
+        self._read_notes()
+        for name in self._names("reports"):
+            self._read_report(name)
         return self._found
+
+    def _read_notes(self) -> None:
+        found = [*faults_of_notes(self._store)]
+        found += filter(None, (fault_of_facts(self._store, name) for name in self._names(SHARDS)))
+        for name, what in found:
+            folder = name.rpartition("/")[0]
+            if not self._wants(folder):
+                continue
+            self._found.num_files += 1
+            if what is not None:
+                self._fault(
+                    Kind.REMOVED if name == layout.REMOVED else Kind.NOTE, folder, name, what
+                )
+
+    def _read_report(self, selection: str) -> None:
+        folder = layout.report(selection)
+        if not self._wants(folder):
+            return
+        try:
+            for name, what in faults_of_report(self._store, selection):
+                self._found.num_files += 1
+                if what is not None:
+                    self._fault(Kind.REPORT, folder, name, what)
+        except FileNotFoundError:
+            self._found.notes.append(
+                f"{folder}: not finished, or made by a version that put no digest of it on record; run "
+                "`lavie report`"
+            )
 
     def _names(self, folder: str) -> list[str]:
         names = self._store.folders(folder)

@@ -153,3 +153,8 @@ def encoded(selection: str, layer: str) -> str:
 def report(name: str) -> str:
     """Folder of one selection's report."""
     return f"reports/{name}"
+
+
+def report_statistics(name: str) -> str:
+    """Every number of one selection's report, and the digests of its other files; written last."""
+    return f"{report(name)}/statistics.json"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -27,7 +29,7 @@ Reject = dict[str, str]
 
 def write_rejects(
     store: Store, info: CorpusInfo, parts: Sequence[int], path: str
-) -> dict[str, list[Reject]]:
+) -> tuple[dict[str, list[Reject]], dict[str, Any]]:
     """Write a CSV with every rejected source, in the order of the corpus.
 
     It is written where nothing was rejected too, with its header alone: a file of an earlier report
@@ -40,7 +42,7 @@ def write_rejects(
         path: of the file, relative to the corpus.
 
     Returns:
-        Reason -> the first `SHOWN_PER_REASON` of its sources.
+        Reason -> the first `SHOWN_PER_REASON` of its sources; and sha256 and length of the file.
     """
     shown: dict[str, list[Reject]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="lavie-report-") as scratch:
@@ -53,8 +55,11 @@ def write_rejects(
                 out.writerow(reject)
                 if len(shown[reject["reason"]]) < SHOWN_PER_REASON:
                     shown[reject["reason"]].append(reject)
+        with local.open("rb") as data:
+            digest = hashlib.file_digest(data, "sha256").hexdigest()
+        entry = {"sha256": digest, "size_bytes": local.stat().st_size}
         store.put_file(path, local)
-    return dict(shown)
+    return dict(shown), entry
 
 
 def _rejects(store: Store, info: CorpusInfo, parts: Sequence[int]) -> Iterator[Reject]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
 from curation.corpus import layout
 from curation.corpus.gap import Gap
-from curation.corpus.manifest import CorpusInfo, canonical_json
+from curation.corpus.manifest import CorpusInfo, sealed
 from curation.corpus.parts import LAYER_METADATA, open_parquet
 from curation.corpus.schema import LAYERS
 from curation.corpus.selection import read_funnel, read_rules, selected_parts
@@ -31,7 +32,6 @@ from curation.report.settings import ReportConfig, ReportPaths
 from curation.report.text import cut_text, safe_command, safe_settings
 
 PAGE = "index.html"
-STATISTICS = "statistics.json"
 REJECTS = "rejected_sources.csv"
 
 
@@ -40,7 +40,8 @@ def write_report(
 ) -> ReportPaths:
     """Write `reports/<selection>/index.html`, `statistics.json` and `rejected_sources.csv`.
 
-    The same corpus and settings give the same bytes: no clock, no chance.
+    The same corpus and settings give the same bytes: no clock, no chance. statistics.json is written last,
+    with the digests of the other files and its own.
 
     Args:
         store: the corpus.
@@ -66,10 +67,11 @@ def write_report(
     folder = layout.report(selection)
     paths = ReportPaths(
         page=f"{folder}/{PAGE}",
-        statistics=f"{folder}/{STATISTICS}",
+        statistics=layout.report_statistics(selection),
         rejects=f"{folder}/{REJECTS}",
     )
-    rejects = write_rejects(store, info, parts, paths.rejects)
+    store.delete(paths.statistics)  # it is there when all else is
+    rejects, of_rejects = write_rejects(store, info, parts, paths.rejects)
     statistics = _statistics(store, info, selection, found, rules)
     _name_rejects(statistics["rejected_sources"], rejects)
     shown = statistics["contact_sheet"] = {}
@@ -80,8 +82,11 @@ def write_report(
         made = cards(store, info, selection, chosen, rules=columns, config=config)
         pictures |= {card["place"]: card.pop("picture") for card in made}
         shown[name] = made
-    store.write(paths.statistics, canonical_json(statistics))
-    store.write(paths.page, render(statistics, pictures).encode())
+    page = render(statistics, pictures).encode()
+    store.write(paths.page, page)
+    of_page = {"sha256": hashlib.sha256(page).hexdigest(), "size_bytes": len(page)}
+    files = {PAGE: of_page, REJECTS: of_rejects}
+    store.write(paths.statistics, sealed(statistics | {"files": files}))
     return paths
 
 

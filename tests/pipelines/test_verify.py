@@ -7,12 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.known_sources import read_known_sources
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import read_corpus
 from curation.corpus.store import Store
 from curation.errors import CorpusError
+from curation.export.outdated import write_record as write_facts
+from curation.report import ReportConfig, write_report
+from pipelines.again import Again, add_again
 from pipelines.cli import main
+from pipelines.repair import repair
+from pipelines.suspects import Suspects, write_suspects
 from pipelines.verify import Findings, Kind, verify
 
 
@@ -127,6 +135,34 @@ def test_a_damaged_tar_and_a_missing_one_are_named_with_what_is_wrong(store: Sto
         (tars[0], "sha256 is not the manifest's"),
         (tars[1], "missing"),
     }
+
+
+def test_reports_and_notes_are_read_and_repaired(store: Store) -> None:
+    info = read_corpus(store)
+    write_report(store, info, "default", ReportConfig())
+    add_again(store, {1: Again(sources=(0,))})
+    write_suspects(store, 1, Suspects(in_hand=2))
+    known = read_known_sources(Ledger(store), info.num_parts)
+    known.write(Ledger(store))
+    write_facts(store, "default", {0: "a digest"})
+    report = [f"reports/default/{n}" for n in ("index.html", "rejected_sources.csv")]
+    report += ["reports/default/statistics.json"]
+    notes = ["again/part-00001.json", "suspects/part-00001.json", "shards/default/facts.json"]
+    notes += [name for name in store.files("sources") if layout.is_known_sources(name)]
+    assert not verify(store).faults
+    before = {name: store.read(name) for name in report}
+    for name in (*report, *notes):
+        path = Path(store.path(name))
+        flip(path, path.stat().st_size // 2)
+        assert names(verify(store)) == {name}
+        kind = Kind.REPORT if name in report else Kind.NOTE
+        assert {fault.kind for fault in verify(store).faults} == {kind}
+        repaired = repair(store, verify(store), console=Console(quiet=True))
+        assert not repaired.left.faults
+        assert store.exists(name) == (name in report)
+    assert {name: store.read(name) for name in report} == before
+    store.write(layout.REMOVED, b"{}")
+    assert main(["verify", store.root, "--repair"]) == 1
 
 
 def test_what_is_unfinished_is_said_and_is_no_fault(store: Store) -> None:

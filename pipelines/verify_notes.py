@@ -1,0 +1,67 @@
+"""Small files of a corpus that carry their own digest, or lie beside one that does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from curation.corpus import layout
+from curation.corpus.manifest import unsealed
+from curation.corpus.shards import file_fault
+from curation.corpus.store import Store
+from curation.errors import TornPart
+
+
+def faults_of_notes(store: Store) -> Iterator[tuple[str, str | None]]:
+    """Notes on what is to be made anew, on suspects, on removals, and the file of all known sources.
+
+    Yields:
+        The name of each, and what is wrong with it; None where it is whole.
+    """
+    sealed = [*store.files(layout.AGAIN), *store.files(layout.SUSPECTS)]
+    sealed += [name for name in (layout.REMOVED,) if store.exists(name)]
+    for name in sealed:
+        yield name, _seal_fault(store, name)
+    for name in store.files(layout.SOURCES):
+        if layout.is_known_sources(name):
+            is_own = layout.known_sources(hashlib.sha256(store.read(name)).hexdigest()) == name
+            yield name, None if is_own else "its bytes are not those that its name says"
+
+
+def fault_of_facts(store: Store, selection: str) -> tuple[str, str | None] | None:
+    """Of the note on what a selection's samples tell; None where there is none."""
+    name = layout.shard_facts(selection)
+    return (name, _seal_fault(store, name)) if store.exists(name) else None
+
+
+def faults_of_report(store: Store, selection: str) -> Iterator[tuple[str, str | None]]:
+    """Files of a report, as its statistics.json says; as `faults_of_notes`.
+
+    Raises:
+        FileNotFoundError: if it was not finished, or was made before its files were on record.
+    """
+    folder, name = layout.report(selection), layout.report_statistics(selection)
+    try:
+        content = unsealed(store.read(name), f"{store.root}/{name}")
+    except TornPart as error:
+        yield name, _words(error, name)
+        return
+    if "files" not in content:
+        raise FileNotFoundError(name)
+    yield name, None
+    files: dict[str, Any] = content["files"]
+    for file, entry in files.items():
+        yield f"{folder}/{file}", file_fault(store, f"{folder}/{file}", entry)
+
+
+def _seal_fault(store: Store, name: str) -> str | None:
+    try:
+        unsealed(store.read(name), f"{store.root}/{name}")
+    except TornPart as error:
+        return _words(error, name)
+    return None
+
+
+def _words(error: TornPart, name: str) -> str:
+    return str(error).partition(f"{name}: ")[2]
