@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -26,11 +27,13 @@ from curation.corpus.removal import (
 )
 from curation.corpus.selection import RULES
 from curation.corpus.store import Store
-from curation.errors import UsageError
+from curation.errors import CorpusError, UsageError
 from curation.export import finish_shards, without_clips
 from curation.report import ReportConfig, write_report
 from curation.select import drop_clips
 from pipelines.refresh import drop_latents
+
+logger = logging.getLogger(__name__)
 
 
 def remove(
@@ -87,7 +90,7 @@ def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Consol
         if not store.exists(f"{layout.selection(name)}/{RULES}"):
             continue
         is_own = (state := shards_state(store, name)) is not None and state.is_own
-        removed = removed.advance(_recorded(ledger, drop_clips(store, info, name, ids)))
+        removed = removed.advance(_recorded(ledger, drop_clips(store, name, ids)))
         removed = _rewrite_shards(store, name, ids, removed, all_exported=is_own)
     ledger.flush()
     ledger.compact()
@@ -149,7 +152,11 @@ def _rewrite_shards(
 
 
 def _rewrite_report(store: Store, info: CorpusInfo, selection: str) -> Iterator[Change]:
-    """The page, its numbers and its galleries anew; a report whose selection is gone goes."""
+    """The page, its numbers and its galleries anew.
+
+    One whose selection is gone, or is no longer of the corpus as it is, goes: nothing that has to do with a
+    later run keeps a takedown from its end.
+    """
     before = {
         name: sha256_of(store, name)
         for name in store.files(layout.report(selection), recursive=True)
@@ -157,7 +164,10 @@ def _rewrite_report(store: Store, info: CorpusInfo, selection: str) -> Iterator[
     for name in before:
         store.delete(name)
     if store.exists(f"{layout.selection(selection)}/{RULES}"):
-        write_report(store, info, selection, ReportConfig())
+        try:
+            write_report(store, info, selection, ReportConfig())
+        except CorpusError as error:
+            logger.warning("the report of selection %s was deleted: %s", selection, error)
     for name, digest in before.items():
         after = sha256_of(store, name) if store.exists(name) else None
         if after != digest:

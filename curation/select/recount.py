@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from curation.corpus import layout
 from curation.corpus.gap import Gap
 from curation.corpus.ledger import Commit, commit_part
-from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_clips, read_sources
 from curation.corpus.removal import Change, changed_file
 from curation.corpus.selection import (
@@ -29,9 +28,7 @@ from curation.select.splits import SPLITS
 from curation.select.write import publish
 
 
-def drop_clips(
-    store: Store, info: CorpusInfo, name: str, ids: pa.Array
-) -> Iterator[tuple[Commit | None, Change]]:
+def drop_clips(store: Store, name: str, ids: pa.Array) -> Iterator[tuple[Commit | None, Change]]:
     """Take clips out of a finished selection, and nothing else.
 
     Look-alikes of a clip that goes stay rejected until the next `lavie select`: what shows the same
@@ -39,7 +36,6 @@ def drop_clips(
 
     Args:
         store: the corpus, its layers free of the clips already.
-        info: its contents.
         name: of the selection.
         ids: clip ids that go.
     """
@@ -59,7 +55,7 @@ def drop_clips(
         with changed_file(store, path, num_removed) as change:
             commit = commit_part(store, layout.selection(name), part, kept)
         yield commit, change.made()
-    funnel = _recounted(store, info, name)  # also where a killed run had changed the last part
+    funnel = _recounted(store, name)  # also where a killed run had changed the last part
     folder = layout.selection(name)
     digest = hashlib.sha256()
     for path in verdict_parts(store, name):
@@ -76,8 +72,8 @@ def drop_clips(
     yield None, of_rules.made()
 
 
-def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
-    """The funnel by the verdicts that are there."""
+def _recounted(store: Store, name: str) -> Funnel:
+    """The funnel by the verdicts that are there, over the layers that they were made from."""
     before = read_funnel(store, name)
     names = [
         StepName(**{key: step[key] for key in ("rule", "allows", "source")})
@@ -95,10 +91,10 @@ def _recounted(store: Store, info: CorpusInfo, name: str) -> Funnel:
     balance = rules["config"]["balance"]
     by = [balance["category_column"]] if is_balanced else []
     for part in Gap.of_selection(rules).complete:
-        sources = read_sources(store, info.layers, part, ["source_reject"])["source_reject"]
+        sources = read_sources(store, rules["layers"], part, ["source_reject"])["source_reject"]
         num_sources += len(sources)
         rejected.update(word for word in sources.to_pylist() if word is not None)
-        clips = read_clips(store, info.layers, part, ["duration_s", *by]).to_pylist()
+        clips = read_clips(store, rules["layers"], part, ["duration_s", *by]).to_pylist()
         verdicts = read_verdicts(store, name, part).to_pylist()
         for clip, row in zip(clips, verdicts, strict=True):
             duration_s = clip["duration_s"]

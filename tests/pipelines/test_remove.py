@@ -26,9 +26,11 @@ from curation.sources import list_sources
 from pipelines.cli import main
 from pipelines.commands.removal import read_clip_ids, read_uris
 from pipelines.corpus import deal_sources
+from pipelines.curate import configure
 from pipelines.jobs import DecodeJob
 from pipelines.presets import tiny
 from pipelines.remove import remove
+from pipelines.river import layer_ids
 
 QUIET = Console(file=io.StringIO())
 
@@ -58,10 +60,14 @@ def uri_of(store: Store, name: str) -> str:
 
 def clips_of(store: Store) -> dict[str, str]:
     """clip_id -> address of its source."""
-    info = read_corpus(store)
+    return clips_by_source(store, read_corpus(store).layers)
+
+
+def clips_by_source(store: Store, layers: dict[str, str]) -> dict[str, str]:
+    """The same for given layers."""
     found = {}
-    for part in range(info.num_parts):
-        table = read_clips(store, info.layers, part, ["uri"])
+    for part in range(read_corpus(store).num_parts):
+        table = read_clips(store, layers, part, ["uri"])
         found |= dict(zip(table["clip_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
     return found
 
@@ -283,6 +289,31 @@ def test_names_as_they_were_typed_leave_the_commands_on_record(store):
     assert " wide-4.mp4 x-wide-5.mp4 " in command
     assert all_traces(store) == []
     assert "films/wide-5.mp4" not in store.read("reports/default/index.html").decode()
+
+
+def test_a_takedown_ends_where_the_selection_is_not_of_the_corpus_as_it_is(store, caplog):
+    """Layers of other settings have come since, of which one part failed."""
+    info, uri = read_corpus(store), uri_of(store, "tall-1.mp4")
+    shorter = tiny().river
+    shorter = replace(shorter, decode=replace(shorter.decode, sample_fps=1.0))
+    decoding = configure(replace(shorter, stations=())).decoding
+    layers = layer_ids(decoding, [])
+    job = DecodeJob(store, decoding, layers)
+    job.setup()
+    ledger = Ledger(store)
+    for part in range(info.num_parts - 1):
+        ledger.record(job.run(part).commits)
+    job.close()
+    ledger.flush()
+    replace(info, layers=layers).write(store)
+    before = read_funnel(store, "default")["clips"]["clips"]
+    num_clips = list(clips_by_source(store, info.layers).values()).count(uri)
+    remove(store, uris=[uri], clip_ids=[], console=QUIET)
+    assert read_removed(store).unfinished is None
+    assert read_funnel(store, "default")["clips"]["clips"] == before - num_clips
+    assert "the report of selection default was deleted" in caplog.text
+    assert not list(find_traces(store, Traces.of(read_removed(store), named=frozenset({uri}))))
+    assert main(["verify", store.root]) == 0
 
 
 def test_two_removals_one_after_the_other(store):
