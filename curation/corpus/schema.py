@@ -302,6 +302,21 @@ SCENES = (
         "0..1",
     ),
     Column(
+        "blur",
+        F32,
+        "blur effect (Crete et al. 2007) at the stored size, 0 sharp to 1: lower quartile of squares of "
+        "160 px, one of each sampled frame; a film made larger or coded coarsely has more. Null where "
+        "all of them are plain",
+        "0..1",
+    ),
+    Column(
+        "bits_per_pixel",
+        F32,
+        "size of the stored packets over the stored pixels of their frames, sound left out: how hard the "
+        "source is compressed, to be compared within a codec; null where packets have no times (AVI)",
+        "bit",
+    ),
+    Column(
         "perceptual_hashes",
         pa.list_(pa.uint64()),
         "64-bit DCT hash of each keyframe, in their order; empty as keyframes",

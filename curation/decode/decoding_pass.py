@@ -127,15 +127,17 @@ def _decode(file: BinaryIO, sha256: str, config: DecodeConfig, transnet: Path | 
         shown = _shown(probe, Fraction(stream.time_base or 1))
         video = VideoPass(config, shown, make_finder)
         if probe.is_image:
-            scenes = [video.still(picture)]
+            scenes = [video.still(picture, num_bytes=first.num_bytes)]
         else:
             stretches = Stretches(picture, shown, stream.codec_context)
-            scenes = video.push(picture, is_damaged=first.is_damaged)
+            scenes = video.push(picture, is_damaged=first.is_damaged, num_bytes=first.num_bytes)
             for shot in itertools.chain(shots, _of_others(more, film, stretches, file)):
                 changed = stretches.changed(shot.frame)
                 if edge := shot.edge or (changed and "discontinuity"):
                     scenes += video.edge(edge, changed, until=shot.frame.pts)
-                scenes += video.push(shot.frame, is_damaged=shot.is_damaged)
+                scenes += video.push(
+                    shot.frame, is_damaged=shot.is_damaged, num_bytes=shot.num_bytes
+                )
             scenes += video.finish()
             if not is_whole(file, probe.container):
                 film.cut_off()

@@ -47,6 +47,8 @@ REFRESHES = 3
 be half done where the damage is, and one may end a few frames behind the beginning of the next."""
 SHOWS_AGAIN = frozenset({"libdav1d", "av1"})
 """Decoders of codecs that can show a keyframe again."""
+MAX_UNSEEN = 1024
+"""Sizes of packets that are held for frames still to come."""
 MAX_ERRORS = 10_000
 """Packets in a row that the decoder refuses before the file is given up: minutes of film, in
 seconds of work."""
@@ -59,6 +61,8 @@ class Shot(NamedTuple):
     """As PyAV gives it; its `pts` is steady, and None where nothing is known."""
     is_damaged: bool
     """Whether it, or one that it is made from, was damaged, or frames before it are missing."""
+    num_bytes: int | None
+    """Size of its packets; None where none has its time, as in AVI."""
     edge: Boundary | None
     """Why a stretch begins with it, if one does: 'discontinuity' where the clock jumps or whole groups
     of pictures are missing, 'damage' where frames are missing, and where damage begins or ends."""
@@ -69,6 +73,7 @@ class _Seen:
     """A frame that came out of the decoder, while what follows may still speak about it."""
 
     frame: VideoFrame
+    num_bytes: int | None
     is_damaged: bool
     is_jump: bool
     """Whether the clock jumps before it, or its group follows on one that is missing."""
@@ -132,6 +137,7 @@ class Film:
         self._is_hurt = self._is_refresh = False
         self._refused_pts: int | None = None
         self._waiting: list[_Seen] = []
+        self._bytes_at: dict[int, int] = {}
 
     def go_on(self, container: InputContainer, stream: VideoStream) -> None:
         """Read another recording next, behind the one that has ended: iterate again.
@@ -158,6 +164,7 @@ class Film:
         refused = 0
         for packet in self._packets:
             before = self._num_errors
+            self._weigh(packet)
             for frame in self._decoded(packet):
                 yield from self._shots(frame)
                 refused = 0
@@ -168,6 +175,14 @@ class Film:
             yield from self._shots(frame)
         yield from self._released()
         self.num_lost += self._num_unplaced + self._num_errors
+
+    def _weigh(self, packet: Packet[VideoStream]) -> None:
+        """Note the size of a packet for the frame that will have its time."""
+        if packet.pts is None:
+            return
+        if len(self._bytes_at) > MAX_UNSEEN:  # packets whose frames never came
+            self._bytes_at.clear()
+        self._bytes_at[packet.pts] = self._bytes_at.get(packet.pts, 0) + packet.size
 
     def cut_off(self) -> None:
         """The file ends before its container says: what is stated beyond is lost, at least one."""
@@ -237,6 +252,7 @@ class Film:
 
     def _seen(self, frame: VideoFrame) -> _Seen:
         """What is wrong with a frame by itself and by those before it."""
+        num_bytes = None if frame.pts is None else self._bytes_at.pop(frame.pts, None)
         if self._is_untimed:
             frame.pts, frame.duration = frame.dts, 0
         lead = self._clock.lead
@@ -263,7 +279,9 @@ class Film:
         self._num_errors = 0
         self._last = self._last if pts is None else pts
         self._num_frames += 1
-        return _Seen(frame, is_damaged, is_jump, is_behind_hole, _is_b(frame), is_behind_pause)
+        return _Seen(
+            frame, num_bytes, is_damaged, is_jump, is_behind_hole, _is_b(frame), is_behind_pause
+        )
 
     def _shot(self, seen: _Seen) -> Shot:
         """A frame of which all is known, and whether a stretch begins with it."""
@@ -273,7 +291,7 @@ class Film:
             edge = "discontinuity" if seen.is_jump else "damage" if is_change else None
         self._has_begun, self._was_damaged = True, seen.is_damaged
         self.num_damaged += seen.is_damaged
-        return Shot(seen.frame, seen.is_damaged, edge)
+        return Shot(seen.frame, seen.is_damaged, seen.num_bytes, edge)
 
     def _check(self, frame: VideoFrame, pts: int | None) -> None:
         """Hold a frame against the limits."""

@@ -10,14 +10,15 @@ does not grow with the length of the film.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.decode.blur import blur_effect, scene_blur, tile_of
 from curation.decode.camera import Moved, scene_camera
 from curation.decode.conversion import Conversion
 from curation.decode.freezes import Freezes
@@ -43,9 +44,12 @@ from curation.decode.timeline import Pace, Timeline
 from curation.media.orientation import UPRIGHT, Orientation
 from curation.media.probe import Limits
 
+T = TypeVar("T")
 RECENT_S = 4.0
 """A transition is certain at most about this long after it (a 3 s dissolve and the flash rule)."""
 NUM_OLD_CANDIDATES = 64
+MIN_KNOWN_PACKETS = 0.9
+"""Share of a scene's frames whose packets must be known to say how large they are."""
 MAX_DECODED_BYTES = 64 << 20
 """Of candidates held as decoded: 48 frames of 720p, 21 of 1080p, five of 2160p."""
 
@@ -137,6 +141,16 @@ class MeasuredScene:
     keyframes: tuple[Keyframe, ...]
 
 
+def _taken(held: deque[T], scene: Scene, index_of: Callable[[T], int]) -> list[T]:
+    """What belongs to a scene; it and what lies before the scene's end is let go."""
+    own = []
+    while held and index_of(held[0]) < scene.end:
+        each = held.popleft()
+        if index_of(each) >= scene.start:
+            own.append(each)
+    return own
+
+
 class Ticker:
     """Says which frames of a stream to sample so that they lie a fixed distance apart in time."""
 
@@ -185,10 +199,13 @@ class VideoPass:
         self._pairs: deque[Pair] = deque()
         self._moments: deque[Moved] = deque()
         self._damaged: deque[int] = deque()
+        self._blurs: deque[tuple[int, float]] = deque()
+        self._packets: deque[tuple[int, int]] = deque()
         self._fields: deque[FieldSample] = deque()
         self._before: Any = None
         self._freezes = Freezes(self.timeline)
         self._picture: NDArray[np.uint8] | None = None
+        self._num_samples = 0
 
     def _begin(self, shown: Shown) -> None:
         """Begin a stretch with the next frame."""
@@ -219,24 +236,36 @@ class VideoPass:
         self._freezes.interrupt(self._first)
         return scenes
 
-    def still(self, frame: Any) -> MeasuredScene:
+    def still(self, frame: Any, *, num_bytes: int | None = None) -> MeasuredScene:
         """The only frame of a still image: one scene of one frame, no motion, never too short."""
         self.timeline.add(0, 1)
+        if num_bytes is not None:
+            self._packets.append((0, num_bytes))
         conversion = self._converted(frame)
-        self._sample(0, conversion.analysis_picture(frame))
+        self._sample(0, frame, conversion.analysis_picture(frame))
         self._candidates.add(Candidate(0, frame, conversion.candidate))
         scene = Scene(0, 1, "start", "end", None)
         measured = self._measured(scene)
         return replace(measured, end_s=0.0, measures={**measured.measures, "frozen_share": None})
 
-    def push(self, frame: Any, *, is_damaged: bool = False) -> list[MeasuredScene]:
-        """Take the next frame of the decoder (PyAV); the scenes that are complete now."""
+    def push(
+        self, frame: Any, *, is_damaged: bool = False, num_bytes: int | None = None
+    ) -> list[MeasuredScene]:
+        """Take the next frame of the decoder (PyAV); the scenes that are complete now.
+
+        Args:
+            frame: it.
+            is_damaged: whether it was hit, or is made from one that was.
+            num_bytes: of its packets, if they are known.
+        """
         was_still = self._stood_still(frame.pts)
         scenes = self.edge("stride", until=frame.pts) if was_still else []
         index = len(self.timeline)
         pts = self.timeline.add(frame.pts, frame.duration)
         if is_damaged:
             self._damaged.append(index)
+        if num_bytes is not None:
+            self._packets.append((index, num_bytes))
         if self._pace.add(pts):
             self._finder.set_rate(self._pace.fps)
         conversion = self._converted(frame)
@@ -246,7 +275,7 @@ class VideoPass:
         self._picture = picture_HWC
         self._freezes.push(index, picture_HWC)
         if self._sample_due.due(pts):
-            self._sample(index, picture_HWC)
+            self._sample(index, frame, picture_HWC)
         elif self._samples and self._samples[-1].index == index - 1 >= self._first:
             moment = self._flow.follow(index, self.timeline.seconds(index), luma(picture_HWC))
             if moment is not None:
@@ -300,8 +329,12 @@ class VideoPass:
             )
         return self._conversion
 
-    def _sample(self, index: int, picture_HWC: NDArray[np.uint8]) -> None:
+    def _sample(self, index: int, frame: Any, picture_HWC: NDArray[np.uint8]) -> None:
         """Measure motion and picture statistics on this frame."""
+        tile_HW = tile_of(frame, self._num_samples)
+        self._num_samples += 1
+        if tile_HW is not None:
+            self._blurs.append((index, blur_effect(tile_HW)))
         luma_HW = luma(picture_HWC)
         self._samples.append(picture_sample(index, picture_HWC, luma_HW))
         pair = self._flow.push(index, self.timeline.seconds(index), luma_HW)
@@ -310,21 +343,15 @@ class VideoPass:
 
     def _measured(self, scene: Scene) -> MeasuredScene:
         """Gather what belongs to a scene; what lies before its end is let go."""
-        samples = [each for each in self._samples if scene.start <= each.index < scene.end]
-        pairs = [p for p in self._pairs if scene.start <= p.first and p.second < scene.end]
-        moments = [m for m in self._moments if scene.start <= m.first and m.second < scene.end]
-        while self._moments and self._moments[0].first < scene.end:
-            self._moments.popleft()
-        while self._samples and self._samples[0].index < scene.end:
-            self._samples.popleft()
-        while self._pairs and self._pairs[0].first < scene.end:
-            self._pairs.popleft()
-        num_damaged = sum(scene.start <= index < scene.end for index in self._damaged)
-        while self._damaged and self._damaged[0] < scene.end:
-            self._damaged.popleft()
-        fields = [each for each in self._fields if scene.start <= each.index < scene.end]
-        while self._fields and self._fields[0].index < scene.end:
-            self._fields.popleft()
+        samples = _taken(self._samples, scene, lambda each: each.index)
+        pairs = [p for p in _taken(self._pairs, scene, lambda p: p.first) if p.second < scene.end]
+        moments = [
+            m for m in _taken(self._moments, scene, lambda m: m.first) if m.second < scene.end
+        ]
+        num_damaged = len(_taken(self._damaged, scene, lambda index: index))
+        blurs = _taken(self._blurs, scene, lambda each: each[0])
+        packets = _taken(self._packets, scene, lambda each: each[0])
+        fields = _taken(self._fields, scene, lambda each: each.index)
         kind = interlacing(fields, start=scene.start)
         if kind != "progressive" and self._config.interlaced == "reject":
             scene = replace(scene, reject=scene.reject or "interlaced")
@@ -349,9 +376,19 @@ class VideoPass:
                 self._shown.orientation,
             )
             | scene_picture(samples, self._conversion.size)
-            | {"frozen_share": self._freezes.share(scene.start, scene.end)},
+            | {
+                "frozen_share": self._freezes.share(scene.start, scene.end),
+                "blur": scene_blur([effect for _, effect in blurs]),
+                "bits_per_pixel": self._bits_per_pixel(scene, [size for _, size in packets]),
+            },
             keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
         )
+
+    def _bits_per_pixel(self, scene: Scene, sizes: Sequence[int]) -> float | None:
+        """Of the stored pictures; None where the packets of too many frames are not known."""
+        if len(sizes) < MIN_KNOWN_PACKETS * (scene.end - scene.start):
+            return None
+        return 8 * sum(sizes) / (len(sizes) * self._shown.width * self._shown.height)
 
     def _keyframe(self, candidate: Candidate, conversion: Conversion) -> Keyframe:
         """Turn a candidate upright and encode it."""
