@@ -16,7 +16,7 @@ from curation.errors import MissingWeights, UsageError
 from curation.weights.catalog import GROUPS, WEIGHTS, Weight, cache_dir, file_sha256, find
 from curation.weights.fetch import fetch
 from curation.weights.torchvision_shim import ensure_torchvision
-from pipelines.places import check_new
+from pipelines.places import check_new, named_file
 
 if TYPE_CHECKING:
     from training.models.autoencoder import Autoencoder
@@ -174,19 +174,18 @@ class WeightsConvert:
 
         check_new(self.out, "--out")
         checkpoint = self.checkpoint or find(known_files()[CHECKPOINT_OF[self.stage]])
-        try:
+        with named_file("--checkpoint"):
             net = load_released(checkpoint, self.stage).to(getattr(torch, DTYPES[self.dtype]))
+        with named_file("--companions"):
             autoencoder, text_encoder = self._load_companions()
-            model = ExportedModel(
-                net=net,
-                objective=Objective.of(self.stage),
-                autoencoder=autoencoder,
-                text_encoder=text_encoder,
-                origin=f"{checkpoint.name} sha256 {file_sha256(checkpoint)}",
-            )
-            save_model(model, self.out)
-        except (ValueError, FileNotFoundError, FileExistsError) as error:
-            raise UsageError(str(error)) from error
+        model = ExportedModel(
+            net=net,
+            objective=Objective.of(self.stage),
+            autoencoder=autoencoder,
+            text_encoder=text_encoder,
+            origin=f"{checkpoint.name} sha256 {file_sha256(checkpoint)}",
+        )
+        save_model(model, self.out)
         Console().print(str(self.out), soft_wrap=True, highlight=False, markup=False)
         return 0
 
