@@ -92,12 +92,16 @@ class HardCuts:
         self._past.append(first)
         if self._is_one_shot(first):
             return None
+        others = [first]
         while self._hits and self._hits[0] - last <= NEAR and last - first < self._flash:
             hit = self._hits.pop(0)
             self._past.append(hit)
             if not self._is_one_shot(hit):
                 last = hit
-        back = self._comes_back(first)
+                others.append(hit)
+        # A change beside a cut, that leaves the picture like the one before, is not a flash and its end.
+        broken = (hit for hit in others if self._likeness(hit - 1, hit).value < SAME_SHOT)
+        back = self._comes_back(next(broken, first))
         if back is not None:
             self._hits = [hit for hit in self._hits if hit > back]
             return None

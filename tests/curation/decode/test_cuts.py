@@ -104,6 +104,18 @@ def test_a_flash_is_no_cut(scene_frames, num_flash):
     assert found(frames) == []
 
 
+@pytest.mark.parametrize("num_changed", [1, 2])
+def test_a_cut_just_behind_a_change_within_the_shot_is_found(scene_frames, num_changed):
+    """Coloured light: a change that detectors report, of a picture that is still the shot's."""
+    frames = shots(scene_frames, ("red", 40 + num_changed), ("teal/other", 40))
+    for frame_HWC in frames[40 : 40 + num_changed]:
+        frame_HWC[:] = frame_HWC[..., ::-1]
+    (cut,) = found(frames)
+    assert cut.kind == "cut"
+    assert cut.start == 40 + num_changed
+    assert cut.end in (40, 40 + num_changed)
+
+
 def test_a_flash_that_fades_away_is_no_cut(scene_frames):
     frames = shots(scene_frames, ("red", 100))
     for place, weight in enumerate((0.9, 0.7, 0.5, 0.3, 0.1)):
