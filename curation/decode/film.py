@@ -79,6 +79,8 @@ class _Seen:
     """Whether the clock jumps before it, or its group follows on one that is missing."""
     is_behind_hole: bool
     """Whether more is missing before it than a scene may lack."""
+    is_key: bool
+    """Whether it is made from no other, and of its own time."""
     is_between: bool
     """Whether it is a B-frame."""
     is_behind_pause: bool
@@ -119,6 +121,8 @@ class Film:
 
     def _open(self, container: InputContainer, stream: VideoStream, goes_on_at: int | None) -> None:
         """Begin with a recording."""
+        from av.video.frame import PictureType
+
         self._context = stream.codec_context
         self._context.thread_type, self._context.thread_count = "FRAME", self._config.threads
         self._context.copy_opaque = True
@@ -126,6 +130,7 @@ class Film:
             options = {"skip_loop_filter": self._config.skip_loop_filter}
             self._context.options = {**self._context.options, **options}
         self._keeps_b = self._context.name in B_REFERENCES
+        self._b_type = int(PictureType.B)
         self._shows_again = self._context.name in SHOWS_AGAIN
         # A broadcast never pauses, and in AVI a picture that is shown again is a packet without bytes.
         has_pauses = not (self._is_broadcast or self._is_untimed)
@@ -215,7 +220,7 @@ class Film:
             yield from self._released()
         if self._num_gone and not seen.is_between:
             self._settle(seen)
-        if self._waiting and self._is_hurt and (not hurt_before or frame.key_frame):
+        if self._waiting and self._is_hurt and (not hurt_before or seen.is_key):
             for each in self._waiting:
                 each.is_damaged = True
         if seen.is_jump or not seen.is_between or len(self._waiting) >= MAX_REORDER_FRAMES:
@@ -231,7 +236,7 @@ class Film:
         Those that are shown before it, and wait, are made from what is missing.
         """
         num_gone, self._num_gone = self._num_gone, 0
-        if not self._is_key(seen.frame):
+        if not seen.is_key:
             assert self._even is not None, "it told of the pause"
             self._even.pause()
             return
@@ -251,14 +256,22 @@ class Film:
         yield from map(self._shot, waiting)
 
     def _seen(self, frame: VideoFrame) -> _Seen:
-        """What is wrong with a frame by itself and by those before it."""
+        """What is wrong with a frame by itself and by those before it.
+
+        It was hit, lies behind a hole, or is made from one that was hit. Damage is carried on to the next
+        picture that is made from no other. A B-frame keeps its own to itself where none is made from one.
+        A decoder holds frames back: what it refuses may belong behind a picture that comes out only now.
+        """
         num_bytes = None if frame.pts is None else self._bytes_at.pop(frame.pts, None)
         if self._is_untimed:
             frame.pts, frame.duration = frame.dts, 0
         lead = self._clock.lead
         if lead is not None and frame.pts is None and self._num_frames < lead.num_frames:
             frame.pts = lead.at(self._num_frames)
-        pts = frame.pts
+        pts, opaque = frame.pts, frame.opaque
+        # AV1 can show a keyframe again, later on; where packets are missing that says nothing.
+        is_key = bool(frame.key_frame) and not (self._shows_again and opaque is None)
+        is_between = frame.pict_type == self._b_type
         self._check(frame, pts)
         is_jump = self._is_after_jump(pts)
         is_behind_pause = False
@@ -270,17 +283,32 @@ class Film:
             self._num_gone = num_gone if is_behind_pause else self._num_gone
         is_behind_hole = missing_s > LONGEST_HOLE_S
         has_hole = (missing_s > 0 or self._num_errors > 0) and not is_jump
-        if is_behind_hole and self._is_key(frame):
+        if is_behind_hole and is_key:
             has_hole = False  # an edge says so, and what begins here needs nothing from before
-        is_damaged = self._is_damaged(frame, has_hole=has_hole) or self._is_late(pts)
-        if self._is_key(frame) and not self._is_refused_behind(pts):
-            self.num_lost += self._num_unplaced
-            self._num_unplaced = 0
+        is_hit = frame.is_corrupt or isinstance(opaque, Hurt)
+        if is_key:
+            is_refused_behind = self._is_refused_behind(pts)
+            self._is_hurt = is_hit or is_refused_behind
+            if not is_refused_behind:
+                self.num_lost += self._num_unplaced
+                self._num_unplaced = 0
+        elif has_hole or (is_hit and (self._keeps_b or not is_between)):
+            self._is_hurt, self._num_refreshes = True, 0
+        elif self._is_hurt:
+            self._look_for_refresh(isinstance(opaque, Refresh))
+        is_damaged = is_hit or has_hole or self._is_hurt or self._is_late(pts)
         self._num_errors = 0
         self._last = self._last if pts is None else pts
         self._num_frames += 1
         return _Seen(
-            frame, num_bytes, is_damaged, is_jump, is_behind_hole, _is_b(frame), is_behind_pause
+            frame,
+            num_bytes,
+            is_damaged,
+            is_jump,
+            is_behind_hole,
+            is_key,
+            is_between,
+            is_behind_pause,
         )
 
     def _shot(self, seen: _Seen) -> Shot:
@@ -347,39 +375,13 @@ class Film:
         self._num_late += 1
         return self._num_late > MOST_ON_A_TICK or pts <= self._last - self._clock.step
 
-    def _is_damaged(self, frame: VideoFrame, *, has_hole: bool) -> bool:
-        """Whether a frame was hit, lies behind a hole, or is made from one that was hit.
-
-        Damage is carried on to the next picture that is made from no other, or until all parts of the
-        picture have been made anew one after the other. A B-frame keeps its own to itself where none
-        is made from one. A decoder holds frames back: what it refuses may belong behind a picture that
-        comes out only now.
-        """
-        is_hit = frame.is_corrupt or isinstance(frame.opaque, Hurt)
-        was_refresh, self._is_refresh = self._is_refresh, isinstance(frame.opaque, Refresh)
-        if self._is_key(frame):
-            self._is_hurt = is_hit or self._is_refused_behind(frame.pts)
-        elif has_hole or (is_hit and (self._keeps_b or not _is_b(frame))):
-            self._is_hurt, self._num_refreshes = True, 0
-        elif self._is_refresh and not was_refresh:  # containers may flag all pictures
+    def _look_for_refresh(self, is_refresh: bool) -> None:
+        """End damage where all parts of the picture have been made anew one after the other."""
+        if is_refresh and not self._is_refresh:  # containers may flag all pictures
             self._num_refreshes += 1
-            self._is_hurt = self._is_hurt and self._num_refreshes < REFRESHES
-        return is_hit or has_hole or self._is_hurt
-
-    def _is_key(self, frame: VideoFrame) -> bool:
-        """Whether a frame is made from no other, and of its own time.
-
-        AV1 can show a keyframe again, later on; where packets are missing that says nothing.
-        """
-        return bool(frame.key_frame) and not (self._shows_again and frame.opaque is None)
+            self._is_hurt = self._num_refreshes < REFRESHES
+        self._is_refresh = is_refresh
 
     def _is_refused_behind(self, pts: int | None) -> bool:
         """Whether a packet was refused whose picture is due after this time."""
         return self._refused_pts is not None and pts is not None and pts < self._refused_pts
-
-
-def _is_b(frame: VideoFrame) -> bool:
-    """Whether a frame is one that is made from frames before and after it."""
-    from av.video.frame import PictureType
-
-    return bool(frame.pict_type == PictureType.B)
