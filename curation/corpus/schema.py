@@ -319,7 +319,8 @@ SCENES = (
     Column(
         "perceptual_hashes",
         pa.list_(pa.uint64()),
-        "64-bit DCT hash of each keyframe, in their order; empty as keyframes",
+        "64-bit DCT hash of each keyframe, of what lies between black bars where the scene has them on both "
+        "sides, in their order; empty as keyframes",
     ),
 )
 

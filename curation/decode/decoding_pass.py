@@ -291,7 +291,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 6
+    version = 8
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:

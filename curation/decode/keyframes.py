@@ -9,7 +9,7 @@ never asked for: making all of them small costs more than making these.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,8 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.decode.picture import black_rim
+
 HASH_SIDE = 32
 """Side of the grey picture under the perceptual hash."""
+MIN_BAR_SHARE = 0.02
+"""Share of the side that a black bar must have for the hash to leave it out: a line at the rim moves no
+bit, and comes and goes with the encoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +167,29 @@ def jpeg(picture_HWC: NDArray[np.uint8], *, quality: int) -> bytes:
     import cv2
 
     return cv2.imencode(".jpg", picture_HWC, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def inside_borders(pictures: Sequence[NDArray[np.uint8]]) -> tuple[slice, slice]:
+    """Rows and columns between the black bars of a scene; all of them where it has none.
+
+    Bars are black in every picture and as broad on both sides: a dark floor has none above it, and a
+    subtitle's black box no other.
+
+    Args:
+        pictures: RGB, uint8 ``[H, W, 3]``, one size, at least one.
+    """
+    import cv2
+
+    rims = [black_rim(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures]  # type: ignore[arg-type]
+    height, width = pictures[0].shape[:2]
+    lit = [rim for rim in rims if rim[0] < height] or [
+        (0, 0, 0, 0)
+    ]  # all black says nothing of bars
+    top, bottom, left, right = (min(side) for side in zip(*lit, strict=True))
+    across, down = min(top, bottom), min(left, right)
+    across = across if MIN_BAR_SHARE * height <= across else 0
+    down = down if MIN_BAR_SHARE * width <= down else 0
+    return slice(across, height - across), slice(down, width - down)
 
 
 def perceptual_hash(picture_HWC: NDArray[np.uint8]) -> int:

@@ -23,7 +23,14 @@ from curation.decode.camera import Moved, scene_camera
 from curation.decode.conversion import Conversion
 from curation.decode.freezes import Freezes
 from curation.decode.interlacing import FieldSample, Interlacing, field_sample, interlacing
-from curation.decode.keyframes import Candidate, Candidates, KeyframeConfig, jpeg, perceptual_hash
+from curation.decode.keyframes import (
+    Candidate,
+    Candidates,
+    KeyframeConfig,
+    inside_borders,
+    jpeg,
+    perceptual_hash,
+)
 from curation.decode.likeness import is_same_shot
 from curation.decode.motion import FlowMeter, Pair, scene_motion
 from curation.decode.picture import (
@@ -381,7 +388,7 @@ class VideoPass:
                 "blur": scene_blur([effect for _, effect in blurs]),
                 "bits_per_pixel": self._bits_per_pixel(scene, [size for _, size in packets]),
             },
-            keyframes=tuple(self._keyframe(each, self._conversion) for each in candidates),
+            keyframes=self._keyframes(candidates, self._conversion),
         )
 
     def _bits_per_pixel(self, scene: Scene, sizes: Sequence[int]) -> float | None:
@@ -390,11 +397,17 @@ class VideoPass:
             return None
         return 8 * sum(sizes) / (len(sizes) * self._shown.width * self._shown.height)
 
-    def _keyframe(self, candidate: Candidate, conversion: Conversion) -> Keyframe:
-        """Turn a candidate upright and encode it."""
-        shown_HWC = conversion.keyframe(candidate.small())
-        return Keyframe(
-            data=jpeg(shown_HWC, quality=self._config.keyframes.jpeg_quality),
-            time_s=self.timeline.seconds(candidate.index),
-            hash=perceptual_hash(shown_HWC),
+    def _keyframes(
+        self, candidates: Sequence[Candidate], conversion: Conversion
+    ) -> tuple[Keyframe, ...]:
+        """Turn candidates upright and encode them; hashes are of what lies between black bars."""
+        pictures = [conversion.keyframe(each.small()) for each in candidates]
+        inside = inside_borders(pictures) if pictures else ()
+        return tuple(
+            Keyframe(
+                data=jpeg(shown_HWC, quality=self._config.keyframes.jpeg_quality),
+                time_s=self.timeline.seconds(candidate.index),
+                hash=perceptual_hash(shown_HWC[inside]),
+            )
+            for candidate, shown_HWC in zip(candidates, pictures, strict=True)
         )

@@ -13,6 +13,7 @@ from curation.decode.keyframes import (
     Candidate,
     Candidates,
     KeyframeConfig,
+    inside_borders,
     jpeg,
     keyframe_size,
     perceptual_hash,
@@ -134,3 +135,37 @@ def test_hash_of_a_near_copy_differs_in_few_bits_and_of_another_picture_in_many(
 def test_settings_out_of_range_are_named():
     with pytest.raises(ValueError, match="jpeg_quality must be 1 to 95, got 100"):
         KeyframeConfig(jpeg_quality=100)
+
+
+def scenery(seed: int, height: int = 180, width: int = 320) -> np.ndarray:
+    """A picture with structure of all sizes, nowhere black."""
+    small = np.random.default_rng(seed).integers(60, 255, (9, 16, 3), dtype=np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def framed(picture: np.ndarray, *, top: int, bottom: int, sides: int = 0) -> np.ndarray:
+    return cv2.copyMakeBorder(picture, top, bottom, sides, sides, cv2.BORDER_CONSTANT)
+
+
+@pytest.mark.parametrize(("bars", "sides"), [(30, 0), (0, 53), (24, 40)])
+def test_the_hash_between_bars_is_that_of_the_picture_without_them(bars, sides):
+    pictures = [scenery(seed) for seed in range(3)]
+    boxed = [framed(each, top=bars, bottom=bars, sides=sides) for each in pictures]
+    black = np.zeros_like(boxed[0])
+    inside = inside_borders([*boxed, black])
+    for picture, box in zip(pictures, boxed, strict=True):
+        assert perceptual_hash(box[inside]) == perceptual_hash(picture)
+        assert distance(perceptual_hash(box), perceptual_hash(picture)) > 6
+
+
+def test_what_is_black_on_one_side_or_in_one_picture_only_is_no_bar():
+    picture = scenery(0)
+    whole = (slice(0, 180), slice(0, 320))
+    assert inside_borders([picture]) == whole
+    assert inside_borders([np.zeros_like(picture)]) == whole
+    floor = framed(picture[:140], top=0, bottom=40)
+    assert inside_borders([floor, floor]) == whole
+    fade = framed(picture[40:140], top=40, bottom=40)
+    assert inside_borders([fade, picture]) == whole
+    line = framed(picture[2:178], top=2, bottom=2)
+    assert inside_borders([line]) == whole
