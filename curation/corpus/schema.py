@@ -588,7 +588,7 @@ SELECTION = (
         "cluster",
         I32,
         "number of the cluster of embeddings that the clip is in, the same for all selections and "
-        "generations; null without an embedding or clusters, for rejects of rules, and for duplicates",
+        "generations; null without an embedding or clusters, and for rejects of rules",
     ),
     Column(
         "cluster_distance", F32, "1 - cosine with the cluster's centre; null as cluster", "0..2"

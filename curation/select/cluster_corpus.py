@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from curation.select.clusters import (
     unit_length,
 )
 from curation.select.scan import Corpus, Extent
+from curation.select.second_look import SecondLook
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +36,13 @@ def cluster_corpus(
     extent: Extent,
     positions: NDArray[np.int64],
     config: Clusters,
+    *,
     temp_folder: Path | None = None,
+    second_look: SecondLook | None = None,
 ) -> Clustering:
     """Put some clips of a corpus to its centres, which are found first where there are none.
+
+    Where only a second look is asked for, all are in one cluster, which has no number.
 
     Args:
         corpus: it has a layer of embeddings.
@@ -44,15 +50,18 @@ def cluster_corpus(
         positions: of the clips, rising.
         config: the clusters.
         temp_folder: where a large file may lie meanwhile.
+        second_look: what tells near copies, its clips those of ``positions``.
     """
     place = layout.centres(corpus.info.layers["embeddings"], config.num, config.seed)
-    if corpus.store.exists(place):
+    if config.num and corpus.store.exists(place):
         centres_KD = centres_of(read_table(corpus.store, place))
     else:
-        sample_ND = _sample(corpus, extent, config.num)
+        num = max(config.num, 1)
+        sample_ND = _sample(corpus, extent, num)
         if not len(sample_ND):  # no clip has an embedding
             return Clustering.none()
-        centres_KD = find_centres(sample_ND, config.num, config.seed)
+        centres_KD = find_centres(sample_ND, num, config.seed)
+    if config.num and not corpus.store.exists(place):
         table = centres_table(centres_KD)
         corpus.store.write(place, to_parquet(table, made_by={"clusters": config.num}))
     first, edges = extent.first_clip, np.searchsorted(positions, extent.first_clip)
@@ -68,7 +77,8 @@ def cluster_corpus(
         wanted = np.flatnonzero(np.diff(edges)).tolist()
         return (found for _, found in corpus.in_order(read, wanted))
 
-    return cluster_clips(batches, centres_KD, config, temp_folder)
+    found = cluster_clips(batches, centres_KD, config, temp_folder, second_look)
+    return found if config.num else replace(Clustering.none(), copies=found.copies)
 
 
 def _embeddings(corpus: Corpus, part: int, rows: NDArray[np.int64] | None = None) -> Vectors:
@@ -103,7 +113,7 @@ def _sample(corpus: Corpus, extent: Extent, num: int) -> Vectors:
         found.append(vectors_ND[vectors_ND.any(axis=1)])
     filled = [vectors_ND for vectors_ND in found if len(vectors_ND)]
     sample_ND = np.concatenate(filled) if filled else np.zeros((0, 1), np.float32)
-    if len(sample_ND) < wanted:
+    if len(sample_ND) < wanted and num > 1:
         logger.warning(
             "%d centres are found from %d clips, %d would be enough; they stay as they are when the "
             "corpus grows",

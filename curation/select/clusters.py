@@ -18,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curation.select.second_look import SecondLook
+
 SAMPLES_PER_CLUSTER = 64
-"""Clips a centre is found from. faiss asks for 39 at least and takes 256 at most; with 64, of a million
-clips in 1,000 clusters, the mean distance is 1 % over that of all."""
+"""Clips a centre is found from; faiss asks for 39 at least and takes 256 at most."""
 ITERATIONS = 12
-"""Rounds of k-means; later ones move hardly a clip."""
+"""Rounds of k-means at most."""
 ROWS_AT_ONCE = 4096
+COMPARED_AT_ONCE = 1024
 MAX_COMPARED = 1 << 16
 """Clips of one cluster that each is compared with at most, the next ones by distance from the centre."""
 NEIGHBOURS = 8
@@ -61,18 +63,20 @@ class Clustering:
         cluster: number of each one's cluster, int32; -1 without an embedding.
         distance: 1 - cosine of embedding and centre, float32; NaN likewise.
         pairs: ``[P, 2]`` positions of neighbours.
+        copies: ``[P, 2]`` positions of near copies, by a second look.
     """
 
     positions: NDArray[np.int64]
     cluster: NDArray[np.int32]
     distance: NDArray[np.float32]
     pairs: NDArray[np.int64]
+    copies: NDArray[np.int64]
 
     @classmethod
     def none(cls) -> Clustering:
         """No clip is in a cluster."""
-        none = np.empty(0, np.int64)
-        return cls(none, none.astype(np.int32), none.astype(np.float32), np.zeros((0, 2), np.int64))
+        none, pairs = np.empty(0, np.int64), np.zeros((0, 2), np.int64)
+        return cls(none, none.astype(np.int32), none.astype(np.float32), pairs, pairs)
 
     def of(self, positions: NDArray[np.int64]) -> NDArray[np.int32]:
         """Number of each clip's cluster, -1 where it has none."""
@@ -92,18 +96,23 @@ def unit_length(vectors_ND: Vectors) -> Vectors:
     return np.asarray(vectors_ND / np.maximum(lengths, 1e-12)[:, None], np.float32)
 
 
-def nearest(vectors_ND: Vectors, centres_KD: Vectors) -> tuple[NDArray[np.int32], Vectors]:
+def nearest(
+    vectors_ND: Vectors, centres_KD: Vectors, *, but: NDArray[np.int32] | None = None
+) -> tuple[NDArray[np.int32], Vectors]:
     """Number of the centre with the largest cosine, int32 ``[N]``, and that cosine, float32 ``[N]``.
 
     Args:
         vectors_ND: unit length.
         centres_KD: unit length.
+        but: ``[N]`` centres that are not asked for; if there is no other, it is that one.
     """
     number = np.empty(len(vectors_ND), np.int32)
     cosine = np.empty(len(vectors_ND), np.float32)
     for begin in range(0, len(vectors_ND), ROWS_AT_ONCE):
         here = slice(begin, begin + ROWS_AT_ONCE)
         cosines_NK = vectors_ND[here] @ centres_KD.T
+        if but is not None:
+            np.put_along_axis(cosines_NK, but[here, None].astype(np.int64), -2.0, axis=1)
         number[here] = cosines_NK.argmax(axis=1)
         cosine[here] = np.take_along_axis(cosines_NK, number[here, None], axis=1)[:, 0]
     return number, cosine
@@ -142,11 +151,11 @@ def find_centres(sample_ND: Vectors, num: int, seed: int) -> Vectors:
 
 def neighbours(
     vectors_ND: Vectors, cosine: NDArray[np.float32], max_distance: float
-) -> NDArray[np.int64]:
-    """Pairs ``[P, 2]`` of rows of one cluster that are close.
+) -> Iterator[NDArray[np.int64]]:
+    """Pairs ``[P, 2]`` of rows of one cluster that are close, some at a time, sorted by their first.
 
     Clips whose distances from the centre differ by more than theirs from each other can be, are not
-    compared (triangle inequality). Of one clip at most `NEIGHBOURS` pairs are named.
+    compared (triangle inequality).
 
     Args:
         vectors_ND: unit length.
@@ -157,18 +166,22 @@ def neighbours(
     order = np.argsort(radius, kind="stable")
     radius, vectors_ND = radius[order], vectors_ND[order]
     reach = np.sqrt(2.0 * max_distance) + 1e-3  # room for half precision
-    found = [np.zeros((0, 2), np.int64)]
-    for begin in range(0, len(order), ROWS_AT_ONCE):
-        end = min(begin + ROWS_AT_ONCE, len(order))
+    for begin in range(0, len(order), COMPARED_AT_ONCE):
+        end = min(begin + COMPARED_AT_ONCE, len(order))
         last = int(np.searchsorted(radius, radius[end - 1] + reach, side="right"))
         last = min(last, end + MAX_COMPARED)
         is_near = vectors_ND[begin:end] @ vectors_ND[begin:last].T >= 1.0 - max_distance
         is_near &= np.arange(begin, last)[None, :] > np.arange(begin, end)[:, None]
         rows, columns = np.nonzero(is_near)
-        place = np.arange(len(rows)) - np.searchsorted(rows, rows)  # among the pairs of its row
-        few = place < NEIGHBOURS
-        found.append(np.stack([order[begin + rows[few]], order[begin + columns[few]]], axis=1))
-    return np.concatenate(found)
+        yield np.stack([order[begin + rows], order[begin + columns]], axis=1)
+
+
+def few_of_each(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most `NEIGHBOURS` pairs of each first clip, whose pairs follow each other."""
+    first = pairs[:, 0]
+    begins = np.flatnonzero(np.concatenate([[True], np.diff(first) != 0])[: len(first)])
+    place = np.arange(len(first)) - np.repeat(begins, np.diff(np.append(begins, len(first))))
+    return pairs[place < NEIGHBOURS]
 
 
 def cluster_clips(
@@ -176,6 +189,7 @@ def cluster_clips(
     centres_KD: Vectors,
     config: Clusters,
     temp_folder: Path | None = None,
+    second_look: SecondLook | None = None,
 ) -> Clustering:
     """Put clips to their nearest centres, and find neighbours.
 
@@ -185,41 +199,74 @@ def cluster_clips(
         centres_KD: unit length.
         config: what counts as close.
         temp_folder: for a file of 2 bytes a number; of the system's choice if not given.
+        second_look: what tells near copies among clips with close embeddings; of each clip the two
+            nearest clusters are looked at, as a boundary may divide copies.
     """
-    positions, numbers, cosines = [np.empty(0, np.int64)], [np.empty(0, np.int32)], []
+    positions, numbers, cosines = [np.empty(0, np.int64)], [np.empty((0, 2), np.int32)], []
     cosines.append(np.empty(0, np.float32))
     with tempfile.TemporaryFile(prefix="lavie-clusters-", dir=temp_folder) as file:
         for own, vectors_ND in batches():
             number, cosine = nearest(vectors_ND, centres_KD)
+            second = nearest(vectors_ND, centres_KD, but=number)[0] if second_look else number
             is_none = ~vectors_ND.any(axis=1)
-            number[is_none], cosine[is_none] = -1, np.nan
+            number[is_none], second[is_none], cosine[is_none] = -1, -1, np.nan
             file.write(vectors_ND.astype(np.float16).tobytes())
             positions.append(own)
-            numbers.append(number)
+            numbers.append(np.stack([number, second], axis=1))
             cosines.append(cosine)
         file.flush()
-        clip, number = np.concatenate(positions), np.concatenate(numbers)
-        cosine = np.concatenate(cosines)
+        clip, both, cosine = map(np.concatenate, (positions, numbers, cosines))
+        number = both[:, 0]
+        held_ND = np.zeros((0, centres_KD.shape[1]), np.float16)
+        if len(clip):
+            held_ND = np.memmap(file, np.float16, "r", shape=(len(clip), centres_KD.shape[1]))
         found = [np.zeros((0, 2), np.int64)]
-        if len(clip) and config.neighbour_distance > 0:
-            shape = (len(clip), centres_KD.shape[1])
-            held_ND = np.memmap(file, np.float16, "r", shape=shape)
-            for rows in _members(number, len(centres_KD)):
+        if config.num and config.neighbour_distance > 0:
+            for _, rows in _members(number[:, None], len(centres_KD)):
                 vectors_ND = unit_length(held_ND[rows].astype(np.float32))
-                pairs = neighbours(vectors_ND, cosine[rows], config.neighbour_distance)
-                found.append(clip[rows[pairs]])
+                for pairs in neighbours(vectors_ND, cosine[rows], config.neighbour_distance):
+                    found.append(clip[rows[few_of_each(pairs)]])
+        copies = np.zeros((0, 2), np.int64)
+        if second_look is not None:
+            copies = clip[_near_copies(held_ND, both, centres_KD, second_look)]
     # Four places: what a sum in another order of another machine's library does not change.
     distance = np.round(1.0 - cosine, 4).astype(np.float32)
-    return Clustering(clip, number, distance, np.concatenate(found))
+    return Clustering(clip, number, distance, np.concatenate(found), copies)
 
 
-def _members(number: NDArray[np.int32], num: int) -> Iterator[NDArray[np.int64]]:
-    """Rows of each cluster that has two or more."""
-    order = np.argsort(number, kind="stable")
-    bounds = np.searchsorted(number[order], np.arange(num + 1))
-    for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-        if end - begin > 1:
-            yield order[begin:end]
+def _near_copies(
+    held_ND: NDArray[np.float16],
+    both: NDArray[np.int32],
+    centres_KD: Vectors,
+    second_look: SecondLook,
+) -> NDArray[np.int64]:
+    """Pairs of rows that the second look takes for copies."""
+    found, bits = [np.zeros((0, 2), np.int64)], [np.empty(0, np.float32)]
+    for centre, rows in _members(both, len(centres_KD)):
+        vectors_ND = unit_length(held_ND[rows].astype(np.float32))
+        cosine = vectors_ND @ centres_KD[centre]
+        for near in neighbours(vectors_ND, cosine, second_look.config.max_second_look_distance):
+            pairs = np.sort(rows[near], axis=1)
+            own = second_look.confirmed(pairs)
+            is_copy = ~np.isnan(own)
+            found.append(pairs[is_copy])
+            bits.append(own[is_copy])
+    pairs, first = np.unique(np.concatenate(found), axis=0, return_index=True)
+    return second_look.near_copies(pairs, np.concatenate(bits)[first])
+
+
+def _members(numbers: NDArray[np.int32], num: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Cluster, and the rows that name it in some column, of each that has two or more."""
+    width = numbers.shape[1]
+    flat = numbers.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    bounds = np.searchsorted(flat[order], np.arange(num + 1))
+    for centre, (begin, end) in enumerate(
+        zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ):
+        rows = np.unique(order[begin:end] // width)
+        if len(rows) > 1:
+            yield centre, rows
 
 
 def centres_table(centres_KD: Vectors) -> pa.Table:

@@ -52,7 +52,29 @@ class Dedup:
     were 3.8 bits from themselves (95 %: 7.0); the nearest two of different clips 18.5.
     """
 
+    second_look: bool = False
+    """Whether near copies in other sources are found that their hashes alone are too far for: cropped, with a
+    logo or subtitles, beginning later. Reads embeddings and compares all clips of a cluster; without
+    clusters (`--clusters.num`), all with each other: not for more than about 50,000 clips."""
+    max_second_look_bits: float = 18.0
+    """As max_distance_bits, at the best shift of the keyframes, of clips whose embeddings are close.
+
+    Nearest of the clips of different films that show different things: 19.6 (docs/verdicts.md).
+    """
+    max_second_look_distance: float = 0.15
+    """1 - cosine of embeddings that count as close for the second look; measured for EfficientNet-Lite0."""
+
     def __post_init__(self) -> None:
+        if not 0.0 <= self.max_second_look_bits <= 24.0:
+            raise ValueError(
+                f"max_second_look_bits must be within 0..24 (32 is chance), got "
+                f"{self.max_second_look_bits}"
+            )
+        if not 0.0 < self.max_second_look_distance <= 1.0:
+            raise ValueError(
+                f"max_second_look_distance must be over 0 and at most 1, got "
+                f"{self.max_second_look_distance}"
+            )
         for name in ("max_distance_bits", "max_image_distance_bits", "max_mirrored_distance_bits"):
             value = getattr(self, name)
             if not 0.0 <= value <= 16.0:
@@ -106,7 +128,7 @@ def find_groups(hashes: Hashes, lengths: Indices, *, config: Dedup, threads: int
         if config.mirrored:
             limit = limit if length == 1 else config.max_mirrored_distance_bits
             pairs.append(_mirrored_pairs(signatures, rows, limit, threads))
-        members, first = _components(np.concatenate(pairs))
+        members, first = components(np.concatenate(pairs))
         groups[members] = first
     return groups
 
@@ -242,7 +264,7 @@ def _neighbours(
             yield np.stack([rows[some], rows[some + lag]], axis=1)
 
 
-def _components(pairs: Indices) -> tuple[Indices, Indices]:
+def components(pairs: Indices) -> tuple[Indices, Indices]:
     """Rows that are in some pair, and for each the smallest row it is connected with."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

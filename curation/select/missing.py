@@ -57,6 +57,9 @@ def _readers(config: SelectConfig) -> Iterator[tuple[str, str, str, tuple[str, .
     if balance.uses_category:
         allows = f"limits and weights by {balance.category_column}"
         yield "balance by category", allows, "", (balance.category_column,)
+    if config.dedup.second_look:
+        allows = "near copies by a second look at their embeddings"
+        yield "second look", allows, "", ("embedding",)
     if config.clusters.num:
         yield "clusters", f"{config.clusters.num} clusters", "", ("embedding",)
 
@@ -86,6 +89,7 @@ def without_missing(config: SelectConfig, layers: Collection[str]) -> SelectConf
         tiers=tuple(tier for tier in config.tiers if f"tier {tier.name}" not in names),
         quality_column=None if "quality_column" in names else config.quality_column,
         balance=_without(config.balance, names),
+        dedup=replace(config.dedup, second_look=False) if "second look" in names else config.dedup,
         clusters=replace(config.clusters, num=0) if "clusters" in names else config.clusters,
         skipped=skipped,
     )

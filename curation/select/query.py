@@ -96,7 +96,8 @@ class Plan:
     def layers(self) -> set[str]:
         """The layers that verdicts follow from."""
         read = {"scenes", "probe"} | {LAYER_OF[column] for column in self.columns}
-        read |= {"embeddings"} if self.config.clusters.num else set()
+        reads_embeddings = self.config.clusters.num or self.config.dedup.second_look
+        read |= {"embeddings"} if reads_embeddings else set()
         return read - {"sources"}
 
     @cached_property
@@ -132,7 +133,12 @@ class Plan:
         own = {
             SCENE_RULE: "scenes of the minimum length",
             COPY_RULE: "one source of each digest",
-            DUPLICATE_RULE: f"hashes over {dedup.max_distance_bits:g} bits from any better clip's",
+            DUPLICATE_RULE: f"hashes over {dedup.max_distance_bits:g} bits from any better clip's"
+            + (
+                f"; {dedup.max_second_look_bits:g} and other sources, where embeddings are close"
+                if dedup.second_look
+                else ""
+            ),
             SOURCE_CAP_RULE: f"{balance.max_per_source} clips of a source",
             CAPTION_CAP_RULE: f"{balance.max_per_caption} clips of one caption",
             CATEGORY_CAP_RULE: f"{balance.max_per_category} clips of a {balance.category_column}; "

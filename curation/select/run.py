@@ -26,7 +26,7 @@ from curation.corpus.store import Store
 from curation.errors import LavieError, MissingPart
 from curation.select.cluster_corpus import cluster_corpus
 from curation.select.clusters import Clustering
-from curation.select.dedup import HASHES_PER_CLIP, find_groups
+from curation.select.dedup import HASHES_PER_CLIP, components, find_groups
 from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
 from curation.select.query import Plan
 from curation.select.rules import (
@@ -38,6 +38,7 @@ from curation.select.rules import (
     SelectConfig,
 )
 from curation.select.scan import Codes, Corpus, Extent, lists_as_rows
+from curation.select.second_look import SecondLook
 from curation.select.splits import SPLITS, grouped, source_splits
 from curation.select.sql import Bounds
 from curation.select.table import ClipTable, SelectResources, open_table
@@ -143,9 +144,8 @@ class _Run:
         )
         if self.fault is not None:
             raise self.fault
-        alike = self._look_alikes(extent)
+        alike, clusters = self._compare(extent)
         duplicates = self._drop_look_alikes(name, extent, alike)
-        clusters = self._clusters(extent)
         self._drop_surplus()
         splits = self._splits(name, sources, [alike.pairs, clusters.pairs])
         verdicts = Verdicts(
@@ -215,19 +215,37 @@ class _Run:
         first = self.corpus.gap.complete[0]
         return pa.RecordBatchReader.from_batches(read(first).schema, batches())
 
-    def _look_alikes(self, extent: Extent) -> LookAlikes:
-        """Clips that pass all rules so far and look like another.
+    def _compare(self, extent: Extent) -> tuple[LookAlikes, Clustering]:
+        """Clips that pass all rules so far: those that look like another, and clusters of all.
 
-        They are looked for where they are kept as well: none may be trained on whose like is held out.
+        Look-alikes are looked for where they are kept as well: none may be trained on whose like is
+        held out.
         """
         config = self.plan.config
-        if not (config.dedup.look_alikes or config.splits.divide):
-            return LookAlikes(np.zeros(0, np.int64), np.zeros(0, np.int64))
         positions = self.table.kept_positions()
-        hashes, lengths = self._read_hashes(positions, extent)
-        groups = find_groups(hashes, lengths, config=config.dedup, threads=self.corpus.threads)
-        inside = groups >= 0
-        return LookAlikes(positions[inside], positions[groups[inside]])
+        pairs, second_look = np.zeros((0, 2), np.int64), None
+        if config.dedup.look_alikes or config.splits.divide:
+            hashes, lengths = self._read_hashes(positions, extent)
+            groups = find_groups(hashes, lengths, config=config.dedup, threads=self.corpus.threads)
+            inside = np.flatnonzero(groups >= 0)
+            pairs = positions[np.stack([inside, groups[inside]], axis=1)]
+            if config.dedup.second_look:
+                sources = self.table.sources_of(positions)
+                second_look = SecondLook(hashes, lengths, sources, config.dedup)
+            del hashes, lengths
+        clusters = Clustering.none()
+        if config.clusters.num or second_look is not None:
+            self.progress("clusters", 0, 1)
+            clusters = cluster_corpus(
+                self.corpus,
+                extent,
+                positions,
+                config.clusters,
+                temp_folder=self.temp_folder,
+                second_look=second_look,
+            )
+            self.progress("clusters", 1, 1)
+        return LookAlikes(*components(np.concatenate([pairs, clusters.copies]))), clusters
 
     def _drop_look_alikes(self, name: str, extent: Extent, alike: LookAlikes) -> Duplicates:
         """Keep the best of each group of look-alikes.
@@ -292,17 +310,6 @@ class _Run:
         if balance.max_per_category is not None:
             surplus = self.table.surplus("category", balance.max_per_category)
             self.table.fail(CATEGORY_CAP_RULE, surplus)
-
-    def _clusters(self, extent: Extent) -> Clustering:
-        """Where the clips that are kept so far were put."""
-        config = self.plan.config.clusters
-        if not config.num:
-            return Clustering.none()
-        positions = self.table.kept_positions()
-        self.progress("clusters", 0, 1)
-        found = cluster_corpus(self.corpus, extent, positions, config, self.temp_folder)
-        self.progress("clusters", 1, 1)
-        return found
 
     def _splits(self, name: str, sources: pa.Table, pairs: list[np.ndarray]) -> np.ndarray:
         """The split of each source: copies, and sources of clips that are pairs, stay together."""

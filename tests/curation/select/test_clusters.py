@@ -9,6 +9,7 @@ from curation.select.clusters import (
     centres_of,
     centres_table,
     cluster_clips,
+    few_of_each,
     find_centres,
     nearest,
     neighbours,
@@ -45,13 +46,13 @@ def test_centres_are_a_function_of_sample_and_seed_and_never_more_than_clips():
 
 
 def test_neighbours_are_all_close_pairs_of_a_cluster(monkeypatch):
-    monkeypatch.setattr("curation.select.clusters.ROWS_AT_ONCE", 16)
+    monkeypatch.setattr("curation.select.clusters.COMPARED_AT_ONCE", 16)
     rng = np.random.default_rng(4)
     base = unit_length(rng.normal(size=(40, 24)).astype(np.float32))
     near = unit_length(base + rng.normal(size=(40, 24)).astype(np.float32) * 0.02)
     vectors = rng.permutation(np.concatenate([base, near]))
     centre = unit_length(vectors.mean(axis=0, keepdims=True))
-    found = neighbours(vectors, (vectors @ centre.T)[:, 0], 0.05)
+    found = np.concatenate(list(neighbours(vectors, (vectors @ centre.T)[:, 0], 0.05)))
     cosines = vectors @ vectors.T
     expected = {(i, j) for i in range(80) for j in range(i + 1, 80) if cosines[i, j] >= 0.95}
     assert {tuple(sorted(pair)) for pair in found.tolist()} == expected
@@ -60,7 +61,9 @@ def test_neighbours_are_all_close_pairs_of_a_cluster(monkeypatch):
 
 def test_a_thousand_copies_hold_together_by_few_pairs():
     vectors = np.repeat(unit_length(np.ones((1, 8), np.float32)), 1000, axis=0)
-    found = neighbours(vectors, np.ones(1000, np.float32), 0.02)
+    found = np.concatenate(
+        [few_of_each(pairs) for pairs in neighbours(vectors, np.ones(1000, np.float32), 0.02)]
+    )
     assert len(found) <= NEIGHBOURS * 1000
     linked = np.zeros(1000, bool)
     linked[found] = True

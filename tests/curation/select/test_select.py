@@ -748,10 +748,42 @@ def test_a_split_does_not_divide_neighbours_of_a_cluster(tmp_path):
     assert all(len(split) == 3 for split in ways)
 
 
+@pytest.mark.parametrize("num", [0, 3])
+def test_a_second_look_finds_a_cropped_copy_in_another_film_and_leaves_shots_of_one_film(
+    tmp_path, num
+):
+    rng = np.random.default_rng(3)
+    shots = [hashes(rng) for _ in range(6)]
+    bits = [1 << n for n in range(3, 63, 5)]  # twelve bits apart: too far for hashes alone
+    near = [[value ^ sum(bits) for value in shot] for shot in shots]
+    film = [sighted(n, n, perceptual_hashes=shot) for n, shot in enumerate(shots)]
+    film.append(sighted(6, 0, perceptual_hashes=near[0]))  # another span of the first shot
+    copies = [
+        sighted(10, 0, perceptual_hashes=near[0]),
+        sighted(11, 1, perceptual_hashes=near[1]),
+        sighted(12, 3, perceptual_hashes=near[2]),  # its hashes are near, its embedding is not
+        sighted(13, 3, perceptual_hashes=hashes(rng)),
+    ]
+    sources = [({"source_sha256": "a"}, film), ({"source_sha256": "b"}, copies)]
+    store, info = write_corpus(tmp_path, [sources], WITH_EMBEDDINGS)
+    plain = SelectConfig(clusters=Clusters(num=num))
+    select(store, info, "s", plain)
+    assert kept_numbers(store, info) == [0, 1, 2, 3, 4, 5, 6, 11, 12, 13]  # 10 is 6, bit by bit
+    assert {v["split"] for v in verdicts(store, info)} - {None} != set()
+    look = replace(plain, dedup=Dedup(second_look=True))
+    funnel = select(store, info, "s", look)
+    assert kept_numbers(store, info) == [0, 1, 2, 3, 4, 5, 6, 12, 13]
+    assert "other sources, where embeddings are close" in funnel.steps[-1].allows
+    assert read_rules(store, "s")["layers"]["embeddings"] == LAYER_IDS["embeddings"]
+    assert ({v["cluster"] for v in verdicts(store, info)} == {None}) == (num == 0)
+
+
 def test_clusters_of_a_corpus_without_embeddings_are_refused(tmp_path):
     store, info = write_corpus(tmp_path, one_source(clip(0)))
     with pytest.raises(MissingColumn, match="clusters: column 'embedding' is added by the station"):
         select(store, info, "s", SelectConfig(clusters=Clusters(num=2)))
+    with pytest.raises(MissingColumn, match="second look: column 'embedding' is added by"):
+        select(store, info, "s", SelectConfig(dedup=Dedup(second_look=True)))
     nothing, info = write_corpus(tmp_path / "blind", one_source(clip(0)), WITH_EMBEDDINGS)
     select(nothing, info, "s", SelectConfig(clusters=Clusters(num=2)))
     assert verdicts(nothing, info)[0]["cluster"] is None
