@@ -215,23 +215,36 @@ def cluster_clips(
             numbers.append(np.stack([number, second], axis=1))
             cosines.append(cosine)
         file.flush()
-        clip, both, cosine = map(np.concatenate, (positions, numbers, cosines))
+        clip, both = np.concatenate(positions), np.concatenate(numbers)
+        cosine = np.concatenate(cosines)
         number = both[:, 0]
         held_ND = np.zeros((0, centres_KD.shape[1]), np.float16)
         if len(clip):
             held_ND = np.memmap(file, np.float16, "r", shape=(len(clip), centres_KD.shape[1]))
-        found = [np.zeros((0, 2), np.int64)]
+        pairs = copies = np.zeros((0, 2), np.int64)
         if config.num and config.neighbour_distance > 0:
-            for _, rows in _members(number[:, None], len(centres_KD)):
-                vectors_ND = unit_length(held_ND[rows].astype(np.float32))
-                for pairs in neighbours(vectors_ND, cosine[rows], config.neighbour_distance):
-                    found.append(clip[rows[few_of_each(pairs)]])
-        copies = np.zeros((0, 2), np.int64)
+            pairs = clip[_neighbours(held_ND, number, cosine, len(centres_KD), config)]
         if second_look is not None:
             copies = clip[_near_copies(held_ND, both, centres_KD, second_look)]
     # Four places: what a sum in another order of another machine's library does not change.
     distance = np.round(1.0 - cosine, 4).astype(np.float32)
-    return Clustering(clip, number, distance, np.concatenate(found), copies)
+    return Clustering(clip, number, distance, pairs, copies)
+
+
+def _neighbours(
+    held_ND: NDArray[np.float16],
+    number: NDArray[np.int32],
+    cosine: NDArray[np.float32],
+    num: int,
+    config: Clusters,
+) -> NDArray[np.int64]:
+    """Pairs of rows that are close, a few of each."""
+    found = [np.zeros((0, 2), np.int64)]
+    for _, rows in _members(number[:, None], num):
+        vectors_ND = unit_length(held_ND[rows].astype(np.float32))
+        for pairs in neighbours(vectors_ND, cosine[rows], config.neighbour_distance):
+            found.append(rows[few_of_each(pairs)])
+    return np.concatenate(found)
 
 
 def _near_copies(

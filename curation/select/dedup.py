@@ -61,7 +61,7 @@ class Dedup:
 
     Nearest of the clips of different films that show different things: 19.6 (docs/verdicts.md).
     """
-    max_second_look_distance: float = 0.15
+    max_second_look_distance: float = 0.2
     """1 - cosine of embeddings that count as close for the second look; measured for EfficientNet-Lite0."""
 
     def __post_init__(self) -> None:

@@ -77,6 +77,6 @@ class SecondLook:
     @staticmethod
     def _nearest(clips: Indices, sources: Indices, bits: NDArray[np.float32]) -> Indices:
         """For each clip and other source, the place of its pair with fewest bits."""
-        order = np.lexsort([np.arange(len(clips)), bits, sources, clips])
+        order = np.lexsort((np.arange(len(clips)), bits, sources, clips))
         changes = (np.diff(clips[order]) != 0) | (np.diff(sources[order]) != 0)
         return order[np.concatenate([[True], changes])] if len(order) else order
