@@ -67,7 +67,7 @@ def measure(folder: str, num_parts: int, num: int) -> None:
     config = clusters.Clusters(num=num)
     positions = np.arange(num_parts * PER_PART)
     corpus.store.delete(layout.centres(LAYER["embeddings"], num, 0))
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     sample = cluster_corpus._sample(corpus, extent, num)
     centres = clusters.find_centres(sample, num, 0)
     between = time.perf_counter()
@@ -85,7 +85,7 @@ def measure(folder: str, num_parts: int, num: int) -> None:
     told = {min(pair) for pair in found.pairs.tolist() if abs(pair[0] - pair[1]) == 1}
     print(
         f"{len(positions):,} clips, {num} clusters: centres {between - begin:.0f} s, the rest "
-        f"{end - between:.0f} s, {peak:,.0f} MiB at most; mean distance "
+        f"{end - between:.0f} s, {time.process_time() - cpu:.0f} CPU-s in all, {peak:,.0f} MiB at most; mean distance "
         f"{np.nanmean(found.distance):.4f}; {len(planted & told) / len(planted):.1%} of the planted near "
         f"pairs, {len(found.pairs) - len(planted & told):,} others"
     )
