@@ -291,7 +291,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 8
+    version = 7
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig) -> None:
