@@ -75,7 +75,7 @@ def measure(folder: str, num_parts: int, num: int) -> None:
     place = layout.centres(LAYER["embeddings"], num, 0)
     corpus.store.write(place, to_parquet(clusters.centres_table(centres)))
     found = cluster_corpus.cluster_corpus(corpus, extent, positions, config, Path(folder))
-    end = time.perf_counter()
+    end, used = time.perf_counter(), time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     planted = {
         part * PER_PART + n
@@ -85,7 +85,7 @@ def measure(folder: str, num_parts: int, num: int) -> None:
     told = {min(pair) for pair in found.pairs.tolist() if abs(pair[0] - pair[1]) == 1}
     print(
         f"{len(positions):,} clips, {num} clusters: centres {between - begin:.0f} s, the rest "
-        f"{end - between:.0f} s, {time.process_time() - cpu:.0f} CPU-s in all, {peak:,.0f} MiB at most; mean distance "
+        f"{end - between:.0f} s, {used:.0f} CPU-s in all, {peak:,.0f} MiB at most; mean distance "
         f"{np.nanmean(found.distance):.4f}; {len(planted & told) / len(planted):.1%} of the planted near "
         f"pairs, {len(found.pairs) - len(planted & told):,} others"
     )
