@@ -20,6 +20,7 @@ import functools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,7 +29,8 @@ import numpy as np
 from cut_films import FPS, KINDS, Span, films
 
 from curation.decode.decoding_pass import DecodeConfig, decode_source
-from curation.decode.scenes import SceneConfig
+from curation.decode.scenes import SceneConfig, SceneCutter, Transition
+from curation.decode.timeline import Timeline
 from curation.weights.catalog import TRANSNETV2, find
 
 Finder = Callable[[Path], list[Span]]
@@ -51,13 +53,14 @@ def found_by_pass(path: Path, config: SceneConfig) -> list[Span]:
     return [(end, start) for (_, end), (start, _) in pairwise(spans)]
 
 
-def kept_by_pass(path: Path) -> list[Span]:
-    """Frames of the clips that a run with default settings keeps."""
-    return [
-        (row["start_frame"], row["start_frame"] + row["num_frames"])
-        for row in scenes_of(path, SceneConfig())
-        if row["scene_reject"] is None
-    ]
+def kept_by_pass(found: list[Span], num_frames: int) -> list[Span]:
+    """Frames of the clips that a run with default settings keeps of what the pass found."""
+    timeline = Timeline(Fraction(1, FPS))
+    for index in range(num_frames):
+        timeline.add(index, 1)
+    cutter = SceneCutter(SceneConfig(), timeline)
+    scenes = cutter.edge([Transition(*span) for span in found], "end")
+    return [(scene.start, scene.end) for scene in scenes if scene.reject is None]
 
 
 def found_by_package(path: Path, detector: str) -> list[Span]:
@@ -217,11 +220,11 @@ def main() -> None:
                 found = find_in(path)
                 for each in (kind, "all"):
                     scores[each, way].add(truth, found, num_frames)
+                    if way == "ours":
+                        clips = kept_by_pass(found, num_frames)
+                        scores[each, way].add_clips(truth, clips, num_frames)
                 if arguments.verbose and way == "ours":
                     report(path.stem, truth, found)
-            clips = kept_by_pass(path)
-            for each in (kind, "all"):
-                scores[each, "ours"].add_clips(truth, clips, num_frames)
             path.unlink()
     table(scores, arguments.kinds, list(finders))
 

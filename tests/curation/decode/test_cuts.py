@@ -8,7 +8,7 @@ import pytest
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ContentDetector
 
-from curation.decode.cuts import SceneDetectFinder, content_score, join
+from curation.decode.cuts import GREY_CONTRAST, SceneDetectFinder, content_score, join
 from curation.decode.gradual import HEIGHT, WIDTH, window
 from curation.decode.scenes import SceneConfig, Transition
 
@@ -54,11 +54,14 @@ def test_content_score_is_that_of_pyscenedetect(texture):
     assert scores == pytest.approx(expected[1:], rel=1e-9)
 
 
-def test_cuts_of_a_film_without_colour_are_found(scene_frames):
+@pytest.mark.parametrize(
+    "levels", [((60, 160), (90, 230), (30, 120)), ((120, 160), (115, 155), (118, 158))]
+)
+def test_cuts_of_a_film_without_colour_are_found(scene_frames, levels):
     """Shots of overlapping grey levels; a coded film without colour has a little noise in its colours."""
     noise = np.random.default_rng(0)
     frames = []
-    for look, low, high in (("red", 60, 160), ("teal", 90, 230), ("white", 30, 120)):
+    for look, (low, high) in zip(("red", "teal", "white"), levels, strict=True):
         for frame in scene_frames(look, 75, size=SIZE, speed_px=1):
             luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(float)
             level = low + (high - low) * (luma - luma.min()) / (luma.max() - luma.min())
@@ -68,10 +71,26 @@ def test_cuts_of_a_film_without_colour_are_found(scene_frames):
 
 
 def test_a_grey_pair_scores_the_change_of_value_alone(texture):
-    pictures = [cv2.cvtColor(texture(look, SIZE), cv2.COLOR_RGB2GRAY) for look in ("white", "red")]
+    grey = [cv2.cvtColor(texture(look, SIZE), cv2.COLOR_RGB2GRAY) for look in ("white", "red")]
+    pictures = [cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX) for picture in grey]
     hsv = [cv2.cvtColor(cv2.merge([p] * 3), cv2.COLOR_BGR2HSV) for p in pictures]
     change = np.abs(pictures[0].astype(int) - pictures[1]).mean()
+    assert max(picture.std() for picture in pictures) > GREY_CONTRAST
     assert content_score(*hsv) == pytest.approx(change)
+
+
+def test_a_flat_grey_pair_scores_as_one_of_usual_contrast(texture):
+    pictures = [
+        (128 + 0.25 * (cv2.cvtColor(texture(look, SIZE), cv2.COLOR_RGB2GRAY) - 128.0)).astype(
+            np.uint8
+        )
+        for look in ("white", "white/2")
+    ]
+    hsv = [cv2.cvtColor(cv2.merge([p] * 3), cv2.COLOR_BGR2HSV) for p in pictures]
+    change = np.abs(pictures[0].astype(int) - pictures[1]).mean()
+    contrast = max(4.0, *(picture.std() for picture in pictures))
+    assert change > 4
+    assert content_score(*hsv) == pytest.approx(change * GREY_CONTRAST / contrast)
 
 
 def test_detectors_fed_with_scores_report_what_they_report_on_pictures(scene_frames):
