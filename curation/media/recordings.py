@@ -1,9 +1,10 @@
 """Recordings laid end to end in one file, each with a header of its own.
 
 Two FLV files make one by copying their bytes, and so do transport streams: a download of pieces with
-advertisements between them, say. libav reads the first header and follows its streams; what comes under
-another header it takes for damage, or for a stream that nobody asked for. Where the tables of a transport
-stream go on with the same stream of pictures, the clock tells (`curation.media.clock`): it is one recording.
+advertisements between them, say. People do it with MP4 files too, of which players show the first. libav
+reads the first header and follows its streams; what comes under another header it takes for damage, or for
+a stream that nobody asked for. Where the tables of a transport stream go on with the same stream of
+pictures, the clock tells (`curation.media.clock`): it is one recording.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ WHOLE = Recording()
 
 
 def recordings(file: BinaryIO) -> tuple[Recording, ...]:
-    """The recordings that a file holds, in order: one, but for FLV and transport streams laid end to end.
+    """The recordings that a file holds, in order: one, if none were laid end to end.
 
     Args:
         file: a regular file; left at its start.
@@ -58,16 +59,34 @@ def recordings(file: BinaryIO) -> tuple[Recording, ...]:
     file.seek(0)
     demuxer = sniff(file.read(SNIFF_BYTES))
     file.seek(0)
-    if demuxer not in ("flv", "mpegts"):
+    find = {"flv": _flv_joints, "mpegts": _table_joints, "mov": _box_joints}.get(demuxer)
+    if find is None:
         return (WHOLE,)
-    data = np.memmap(file, np.uint8, "r")
-    joints = list(_flv_joints(data) if demuxer == "flv" else _table_joints(data))
+    joints = list(find(np.memmap(file, np.uint8, "r")))
     begins = [0, *joints[:MAX_RECORDINGS]]
     return tuple(map(Recording, begins, [*begins[1:], None]))
 
 
 def _flv_joints(data: Any) -> Iterator[int]:
     return (found.start() for found in _FLV_HEADER.finditer(data) if found.start())
+
+
+def _box_joints(data: Any) -> Iterator[int]:
+    """Where an MP4 begins behind a whole one; one in fragments may repeat its header before each."""
+    place = 0
+    kinds: set[bytes] = set()
+    while place + 16 <= len(data):
+        header = bytes(data[place : place + 16])
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:], "big")
+        if kind == b"ftyp" and {b"moov", b"mdat"} <= kinds and b"moof" not in kinds:
+            yield place
+            kinds = set()
+        if length < 8:
+            return  # up to the end of the file, or no box
+        kinds.add(kind)
+        place += length
 
 
 def _table_joints(data: Any) -> Iterator[int]:

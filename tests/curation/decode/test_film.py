@@ -871,7 +871,7 @@ OTHER_STREAM = (*TS, "-mpegts_start_pid", "0x300")
 
 
 @pytest.mark.parametrize("config", [FAST, COPY], ids=["exact", "copy"])
-@pytest.mark.parametrize("name", ["film.flv", "film.ts"])
+@pytest.mark.parametrize("name", ["film.flv", "film.ts", "film.mp4"])
 def test_recordings_under_headers_of_their_own_are_one_film(
     tmp_path, encode: Encode, numbers_of, name, config
 ):

@@ -43,6 +43,17 @@ def test_a_file_of_one_recording_is_read_whole(film, found, name):
     assert found(film(name)) == (WHOLE,)
 
 
+@pytest.mark.parametrize("options", [(), ("-movflags", "+faststart")], ids=["last", "first"])
+def test_an_mp4_behind_a_whole_one_is_a_recording_wherever_its_index_lies(film, found, options):
+    data = film("a.mp4", *options)
+    assert found(data + data + b"no box") == (Recording(0, len(data)), Recording(len(data), None))
+
+
+def test_fragments_that_repeat_their_header_are_one_recording(film, found):
+    data = film("a.mp4", "-movflags", "frag_keyframe+empty_moov")
+    assert found(data + data) == (WHOLE,)
+
+
 @pytest.mark.parametrize("name", ["a.ts", "a.flv"])
 def test_a_recording_with_the_same_streams_goes_on_in_a_transport_stream_only(film, found, name):
     data = film(name)
