@@ -141,6 +141,7 @@ class Film:
         self._num_late = self._num_refreshes = 0
         self._is_hurt = self._is_refresh = False
         self._refused_pts: int | None = None
+        self._torn_pts: int | None = None
         self._waiting: list[_Seen] = []
         self._bytes_at: dict[int, int] = {}
 
@@ -176,7 +177,10 @@ class Film:
             refused += self._num_errors - before
             if refused > MAX_ERRORS:
                 raise BadSource("undecodable", f"{refused} packets in a row are no pictures")
-        for frame in self._decoded(None):
+        last = self._decoded(None)
+        if self._even is not None:
+            self._torn_pts = self._even.torn([each.pts for each in last if each.pts is not None])
+        for frame in last:
             yield from self._shots(frame)
         yield from self._released()
         self.num_lost += self._num_unplaced + self._num_errors
@@ -296,7 +300,8 @@ class Film:
             self._is_hurt, self._num_refreshes = True, 0
         elif self._is_hurt:
             self._look_for_refresh(isinstance(opaque, Refresh))
-        is_damaged = is_hit or has_hole or self._is_hurt or self._is_late(pts)
+        is_torn = self._torn_pts is not None and pts is not None and pts >= self._torn_pts
+        is_damaged = is_hit or has_hole or is_torn or self._is_hurt or self._is_late(pts)
         self._num_errors = 0
         self._last = self._last if pts is None else pts
         self._num_frames += 1

@@ -9,6 +9,8 @@ picture that is made from no other; and a film that was seen to pause is one tha
 
 from __future__ import annotations
 
+import itertools
+
 EVEN_STEPS = 48
 """So many steps before a gap were alike: two seconds of cinema. Cameras that drop pictures, screens
 and slides seldom have as many."""
@@ -18,6 +20,8 @@ common containers, over which films of finer ones have come."""
 LEAST_GAP_S = 0.5
 """Groups of pictures are seldom shorter."""
 LEAST_GAP_STEPS = 3
+TORN_STEPS = 1.5
+"""Between one step and two: of the last pictures of a film one that follows so late misses another."""
 _NO_STEP = 1 << 62, 0
 
 
@@ -55,6 +59,18 @@ class EvenClock:
             self._shortest = self._longest = step
         self._num_steps += 1
         return 0
+
+    def torn(self, times: list[int]) -> int | None:
+        """Of the last times of a film, which are still to come: the first behind a step that is too long.
+
+        Films that were cut by copying packets end so: a picture is there, but not all that are shown
+        before it and decoded behind it.
+        """
+        if self._num_steps < EVEN_STEPS or self._last is None:
+            return None
+        longest = TORN_STEPS * (self._last - self._begin) / self._num_steps + self._grain
+        pairs = itertools.pairwise([self._last, *times])
+        return next((time for before, time in pairs if time - before > longest), None)
 
     def pause(self) -> None:
         """What looked like a gap was a pause: of this film no gap is believed any more."""

@@ -914,3 +914,18 @@ def test_a_recording_that_cannot_be_read_is_counted(tmp_path, encode: Encode, nu
     assert rows.probe["source_num_frames"] == 75
     assert rows.probe["source_num_damaged_frames"] == 1
     assert numbers_of(path, rows) == frames((0, 75))
+
+
+@pytest.mark.parametrize("end_s", ["2.03", "2.1", "2.2"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_film_that_was_cut_by_copying_packets_ends_where_pictures_are_missing(
+    tmp_path, encode: Encode, numbers_of, run_ffmpeg, suffix, end_s
+):
+    whole = encode(tmp_path / f"whole.{suffix}", [160], *H264, "-bf", "3")
+    path = tmp_path / f"film.{suffix}"
+    run_ffmpeg("-i", whole, "-t", end_s, "-c", "copy", path)
+    rows = decoded(path)
+    (clip,) = numbers_of(path, rows)
+    assert clip == list(range(len(clip)))
+    assert rows.probe["source_num_frames"] - len(clip) == rows.probe["source_num_damaged_frames"]
+    assert rows.probe["source_num_damaged_frames"] <= 3

@@ -58,3 +58,22 @@ def test_a_film_that_pauses_is_believed_to_have_no_gap():
 
 def test_times_that_stand_or_go_back_are_no_gap():
     assert gaps([0] * 100 + [5000] + [4000, 4040], 0.001) == {}
+
+
+@pytest.mark.parametrize(
+    ("last", "first_torn"),
+    [([100, 101, 102], None), ([101], 101), ([100, 102, 104], 102), ([], None)],
+)
+def test_of_the_last_frames_those_behind_a_missing_one_are_torn(last, first_torn):
+    clock = EvenClock(0.001)
+    for number in range(100):
+        clock.missing(40 * number)
+    found = clock.torn([40 * number for number in last])
+    assert found == (None if first_torn is None else 40 * first_torn)
+
+
+def test_where_frames_come_unevenly_none_is_torn():
+    clock = EvenClock(0.001)
+    for number in range(100):
+        clock.missing(40 * number + number % 5)
+    assert clock.torn([5000, 6000]) is None
