@@ -72,21 +72,53 @@ def _flv_joints(data: Any) -> Iterator[int]:
 
 
 def _box_joints(data: Any) -> Iterator[int]:
-    """Where an MP4 begins behind a whole one; one in fragments may repeat its header before each."""
-    place = 0
+    """Where an MP4 begins behind a whole one.
+
+    Of one in fragments the header may be repeated before each: only where their times begin anew another
+    film begins.
+    """
     kinds: set[bytes] = set()
+    header_at, fragment = 0, b""
+    for place, kind, length in _boxes(data):
+        if kind == b"ftyp":
+            header_at = place
+            if {b"moov", b"mdat"} <= kinds and b"moof" not in kinds:
+                yield place
+                kinds = set()
+        elif kind == b"moof":
+            before, fragment = fragment, bytes(data[place : place + length])
+            if header_at and before and _begins_anew(before, fragment):
+                yield header_at
+            header_at = 0
+        kinds.add(kind)
+
+
+def _boxes(data: Any) -> Iterator[tuple[int, bytes, int]]:
+    """Boxes at the top level: place, kind, length."""
+    place = 0
     while place + 16 <= len(data):
         header = bytes(data[place : place + 16])
         length, kind = int.from_bytes(header[:4], "big"), header[4:8]
         if length == 1:
             length = int.from_bytes(header[8:], "big")
-        if kind == b"ftyp" and {b"moov", b"mdat"} <= kinds and b"moof" not in kinds:
-            yield place
-            kinds = set()
+        yield place, kind, length
         if length < 8:
             return  # up to the end of the file, or no box
-        kinds.add(kind)
         place += length
+
+
+def _begins_anew(before: bytes, fragment: bytes) -> bool:
+    """Whether of two fragments that begin with the same track the second is decoded earlier."""
+    (track_before, time_before), (track, time) = _decoded_at(before), _decoded_at(fragment)
+    return track == track_before and time < time_before
+
+
+def _decoded_at(fragment: bytes) -> tuple[int, int]:
+    """Track of the first run of a fragment, and when it is decoded, in ticks; 0 where it does not say."""
+    head, place = fragment.find(b"tfhd"), fragment.find(b"tfdt")
+    size_bytes = 8 if fragment[place + 4 : place + 5] == b"\x01" else 4
+    time = 0 if place < 0 else int.from_bytes(fragment[place + 8 : place + 8 + size_bytes], "big")
+    return 0 if head < 0 else int.from_bytes(fragment[head + 8 : head + 12], "big"), time
 
 
 def _table_joints(data: Any) -> Iterator[int]:

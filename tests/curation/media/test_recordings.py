@@ -1,6 +1,7 @@
 """Transport streams and FLV files laid end to end, by ffmpeg's muxers."""
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +50,22 @@ def test_an_mp4_behind_a_whole_one_is_a_recording_wherever_its_index_lies(film, 
     assert found(data + data + b"no box") == (Recording(0, len(data)), Recording(len(data), None))
 
 
-def test_fragments_that_repeat_their_header_are_one_recording(film, found):
-    data = film("a.mp4", "-movflags", "frag_keyframe+empty_moov")
-    assert found(data + data) == (WHOLE,)
+FRAGMENTS = ("-movflags", "frag_keyframe+empty_moov")
+
+
+def test_fragments_whose_times_begin_anew_are_another_recording(film, found):
+    data = film("a.mp4", *FRAGMENTS)
+    assert found(data + data) == (Recording(0, len(data)), Recording(len(data), None))
+
+
+def test_fragments_that_go_on_behind_a_repeated_header_are_one_recording(film, found):
+    data = film("a.mp4", *FRAGMENTS)
+    header = data[: data.index(b"moof") - 4]
+    places = [each.start() - 4 for each in re.finditer(b"moof", data)]
+    ends = [*places[1:], len(data)]
+    again = [header + data[begin:end] for begin, end in zip(places, ends, strict=True)]
+    assert len(again) > 2
+    assert found(b"".join(again)) == (WHOLE,)
 
 
 @pytest.mark.parametrize("name", ["a.ts", "a.flv"])
