@@ -38,11 +38,11 @@ MIN_CONTRAST = 5.0
 """An end with a smaller standard deviation is a plain field: a fade."""
 MAX_CORRELATION = 0.75
 """Ends that correlate more are the same shot."""
-MAX_BLEND_CORRELATION = 0.5
-"""The same of a dissolve, which light that changes, a slow pan or zoom resemble more."""
+MAX_WEAK_CORRELATION = 0.5
+"""The same of a dissolve or slide, which light that changes, a pan or zoom resemble more."""
 MAX_STEP = 0.6
 """Share of the change that happens in one step, over which it is no dissolve or wipe."""
-MIN_SECOND_STEP = 0.12
+MIN_SECOND_STEP = 0.3
 """Second largest step over the largest, below which it is a cut."""
 MIDDLE = (0.08, 0.92)
 """Share of the way at which a picture counts as one between."""
@@ -211,16 +211,20 @@ def window(pictures_TN: NDArray[np.float32], correlation: float) -> Found | None
     steps_T = np.sort(np.einsum("tn,tn->t", steps_TN, steps_TN))
     if steps_T[-2] < MIN_SECOND_STEP * steps_T[-1]:
         return None
-    if steps_T[-1] <= MAX_STEP * squared:
+    is_weak = correlation <= MAX_WEAK_CORRELATION
+    change_P = _per_pixel(way_N[None])[0]
+    is_wiped = (change_P > 3 * 10**2).mean() >= MIN_WIPED
+    if steps_T[-1] <= MAX_STEP * squared and (is_weak or is_wiped):
         from_first_TP = _per_pixel(pictures_TN - first_N)
         from_last_TP = _per_pixel(pictures_TN - last_N)
-        found = None
-        if correlation <= MAX_BLEND_CORRELATION:
-            found = _dissolve(from_first_TP, from_last_TP, squared)
-        found = found or _wipe(from_first_TP, from_last_TP, _per_pixel(way_N[None])[0])
+        found = _dissolve(from_first_TP, from_last_TP, squared) if is_weak else None
+        if found is None and is_wiped:
+            found = _wipe(from_first_TP, from_last_TP, change_P)
         if found is not None:
             return None if is_one_shot(first_N, last_N) else found
-    return slide(pictures_TN, squared) if len(pictures_TN) <= LONGEST_SLIDE + 1 else None
+    if is_weak and len(pictures_TN) <= LONGEST_SLIDE + 1:
+        return slide(pictures_TN, squared)
+    return None
 
 
 def is_one_shot(first_N: NDArray[np.float32], last_N: NDArray[np.float32]) -> bool:
@@ -280,7 +284,7 @@ def _wipe(
     largest = float(np.diff(shares_T, prepend=0).max())
     # What still moves at an end of the window is a camera.
     is_whole = first > 0 and first + 3 <= last < num - 1
-    if not is_whole or largest > MAX_WIPE_STEP or (change_P > 3 * 10**2).mean() < MIN_WIPED:
+    if not is_whole or largest > MAX_WIPE_STEP:
         return None
     num_between = int(((shares_T > MIDDLE[0]) & (shares_T < MIDDLE[1])).sum())
     residual = float(off_TP.min(axis=0).sum()) / squared / max(2, num_between)
