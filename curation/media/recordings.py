@@ -26,8 +26,9 @@ _PICTURES = frozenset({0x01, 0x02, 0x10, 0x1B, 0x24, 0x33, 0x80, 0xD1, 0xD2, 0xE
 """Stream types of pictures (ISO/IEC 13818-1, table 2-34, and those that others have claimed)."""
 _LOST_ROWS = 5
 """Packets in a row without their first byte, after which packets are searched anew."""
-_BLOCK_ROWS = 1 << 20
-"""Packets that are looked at together: 200 MB of the file, 10 MB of memory."""
+_FEW_ROWS, _MANY_ROWS = 1 << 10, 1 << 20
+"""Packets that are looked at together: few where some were lost, so that they cost little; at most 200 MB
+of the file, 10 MB of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +156,21 @@ def _sections(data: Any) -> Iterator[tuple[int, int, bytes]]:
 
 def _blocks(data: Any) -> Iterator[tuple[int, Any]]:
     """Packets in a row, uint8 ``[N, 188]``, and where the first begins."""
-    place = 0
+    place, most_rows = 0, _FEW_ROWS
     while found := PACKETS.search(data, place):
         begin = found.start()
         stride = 188 if data[begin + 188] == data[begin] else 192
-        num_rows = min((len(data) - begin - 188) // stride + 1, _BLOCK_ROWS)
+        num_rows = min((len(data) - begin - 188) // stride + 1, most_rows)
         shape, strides = (num_rows, 188), (stride, 1)
         rows_NP = np.lib.stride_tricks.as_strided(data[begin:], shape, strides, writeable=False)
         lost_N = np.flatnonzero(rows_NP[:, 0] != data[begin])
         # The first of so many that follow each other.
-        ends = lost_N[_LOST_ROWS - 1 :] - lost_N[: len(lost_N) - _LOST_ROWS + 1] < _LOST_ROWS
-        num_sound = int(lost_N[ends.argmax()]) if ends.any() else num_rows
+        fifth_N = lost_N[_LOST_ROWS - 1 :]
+        follow_N = np.flatnonzero(fifth_N - lost_N[: len(fifth_N)] < _LOST_ROWS)
+        num_sound = int(lost_N[follow_N[0]]) if len(follow_N) else num_rows
         yield begin, rows_NP[:num_sound]
         place = begin + num_sound * stride
+        most_rows = min(2 * most_rows, _MANY_ROWS) if num_sound == num_rows else _FEW_ROWS
 
 
 def _section(packet: bytes) -> bytes:

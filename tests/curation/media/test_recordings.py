@@ -106,6 +106,14 @@ def test_two_programmes_at_the_same_time_are_one_recording(run_ffmpeg, tmp_path,
     assert found((tmp_path / "two.ts").read_bytes()) == (WHOLE,)
 
 
+@pytest.mark.parametrize("num_packets", [1, 4, 5, 9])
+def test_packets_without_their_first_byte_make_no_recordings(film, found, num_packets):
+    data = bytearray(film("a.ts", "-b:v", "2M"))
+    for packet in range(50, 50 + num_packets):
+        data[packet * 188] ^= 0xFF
+    assert found(bytes(data)) == (WHOLE,)
+
+
 def test_damage_makes_no_recordings(film, found):
     data = bytearray(film("a.ts", "-b:v", "2M"))
     draw = random.Random(5)
