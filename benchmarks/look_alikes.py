@@ -15,6 +15,7 @@ of two different spans are taken for copies, which lie in one shot if they are l
 from __future__ import annotations
 
 import argparse
+import io
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from curation.decode.keyframes import inside_borders, perceptual_hash
+from curation.decode.keyframes import inside_borders, jpeg, perceptual_hash
 from curation.select.dedup import Dedup, components, find_groups
 from curation.select.second_look import SecondLook
 from curation.stations.embeddings import _lite0_network, lite0_input, with_unit_length
@@ -105,19 +106,21 @@ def measured(path: Path, shift_s: float, cache: Path) -> dict[str, np.ndarray]:
     """Hashes of whole pictures and between bars, ``[N, 8]``, and embeddings ``[N, D]``."""
     if cache.exists():
         return dict(np.load(cache))
-    network = _lite0_network()
-    found: dict[str, list] = {"whole": [], "inside": [], "embedding": []}
+    found: dict[str, list] = {"whole": [], "inside": []}
+    shown: list[np.ndarray] = []
     for pictures in spans(path, shift_s):
         inside = inside_borders(pictures)
         found["whole"].append([perceptual_hash(each) for each in pictures])
         found["inside"].append([perceptual_hash(each[inside]) for each in pictures])
-        shown = np.stack([lite0_input(Image.fromarray(pictures[n])) for n in EMBEDDED])
-        mean = with_unit_length(network(shown))[0].mean(axis=0, keepdims=True)
-        found["embedding"].append(with_unit_length(mean)[0][0])
-    kept = {
-        name: np.array(rows, np.uint64 if name != "embedding" else np.float32)
-        for name, rows in found.items()
-    }
+        for number in EMBEDDED:
+            stored = io.BytesIO(jpeg(pictures[number], quality=90))
+            shown.append(lite0_input(Image.open(stored).convert("RGB")))
+    kept = {name: np.array(rows, np.uint64) for name, rows in found.items()}
+    network = _lite0_network()
+    batches = (np.stack(shown[begin : begin + 32]) for begin in range(0, len(shown), 32))
+    units = with_unit_length(np.concatenate([network(batch) for batch in batches]))[0]
+    means = units.reshape(len(kept["whole"]), len(EMBEDDED), -1).mean(axis=1)
+    kept["embedding"] = with_unit_length(means)[0]
     np.savez(cache, **kept)
     return kept
 
