@@ -23,6 +23,7 @@ import pyarrow as pa
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from curation.corpus import layout
+from curation.corpus.gap import Gap
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import to_parquet
 from curation.corpus.schema import layer_schema
@@ -62,7 +63,8 @@ def write(folder: str, num_parts: int) -> None:
 
 def measure(folder: str, num_parts: int, num: int) -> None:
     """Cluster, and print what it took."""
-    corpus = Corpus(Store(folder), CorpusInfo(num_parts=num_parts, layers=LAYER), threads=2)
+    store, info = Store(folder), CorpusInfo(num_parts=num_parts, layers=LAYER)
+    corpus = Corpus(store, info, Gap((), num_parts), threads=2)
     extent = Extent((1,) * num_parts, (PER_PART,) * num_parts)
     config = clusters.Clusters(num=num)
     positions = np.arange(num_parts * PER_PART)
@@ -74,7 +76,9 @@ def measure(folder: str, num_parts: int, num: int) -> None:
     del sample
     place = layout.centres(LAYER["embeddings"], num, 0)
     corpus.store.write(place, to_parquet(clusters.centres_table(centres)))
-    found = cluster_corpus.cluster_corpus(corpus, extent, positions, config, Path(folder))
+    found = cluster_corpus.cluster_corpus(
+        corpus, extent, positions, config, temp_folder=Path(folder)
+    )
     end, used = time.perf_counter(), time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     planted = {
