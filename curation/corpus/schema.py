@@ -302,6 +302,14 @@ SCENES = (
         "0..1",
     ),
     Column(
+        "picture_area",
+        pa.list_(I32),
+        "left, top, width and height of the part of the shown picture inside black bars (pairs of about "
+        "the same width, black in every sampled frame), to which `--crop-borders` cuts; the whole picture "
+        "where there are none, null without a sampled frame",
+        "px",
+    ),
+    Column(
         "blur",
         F32,
         "blur effect (Crete et al. 2007) at the stored size, 0 sharp to 1: lower quartile of squares of "

@@ -36,6 +36,7 @@ from curation.decode.motion import FlowMeter, Pair, scene_motion
 from curation.decode.picture import (
     PictureSample,
     luma,
+    picture_area,
     picture_sample,
     scene_picture,
 )
@@ -144,7 +145,7 @@ class MeasuredScene:
     """How the frames are coded, as the column has it."""
     num_damaged_frames: int
     interlacing: Interlacing
-    measures: Mapping[str, float | str | None]
+    measures: Mapping[str, float | str | list[int] | None]
     keyframes: tuple[Keyframe, ...]
 
 
@@ -384,12 +385,21 @@ class VideoPass:
             )
             | scene_picture(samples, self._conversion.size)
             | {
+                "picture_area": self._picture_area(samples),
                 "frozen_share": self._freezes.share(scene.start, scene.end),
                 "blur": scene_blur([effect for _, effect in blurs]),
                 "bits_per_pixel": self._bits_per_pixel(scene, [size for _, size in packets]),
             },
             keyframes=self._keyframes(candidates, self._conversion),
         )
+
+    def _picture_area(self, samples: Sequence[PictureSample]) -> list[int] | None:
+        """The part inside black bars; None without a sampled frame."""
+        if not samples:
+            return None
+        assert self._conversion is not None, "there were frames"
+        rims, shown = [each.rim for each in samples], self._shown
+        return picture_area(rims, self._conversion.size, shown.size, shown.orientation)
 
     def _bits_per_pixel(self, scene: Scene, sizes: Sequence[int]) -> float | None:
         """Of the stored pictures; None where the packets of too many frames are not known."""

@@ -6,12 +6,15 @@ Measured on the analysis picture: BGR, square pixels, short side `ANALYSIS_SIDE`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+from curation.media.orientation import Orientation
 
 ANALYSIS_SIDE = 144
 """Short side of the analysis picture. 256x144 is the size to which PySceneDetect scales a 16:9 film
@@ -20,6 +23,10 @@ MAX_ANALYSIS_ASPECT = 8
 """Longer side of the analysis picture in short sides, at most."""
 DARK_LUMA, BRIGHT_LUMA = 20, 235
 """The brightness bounds of Allegro's filter (20; arXiv 2410.15458) and of studio white (235)."""
+MAX_UNEVEN = 0.2
+"""Difference of the bars of a pair, over the wider one."""
+MIN_AREA = 0.3
+"""Share of a side that bars leave: a film of 2.39:1 in 4:3 keeps over a half of the height."""
 BLACK_LINE_MEAN, BLACK_LINE_MAX = 10, 48
 """A row or column is black if its mean and its brightest pixel are at most this. ffmpeg's
 cropdetect allows a mean of 24, which takes dark skies for borders; the second number lets ringing
@@ -125,6 +132,43 @@ def border_share(rims: Sequence[tuple[int, int, int, int]], size: tuple[int, int
     top, bottom, left, right = (min(side) for side in zip(*rims, strict=True))
     inner = max(0, width - left - right) * max(0, height - top - bottom)
     return 1.0 - inner / (width * height)
+
+
+def picture_area(
+    rims: Sequence[tuple[int, int, int, int]],
+    size: tuple[int, int],
+    shown: tuple[int, int],
+    orientation: Orientation,
+) -> list[int]:
+    """The part of a shown picture inside black bars: left, top, width, height, in pixels; even numbers.
+
+    Bars come in pairs of about the same width, which a dark sky or a dark floor does not have. A line
+    that is black in part goes with them.
+
+    Args:
+        rims: top, bottom, left, right of each sampled frame, not turned.
+        size: width and height of the pictures in which they were measured.
+        shown: width and height as shown.
+        orientation: how they are shown.
+    """
+    width, height = size
+    top, bottom, left, right = (min(side) for side in zip(*rims, strict=True))
+    if orientation.mirrored:
+        left, right = right, left
+    for _ in range(orientation.turn_deg // 90):
+        top, right, bottom, left = left, top, right, bottom
+        width, height = height, width
+    rows = _bars((top, bottom), shown[1] / height, shown[1])
+    columns = _bars((left, right), shown[0] / width, shown[0])
+    return [columns[0], rows[0], shown[0] - sum(columns), shown[1] - sum(rows)]
+
+
+def _bars(rim: tuple[int, int], scale: float, side: int) -> tuple[int, int]:
+    """What is cut off at both ends of a side, in shown pixels; nothing where it is no pair of bars."""
+    if min(rim) == 0 or abs(rim[0] - rim[1]) > max(1, MAX_UNEVEN * max(rim)):
+        return 0, 0
+    first, last = (2 * math.ceil((lines + 1) * scale / 2) for lines in rim)
+    return (first, last) if side - first - last >= MIN_AREA * side else (0, 0)
 
 
 def scene_picture(

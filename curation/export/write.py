@@ -33,7 +33,7 @@ from curation.media.guard import Guard
 from curation.sources import SeenFolders, fetched
 
 INDEX_SCHEMA = schema(SHARD_ROWS)
-_OF_THE_SOURCE = ("source_row", "num_clock_jumps")
+_OF_THE_SOURCE = ("source_row", "num_clock_jumps", "picture_area")
 """Columns that cutting needs and the .json does not tell."""
 _NOT_TOLD = ("part", "key", "export", "facts_generation", "tried_before", *_OF_THE_SOURCE)
 
@@ -150,7 +150,7 @@ class ShardWriter:
             ):
                 stream = read_stream(source.file, self.config, self._guard, has_jumps=has_jumps)
             for row in rows:
-                clip = stream.placed(_clip(row))
+                clip = stream.placed(_clip(row, crop=self.config.crop_borders))
                 try:
                     media = cut(source.file, clip, self.config, self._guard, scratch)
                 except BadSource as error:
@@ -211,8 +211,11 @@ def _keyed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return keyed
 
 
-def _clip(row: dict[str, Any]) -> Clip:
+def _clip(row: dict[str, Any], *, crop: bool) -> Clip:
+    area = tuple(row["picture_area"] or ()) if crop else ()
+    is_cropped = bool(area) and area != (0, 0, row["width"], row["height"])
     return Clip(
+        area=area if is_cropped else None,
         container=row["container"],
         start_pts=row["start_pts"],
         end_pts=row["end_pts"],

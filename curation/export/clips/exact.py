@@ -111,7 +111,7 @@ def _command(
     import ffmpeg
     import imageio_ffmpeg
 
-    width, height = fitted_size(clip.width, clip.height, config.max_short_side_px)
+    width, height = fitted_size(*clip.kept_size, config.max_short_side_px)
     base = f"{clip.time_base.numerator}/{clip.time_base.denominator}"
     length = clip.end_pts - clip.start_pts
     opening: dict[str, object] = {
@@ -215,7 +215,7 @@ def _coloured(frames: Any, clip: Clip, size: tuple[int, int], table: Path) -> An
     if colour.matrix != "gbr":
         scale = "full" if colour.full_range else "limited"
         frames = frames.filter("setparams", colorspace=colour.matrix, range=scale)
-    frames = frames.filter("crop", "iw-mod(iw,2)", "ih-mod(ih,2)", 0, 0)
+    frames = frames.filter("crop", *_kept(clip))
     if is_see_through(clip.pixel_format):
         frames = _laid_on_white(frames)
         colour = Colour("gbr", True, "bt709", "bt709")
@@ -232,6 +232,19 @@ def _coloured(frames: Any, clip: Clip, size: tuple[int, int], table: Path) -> An
         frames = frames.filter("scale", width, height, flags=SCALING, **(to_yuv if is_rgb else {}))
     return (
         frames.filter("setsar", 1).filter("format", "yuv420p").filter("setparams", **_tags(colour))
+    )
+
+
+def _kept(clip: Clip) -> tuple[str, str, str, str]:
+    """Width, height, left and top of what is kept of a decoded picture, whose pixels may not be square."""
+    if clip.area is None:
+        return "iw-mod(iw,2)", "ih-mod(ih,2)", "0", "0"
+    left, top, width, height = clip.area
+    return (
+        f"2*floor(iw*{width}/{clip.width}/2)",
+        f"2*floor(ih*{height}/{clip.height}/2)",
+        f"2*round(iw*{left}/{clip.width}/2)",
+        f"2*round(ih*{top}/{clip.height}/2)",
     )
 
 

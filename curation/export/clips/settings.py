@@ -59,6 +59,9 @@ class ExportConfig:
     max_short_side_px: int | None = None
     """Larger pictures are made smaller until their short side is this; none keeps the size. Not for
     videos under 'copy', whose pictures are not touched."""
+    crop_borders: bool = False
+    """Cut off black bars, to the column `picture_area`. Not under 'copy'. The selection's rule on
+    `border_share`, if it has one, drops such clips before: leave it out with `--drop-rule`."""
     crf: int = 18
     """x264 constant rate factor, 0 (lossless) to 51; 18 is x264's 'visually nearly lossless'."""
     x264_preset: X264Preset = "veryfast"
@@ -83,6 +86,10 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.cut not in ("exact", "copy"):
             raise ValueError(f"cut must be 'exact' or 'copy', got {self.cut!r}")
+        if self.crop_borders and self.cut == "copy":
+            raise ValueError(
+                "crop_borders needs cut exact: packets are copied with all their picture"
+            )
         if self.x264_preset not in (presets := get_args(X264Preset)):
             raise ValueError(
                 f"x264_preset must be one of {', '.join(presets)}, got {self.x264_preset!r}"
@@ -91,6 +98,9 @@ class ExportConfig:
             raise ValueError(
                 f"max_short_side_px must be at least 16 px, got {self.max_short_side_px}"
             )
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
         for name, low, high in (("crf", 0, 51), ("jpeg_quality", 1, 95), ("threads", 1, 128)):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -132,6 +142,8 @@ class Clip:
     """Shown height in px."""
     colour: Colour
     """How the source's frames are coded, nothing left to guess."""
+    area: tuple[int, int, int, int] | None = None
+    """Left, top, width, height of what is kept of the shown picture; None keeps all."""
     interlaced: str = "progressive"
     """'progressive', 'interlaced' or 'telecined', as the column has it."""
     pixel_format: str = "yuv420p"
@@ -148,6 +160,11 @@ class Clip:
     """Steady time of the start of its recording, behind another one."""
     first_packet: int = 0
     """Where there are jumps, so that no seek finds a time: the packet at which to begin decoding."""
+
+    @property
+    def kept_size(self) -> tuple[int, int]:
+        """Width and height of what is kept, as shown."""
+        return (self.width, self.height) if self.area is None else self.area[2:]
 
     @property
     def is_image(self) -> bool:

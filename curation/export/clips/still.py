@@ -24,9 +24,12 @@ def to_jpeg(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
     from PIL import Image
 
     size = _target_size(clip, config)
-    if size is None and (final := _taken_over(file, clip)) is not None:
+    if size is None and clip.area is None and (final := _taken_over(file, clip)) is not None:
         return final
     picture_HWC, _ = upright_rgb(file, clip.container)
+    if clip.area is not None:
+        left, top, width, height = clip.area
+        picture_HWC = picture_HWC[top : top + height, left : left + width]
     upright = Image.fromarray(picture_HWC)
     if size is not None:
         upright = upright.resize(size, Image.Resampling.LANCZOS)
@@ -39,9 +42,9 @@ def to_jpeg(file: BinaryIO, clip: Clip, config: ExportConfig) -> Media:
 def _target_size(clip: Clip, config: ExportConfig) -> tuple[int, int] | None:
     """Size in px to resize to; None keeps it."""
     limit = config.max_short_side_px
-    if limit is None or min(clip.width, clip.height) <= limit:
+    if limit is None or min(clip.kept_size) <= limit:
         return None
-    return fitted_size(clip.width, clip.height, limit)
+    return fitted_size(*clip.kept_size, limit)
 
 
 def _taken_over(file: BinaryIO, clip: Clip) -> Media | None:
