@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from curation.decode.bars import Bars
 from curation.decode.fades import Fades
 from curation.decode.gradual import HEIGHT, WIDTH, Gradual
 from curation.decode.hard_cuts import NEAR, HardCuts
@@ -42,6 +43,7 @@ and a deviation of 13 differ by 15, the least that AdaptiveDetector takes for a 
 LEAST_GREY_CHANGE = 4.0
 """Change of value, and contrast, that is not scaled up any further: coding and grain stay under it."""
 KINDS = ("cut", "wipe", "dissolve", "fade")
+EVERYWHERE = (slice(None), slice(None))
 SMALL = (WIDTH, HEIGHT)
 """Size of the pictures in which gradual transitions are looked for."""
 
@@ -121,6 +123,7 @@ class SceneDetectFinder:
         self._cuts = HardCuts(self._flash, lateness=ADAPTIVE_WINDOW)
         self._fades = Fades(config.fade_threshold, fps, flash=self._flash, min_scene=min_scene)
         self._gradual = Gradual(fps) if config.dissolves else None
+        self._bars = Bars()
         self._num_frames = 0
         self._previous: NDArray[np.uint8] | None = None
         self._found: list[Transition] = []
@@ -155,8 +158,13 @@ class SceneDetectFinder:
         self._cuts.set_flash(self._flash)
         self._fades.set_rate(fps, flash=self._flash, min_scene=min_scene)
         if self._gradual is not None:
-            self._found += self._gradual.finish()
-            self._gradual = Gradual(fps, first=self._num_frames)
+            self._restart(fps)
+
+    def _restart(self, fps: Fraction) -> None:
+        """Look for gradual transitions anew: what comes cannot be compared with what was."""
+        assert self._gradual is not None, "it is looked for"
+        self._found += self._gradual.finish()
+        self._gradual = Gradual(fps, first=self._num_frames)
 
     def push(self, picture_HWC: NDArray[np.uint8]) -> list[Transition]:
         """Take the next frame's analysis picture (BGR); report what has become certain."""
@@ -165,8 +173,11 @@ class SceneDetectFinder:
         index = self._num_frames
         self._num_frames += 1
         hsv_HWC: Any = cv2.cvtColor(picture_HWC, cv2.COLOR_BGR2HSV)
-        score = 0.0 if self._previous is None else content_score(self._previous, hsv_HWC)
-        self._previous = hsv_HWC
+        if self._bars.push(picture_HWC) and self._gradual is not None:
+            self._restart(self._gradual.fps)
+        area = self._bars.area or EVERYWHERE
+        before_HWC, self._previous = self._previous, hsv_HWC
+        score = 0.0 if before_HWC is None else content_score(before_HWC[area], hsv_HWC[area])
         self._cuts.add_frame(hsv_HWC)
         # The detectors count in frames, so that nothing depends on an even frame rate; as they only
         # subtract and compare, a plain number does (a FrameTimecode costs 10 microseconds a step).
@@ -175,7 +186,7 @@ class SceneDetectFinder:
         for hit in self._adaptive.process_frame(index, score):
             self._cuts.add_hit(hit)
         self._add_cuts(self._cuts.resolve(index))
-        small_HWC: Any = cv2.resize(picture_HWC, SMALL, interpolation=cv2.INTER_AREA)
+        small_HWC: Any = cv2.resize(picture_HWC[area], SMALL, interpolation=cv2.INTER_AREA)
         self._found += self._fades.push(index, small_HWC)
         if self._gradual is not None:
             self._found += self._gradual.push(index, small_HWC)

@@ -126,6 +126,7 @@ class Gradual:
     """
 
     def __init__(self, fps: Fraction, *, first: int = 0) -> None:
+        self.fps = fps
         self._step = max(1, round(fps / RATE))
         self._capacity = LENGTHS[-1][0] + 1
         # Every picture is written twice, so that any window is one piece of memory.

@@ -11,6 +11,7 @@ from curation.decode.likeness import (
     MIN_CONTRAST,
     SAME_SHOT,
     Likeness,
+    contrast,
     is_overexposed,
     likeness,
     small_least,
@@ -158,14 +159,14 @@ class HardCuts:
             picture_HW = self._picture(index)
             if self._likeness(start, index).value >= SAME_SHOT:
                 return index
-            if picture_HW.std() >= MIN_CONTRAST and not self._is_overlit(start_HW, picture_HW):
+            if contrast(picture_HW) >= MIN_CONTRAST and not self._is_overlit(start_HW, picture_HW):
                 return None
         return None
 
     @staticmethod
     def _is_overlit(before_HW: NDArray[np.float32], picture_HW: NDArray[np.float32]) -> bool:
         """Whether a picture has less contrast than half of the one before a flash."""
-        return bool(picture_HW.std() < 0.5 * before_HW.std())
+        return contrast(picture_HW) < 0.5 * contrast(before_HW)
 
     @property
     def _newest(self) -> int:

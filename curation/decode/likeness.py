@@ -16,6 +16,11 @@ one shot that change by more than 13 for a pulse, a step of light, a shaken or s
 over 0.79."""
 WHITE = 250.0
 """Value, 0..255, from which a pixel is at the end of its range."""
+BLACK = 8.0
+"""Value, 0..255, up to which a line is a black bar's if all of it is: at this size coding noise is averaged
+out, and a night shot is brighter."""
+FEWEST_LINES = 8
+"""Of a picture inside bars, each way; with fewer it is dark rather than barred."""
 MIN_CONTRAST = 3.0
 """Standard deviation, 0..255, under which a picture is plain and is like nothing."""
 
@@ -59,8 +64,15 @@ def tint(hsv_HWC: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def is_overexposed(value_HW: NDArray[np.float32]) -> bool:
-    """Whether more than half of a picture's value is at the end of its range."""
-    return bool((value_HW >= WHITE).mean() > 0.5)
+    """Whether more than half of a picture's value, inside its bars, is at the end of its range."""
+    inside_HW, _ = _inside_bars(value_HW, value_HW)
+    return bool((inside_HW >= WHITE).mean() > 0.5)
+
+
+def contrast(value_HW: NDArray[np.float32]) -> float:
+    """Standard deviation of a picture inside its bars."""
+    inside_HW, _ = _inside_bars(value_HW, value_HW)
+    return float(inside_HW.std())
 
 
 def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> Likeness:
@@ -69,10 +81,11 @@ def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> L
     Both have the same size, at least 4 pixels each way. A correlation does not see light that changes
     as a whole; the middle half each way is looked for up to a quarter of the picture away, in both
     directions, and the mean of the two counts: the chance that strange pictures fit both ways is
-    small.
+    small. Black bars that both have are left out: they would make any two pictures alike.
     """
     import cv2
 
+    first_HW, second_HW = _inside_bars(first_HW, second_HW)
     if min(first_HW.std(), second_HW.std()) < MIN_CONTRAST:
         return Likeness(0.0, False)
     whole = float(cv2.matchTemplate(first_HW, second_HW, cv2.TM_CCOEFF_NORMED)[0, 0])
@@ -86,6 +99,18 @@ def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> L
         is_moved |= place != top * fit_HW.shape[1] + left
     moved = sum(fits) / 2
     return Likeness(max(whole, moved), is_moved and moved > whole)
+
+
+def _inside_bars(
+    first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both pictures without the lines along their sides that are black in both."""
+    lit_HW = np.maximum(first_HW, second_HW) > BLACK
+    rows, columns = np.flatnonzero(lit_HW.any(axis=1)), np.flatnonzero(lit_HW.any(axis=0))
+    if min(len(rows), len(columns)) < FEWEST_LINES:
+        return first_HW, second_HW
+    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return np.ascontiguousarray(first_HW[inside]), np.ascontiguousarray(second_HW[inside])
 
 
 def is_same_shot(first_HWC: NDArray[np.uint8] | None, second_HWC: NDArray[np.uint8]) -> bool:
