@@ -345,26 +345,33 @@ def joined(
     return new
 
 
-def encode(path: Path, frames: list[Picture], kind: str) -> None:
-    """Write the film as H.264; 'low bitrate' with keyframes that pulse."""
+def encode(path: Path, frames: list[Picture], kind: str, bars: int) -> None:
+    """Write the film as H.264, `bars` black lines above and below; 'low bitrate' with pulsing keyframes."""
     options = {"preset": "veryfast", "crf": "24", "threads": "1"}
     if kind == "low bitrate":
         options = {"preset": "veryfast", "b": "45k", "maxrate": "60k", "bufsize": "60k"}
         options |= {"g": "30", "keyint_min": "30", "sc_threshold": "0", "threads": "1"}
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height = SIZE
+        stream.width, stream.height = SIZE[0], SIZE[1] + 2 * bars
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)
         for index, frame_HWC in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            barred_HWC = np.pad(frame_HWC, ((bars, bars), (0, 0), (0, 0)))
+            frame = av.VideoFrame.from_ndarray(barred_HWC, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
 
 
 def films(
-    kinds: list[str], use: str, num_films: int, num_shots: int, folders: tuple[Path, Path]
+    kinds: list[str],
+    use: str,
+    num_films: int,
+    num_shots: int,
+    folders: tuple[Path, Path],
+    *,
+    bars: int = 0,
 ) -> Iterator[tuple[str, Path, list[Span], int]]:
     """Kind, file, transitions and number of frames of every film.
 
@@ -374,6 +381,7 @@ def films(
         num_films: of each kind.
         num_shots: of each film.
         folders: where the footage lies, and where films go.
+        bars: black lines above and below each picture.
     """
     shots = read_frames(folders[0], read_shots(use))
     for kind in kinds:
@@ -383,5 +391,5 @@ def films(
             )
             frames, truth = film(draw, kind, shots, num_shots)
             path = folders[1] / f"{kind.replace(' ', '-')}-{number}.mp4"
-            encode(path, frames, kind)
+            encode(path, frames, kind, bars)
             yield kind, path, truth, len(frames)

@@ -104,12 +104,17 @@ def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> L
 def _inside_bars(
     first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both pictures without the lines along their sides that are black in both."""
+    """Both pictures without the lines along their sides that are black in both, or half black beside such."""
     lit_HW = np.maximum(first_HW, second_HW) > BLACK
     rows, columns = np.flatnonzero(lit_HW.any(axis=1)), np.flatnonzero(lit_HW.any(axis=0))
     if min(len(rows), len(columns)) < FEWEST_LINES:
         return first_HW, second_HW
-    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    if len(rows) == lit_HW.shape[0] and len(columns) == lit_HW.shape[1]:
+        return first_HW, second_HW
+    inside = tuple(
+        slice(lit[0] + bool(lit[0]), lit[-1] + 1 - (lit[-1] < length - 1))
+        for lit, length in zip((rows, columns), lit_HW.shape, strict=True)
+    )
     return np.ascontiguousarray(first_HW[inside]), np.ascontiguousarray(second_HW[inside])
 
 

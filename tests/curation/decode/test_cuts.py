@@ -328,3 +328,35 @@ def test_neighbours_are_joined_and_keep_the_gradual_kind():
         Transition(50, 60, "fade"),
         Transition(90, 90),
     ]
+
+
+def barred(frames: list[np.ndarray], rows: int, columns: int) -> list[np.ndarray]:
+    """Frames with black bars of so many lines added around."""
+    return [np.pad(frame_HWC, ((rows, rows), (columns, columns), (0, 0))) for frame_HWC in frames]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 0), (0, 40), (24, 40)])
+@pytest.mark.parametrize("kind", ["cut", "dissolve", "wipe"])
+def test_transitions_are_found_inside_black_bars(scene_frames, kind, rows, columns):
+    """Bars are the same in all pictures and make none alike, once they are known."""
+    first = shots(scene_frames, ("orange", 120), speed_px=0)
+    second = shots(scene_frames, ("cyan/1", 120), speed_px=0)
+    num = 0 if kind == "cut" else 20
+    between = [
+        mixed(first[0], second[0], (place + 1) / (num + 1))
+        if kind == "dissolve"
+        else wiped(first[0], second[0], (place + 1) / (num + 1), "edge")
+        for place in range(num)
+    ]
+    frames = [*first, *between, *second]
+    (plain,), (within,) = found(frames), found(barred(frames, rows, columns))
+    assert plain.kind == within.kind == kind
+    assert within.end == pytest.approx(plain.end, abs=2 if num else 0)
+    assert within.start == pytest.approx(plain.start, abs=2 if num else 0)
+
+
+def test_a_flash_inside_black_bars_is_no_cut(scene_frames):
+    frames = list(scene_frames("white", 120, size=SIZE))
+    for frame_HWC in frames[90:93]:
+        frame_HWC[:] = 255
+    assert found(barred(frames, 22, 0)) == []
