@@ -58,13 +58,9 @@ class Bars:
 
     def _look(self, picture_HWC: NDArray[np.uint8]) -> None:
         """Add the brightest value of every line to those seen before."""
-        import cv2
-
         height, width, _ = picture_HWC.shape
-        flat_HN = picture_HWC.reshape(height, -1)
-        rows: Any = cv2.reduce(flat_HN, 1, cv2.REDUCE_MAX)
-        columns: Any = cv2.reduce(flat_HN, 0, cv2.REDUCE_MAX)
-        rows_H, columns_W = rows[:, 0], columns.reshape(width, 3).max(axis=1)
+        flat_HN = picture_HWC.reshape(height, -1)  # NumPy is faster at this than OpenCV
+        rows_H, columns_W = flat_HN.max(axis=1), flat_HN.max(axis=0).reshape(width, 3).max(axis=1)
         if rows_H.max() <= BLACK:
             return  # a picture that is black all over says nothing
         self._num_looks += 1
