@@ -87,8 +87,8 @@ def select(
 
     Raises:
         MissingColumn: if a rule reads what the corpus does not hold; nothing was touched.
-        CorpusError: if a part is lost or damaged; or, with nothing touched, if no part is complete, or
-            the selection has shards that were made by other rules or from other layers.
+        CorpusError: with nothing touched, if a part is lost or damaged, no part is complete, or the
+            selection has shards that cannot be read or were made by other rules or from other layers.
     """
     check_selection(info, name, config)
     resources = resources or SelectResources()
@@ -103,7 +103,6 @@ def select(
     if gap:
         logger.warning("%s: selection %s leaves out %s", store.root, name, gap)
     record_rules(store, name)
-    abandon(store, name)
     with open_table(plan, resources) as table:
         run = _Run(
             corpus=Corpus(store, info, gap, threads=resources.threads),
@@ -160,6 +159,8 @@ class _Run:
         )
         funnel = self._count(sources, verdicts)
         written = self.table.verdicts()
+        # Only now: where something cannot be read, the selection that there is stays.
+        abandon(self.corpus.store, name)
         digest = verdicts.write(self.corpus, name, written, extent, self.progress)
         return funnel, bounds, digest
 

@@ -928,7 +928,7 @@ def test_a_layer_of_other_clips_is_a_torn_part(tmp_path):
         select(store, info, "s", config)
 
 
-def test_a_damaged_or_missing_part_is_named(tmp_path):
+def test_a_damaged_or_missing_part_is_named_and_the_selection_that_there_was_stays(tmp_path):
     store, info = write_corpus(tmp_path, one_source(clip(0)))
     path = layout.layer(LAYER_IDS["aesthetics"], 0)
     config = SelectConfig(rules=(Rule(column="aesthetic_score", min=4),))
@@ -936,12 +936,15 @@ def test_a_damaged_or_missing_part_is_named(tmp_path):
     ledger = Ledger(store)
     ledger.reconcile(layout.layer_folder(LAYER_IDS["aesthetics"]), 1)
     ledger.flush()
+    select(store, info, "s", config)
+    before = all_bytes(store, "s")
     store.write(path, data[: len(data) // 2])
     with pytest.raises(TornPart, match=path):
         select(store, info, "s", config)
     store.delete(path)
     with pytest.raises(CorpusError, match=f"{path} is missing"):
         select(store, info, "s", config)
+    assert all_bytes(store, "s") == before
 
 
 def test_parts_that_lack_a_layer_are_left_out_and_named_and_the_rest_is_as_if_alone(tmp_path):
