@@ -10,6 +10,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.clip_ids import CLIP_ID
 from curation.corpus.generations import shards_state
 from curation.corpus.known_sources import forget_known_sources
 from curation.corpus.ledger import Commit, Ledger
@@ -34,6 +35,9 @@ from curation.select import drop_clips
 from pipelines.refresh import drop_latents
 
 logger = logging.getLogger(__name__)
+
+NAMED = 5
+"""Names that a corpus lacks, shown in a message."""
 
 
 def remove(
@@ -66,13 +70,46 @@ def remove(
             "give --sources or --clips: nothing was named, and no removal was begun that could be gone on "
             "with"
         )
-    removal = plan_removal(store, info.num_parts, uris=uris, clip_ids=clip_ids)
+    planned = plan_removal(store, info.num_parts, uris=uris, clip_ids=clip_ids)
+    removal, absent_uris, absent_ids = (
+        planned.removal,
+        planned.absent_uris,
+        planned.absent_clip_ids,
+    )
     console.print(
-        f"{len(removal.uris)} sources and {len(removal.clip_ids)} clips go, "
+        f"{len(removal.uris) - len(absent_uris)} sources and "
+        f"{len(removal.clip_ids) - len(absent_ids)} clips go, "
         f"from {len(removal.parts)} of {info.num_parts} parts",
         highlight=False,
     )
+    _say_absent(console, "sources", absent_uris, len(uris), removed.uris)
+    _say_absent(console, "clips", absent_ids, len(clip_ids), removed.clip_ids)
     return _carry_out(store, info, removed.begin(removal), console).removals[-1]
+
+
+def _say_absent(
+    console: Console, what: str, absent: Sequence[str], num_named: int, before: frozenset[str]
+) -> None:
+    """Name what the corpus lacks of what was asked for: mistyped, perhaps, and still in it."""
+    unknown = [name for name in absent if name not in before]
+    if len(unknown) < len(absent):
+        count = len(absent) - len(unknown)
+        console.print(f"{count} of the {num_named} named {what} were removed before")
+    if unknown:
+        shown = ", ".join(unknown[:NAMED]) + (", ..." if len(unknown) > NAMED else "")
+        console.print(
+            f"{len(unknown)} of the {num_named} named {what} are NOT in this corpus; they are kept out from "
+            f"now on. Are they spelled as in the corpus? {shown}"
+            + ("; --clips takes clip ids" if what == "sources" and _has_clip_id(unknown) else ""),
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _has_clip_id(uris: Sequence[str]) -> bool:
+    return any(CLIP_ID.fullmatch(uri.rpartition("/")[2]) for uri in uris)
 
 
 def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Console) -> Removed:

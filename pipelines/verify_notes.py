@@ -8,9 +8,10 @@ from typing import Any
 
 from curation.corpus import layout
 from curation.corpus.manifest import unsealed
+from curation.corpus.removal import read_removed
 from curation.corpus.shards import file_fault
 from curation.corpus.store import Store
-from curation.errors import TornPart
+from curation.errors import CorpusError, TornPart
 
 
 def faults_of_notes(store: Store) -> Iterator[tuple[str, str | None]]:
@@ -22,7 +23,8 @@ def faults_of_notes(store: Store) -> Iterator[tuple[str, str | None]]:
     sealed = [*store.files(layout.AGAIN), *store.files(layout.SUSPECTS)]
     sealed += [name for name in (layout.REMOVED,) if store.exists(name)]
     for name in sealed:
-        yield name, _seal_fault(store, name)
+        what = _seal_fault(store, name)
+        yield name, _unfinished(store) if what is None and name == layout.REMOVED else what
     for name in store.files(layout.SOURCES):
         if layout.is_known_sources(name):
             is_own = layout.known_sources(hashlib.sha256(store.read(name)).hexdigest()) == name
@@ -60,6 +62,14 @@ def _seal_fault(store: Store, name: str) -> str | None:
         unsealed(store.read(name), f"{store.root}/{name}")
     except TornPart as error:
         return _words(error, name)
+    return None
+
+
+def _unfinished(store: Store) -> str | None:
+    try:
+        read_removed(store).check_finished()
+    except CorpusError as error:
+        return str(error)
     return None
 
 

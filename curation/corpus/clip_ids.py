@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+CLIP_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+"""What a clip id looks like."""
 
 
 def id_keys(ids: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:

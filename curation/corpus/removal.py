@@ -73,6 +73,18 @@ class Removal:
     """Whether all files are free of them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRemoval:
+    """What a removal would take out, and which of the names it found nothing under."""
+
+    removal: Removal
+    """To be put on record and carried out."""
+    absent_uris: tuple[str, ...]
+    """Named addresses that no source of the corpus has: they only stay out."""
+    absent_clip_ids: tuple[str, ...]
+    """Named clips that no layer of the corpus has."""
+
+
 @dataclass(slots=True)
 class Removed:
     """All removals of a corpus.
@@ -166,7 +178,7 @@ def _removal(entry: Mapping[str, Any]) -> Removal:
 
 def plan_removal(
     store: Store, num_parts: int, *, uris: Sequence[str], clip_ids: Sequence[str]
-) -> Removal:
+) -> PlannedRemoval:
     """What must go if these sources and clips do: all of the same bytes, in layers of all settings.
 
     Args:
@@ -183,6 +195,7 @@ def plan_removal(
         for uri, digest in zip(*_lists(table), strict=True)
         if digest is not None and uri in named
     }
+    found = {uri for table in rows.values() for uri in table["uri"].to_pylist()}
     gone: dict[int, set[int]] = {}
     all_uris = dict(named)
     for part, table in rows.items():
@@ -191,15 +204,22 @@ def plan_removal(
                 gone.setdefault(part, set()).add(row)
                 all_uris.setdefault(uri)
     ids, parts = dict.fromkeys(clip_ids), set(gone)
+    clips_found = set[str]()
     for part in range(num_parts):
         for clip_id in _clips_to_remove(store, part, gone.get(part, set()), frozenset(clip_ids)):
             ids.setdefault(clip_id)
+            clips_found.add(clip_id)
             parts.add(part)
-    return Removal(
+    removal = Removal(
         uris=tuple(all_uris),
         sources_sha256=tuple(sorted(digests)),
         clip_ids=tuple(ids),
         parts=tuple(sorted(parts)),
+    )
+    return PlannedRemoval(
+        removal=removal,
+        absent_uris=tuple(uri for uri in named if uri not in found),
+        absent_clip_ids=tuple(c for c in dict.fromkeys(clip_ids) if c not in clips_found),
     )
 
 

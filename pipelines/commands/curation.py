@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 from curation.corpus import layout
 from curation.corpus.gap import Gap
 from curation.corpus.manifest import CorpusInfo, read_corpus
+from curation.corpus.removal import read_removed
 from curation.corpus.selection import read_rules
 from curation.corpus.store import Store, is_remote
 from curation.errors import NothingToDo, UsageError, typed
@@ -368,10 +369,15 @@ def changed_rules(config: SelectConfig, *, add: Sequence[str], drop: Sequence[st
 
 @contextmanager
 def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
-    """A corpus that is there, held for writing; a mistyped name does not become a folder."""
+    """A corpus that is there, held for writing; a mistyped name does not become a folder.
+
+    Raises:
+        RemovalUnfinished: nothing more is made of what a removal has left half removed.
+    """
     store = store_at(root, "CORPUS")
     read_corpus(store)
     with locked(store) as held:
+        read_removed(held).check_finished()
         yield held, read_corpus(held)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from curation.corpus import layout
+from curation.corpus.removal import read_removed
 from curation.corpus.shards import read_manifest
 from curation.errors import CorpusError, TornPart, UsageError, typed
 from curation.stations.station import Resources
@@ -54,6 +55,7 @@ class Encode:
         except CorpusError as error:
             raise UsageError(f"CORPUS, --selection: {error}") from error
         with locked(store) as store:
+            read_removed(store).check_finished()
             digest, manifest = encode.encode(
                 store,
                 self.selection,

@@ -15,7 +15,7 @@ from curation.corpus.manifest import read_corpus
 from curation.corpus.removal import read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
-from curation.errors import LASTING, PASSING, UsageError
+from curation.errors import LASTING, PASSING, CorpusError, UsageError
 from pipelines.commands.curation import check_name
 from pipelines.commands.removal import read_names
 from pipelines.locking import locked, writer_of
@@ -46,6 +46,10 @@ class Status:
         writer = writer_of(store)
         _say(console, f"{self.corpus}: {status.info.num_parts} parts")
         _say(console, f"being written by {writer}" if writer else "no run is writing it")
+        try:
+            read_removed(store).check_finished()
+        except CorpusError as error:  # unfinished, or its record is damaged
+            console.print(str(error), style="red", markup=False, soft_wrap=True)
         for line in _lines(status):
             _say(console, line)
         console.print(_layers_table(status.layers))
@@ -87,7 +91,12 @@ class Verify:
         """Print what is wrong, repair it if asked to; 1 if anything is left."""
         console, store = Console(), store_at(self.corpus, "CORPUS")
         if self.removed is not None:
-            return self._prove(console, store, read_names(self.removed))
+            if self.repair or self.selection is not None:
+                flag = "--repair" if self.repair else "--selection"
+                raise UsageError(
+                    f"--removed: looks into every file and mends none: leave out {flag}"
+                )
+            return self._prove(console, store, read_names(self.removed, "--removed"))
         if self.selection is not None:
             check_name(self.selection, "--selection")
             _check_there(store, self.selection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,6 +250,28 @@ def test_an_interrupted_removal_is_gone_on_with_and_blocks_additions(store, monk
     assert list(verify_shards(store, "default")) == []
 
 
+def test_an_interrupted_removal_is_said_by_every_command(store, monkeypatch, capsys):
+    def killed(*_: object, **__: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.remove.scrub_part", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            remove(store, uris=[uri_of(store, "wide-0.mp4")], clip_ids=[], console=QUIET)
+    before = {name: store.read(name) for name in store.files(recursive=True) if name != ".lock"}
+    for command, code in {"status": 0, "verify": 1, "select": 1, "export": 1, "report": 1}.items():
+        assert main([command, store.root]) == code, command
+        said = "".join(capsys.readouterr())
+        assert f"was interrupted: `lavie remove {store.root}` goes on with it" in said, command
+    assert {
+        name: store.read(name) for name in store.files(recursive=True) if name != ".lock"
+    } == before
+    assert main(["remove", store.root]) == 0
+    for command in ("status", "verify", "report"):
+        assert main([command, store.root]) == 0, command
+        assert "interrupted" not in "".join(capsys.readouterr())
+
+
 def test_the_command_removes_a_list_and_verify_proves_it(store, tmp_path, capsys):
     uri = uri_of(store, "tall-1.mp4")
     (tmp_path / "opt-out.txt").write_text(f"{uri}\n")
@@ -345,6 +368,7 @@ def test_a_trace_is_found_wherever_it_is_left(store):
 
 
 def test_lists_are_read_in_the_forms_that_people_have(tmp_path):
+    one, two = str(uuid.uuid4()), str(uuid.uuid4())
     (tmp_path / "a.mp4").touch()
     for name, content in {
         "list.txt": "# opt-outs\na.mp4\n\ns3://bucket/b.mp4\n",
@@ -356,12 +380,12 @@ def test_lists_are_read_in_the_forms_that_people_have(tmp_path):
         (tmp_path / name).write_text(content)
         assert read_uris(str(tmp_path / name)) == [str(tmp_path / "a.mp4"), "s3://bucket/b.mp4"]
     for name, content in {
-        "c.txt": "one\ntwo\n",
-        "c.csv": "clip_id,why\none,x\ntwo,y\n",
-        "c.jsonl": '{"clip_id": "one"}\nnot json\n{"clip_id": "two"}\n',
+        "c.txt": f"{one}\n{two.upper()}\n",
+        "c.csv": f"clip_id,why\n{one},x\n{two},y\n",
+        "c.jsonl": f'{{"clip_id": "{one}"}}\nnot json\n{{"clip_id": "{two}"}}\n',
     }.items():
         (tmp_path / name).write_text(content)
-        assert read_clip_ids(str(tmp_path / name)) == ["one", "two"]
+        assert read_clip_ids(str(tmp_path / name)) == [one, two]
     for reader in (read_uris, read_clip_ids):
         with pytest.raises(UsageError, match=r"gone\.txt"):
             reader(str(tmp_path / "gone.txt"))
@@ -383,6 +407,55 @@ def test_a_source_that_the_corpus_lacks_stays_out_too(store, small_media, tmp_pa
     assert len(samples(store)) == 46
     with pytest.raises(UsageError, match="--sources"):
         remove(store, uris=[], clip_ids=[], console=QUIET)
+
+
+def test_names_that_the_corpus_lacks_are_said_and_counted(store, tmp_path, capsys):
+    uri, clip_id = uri_of(store, "tall-1.mp4"), str(uuid.uuid4())
+    (tmp_path / "uris.txt").write_text(f"{uri}\n{uri}x\n{clip_id}\n")
+    assert main(["remove", store.root, "--sources", str(tmp_path / "uris.txt")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("1 sources and ")
+    assert "2 of the 3 named sources are NOT in this corpus" in said
+    assert f"{uri}x, {tmp_path / clip_id}; --clips takes clip ids" in said
+    there = next(iter(clips_of(store)))
+    (tmp_path / "ids.txt").write_text(f"{there}\n{clip_id}\n")
+    asked = ["remove", store.root, "--clips", str(tmp_path / "ids.txt")]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "0 sources and 1 clips go" in said
+    assert "1 of the 2 named clips are NOT in this corpus" in said
+    assert f"spelled as in the corpus? {clip_id}" in said
+    assert main(asked) == 0
+    assert "2 of the 2 named clips were removed before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("ids.txt", "# opt-outs\n{}\nfilms/a.mp4\n", "line 3"),
+        ("ids.csv", "clip_id\n{}\nfilms/a.mp4\n", "row 2"),
+    ],
+)
+def test_what_is_no_clip_id_is_named_with_its_line_before_any_work(
+    name, text, place, store, tmp_path, capsys
+):
+    (tmp_path / name).write_text(text.format(next(iter(clips_of(store)))))
+    assert main(["remove", store.root, "--clips", str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert f"--clips: {place} of '{tmp_path / name}' is no clip id" in said
+    assert "'films/a.mp4'" in said
+    assert not store.exists(layout.REMOVED)
+
+
+def test_the_proof_of_a_removal_names_its_own_flag(store, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("a.mp4\n")
+    for name in ("nosuch.txt", "nosuch.csv"):
+        assert main(["verify", store.root, "--removed", str(tmp_path / name)]) == 2
+        assert capsys.readouterr().err.startswith("error: --removed: ")
+    for other in (["--repair"], ["--selection", "default"]):
+        asked = ["verify", store.root, "--removed", str(tmp_path / "names.txt"), *other]
+        assert main(asked) == 2
+        assert f"leave out {other[0]}" in capsys.readouterr().err
 
 
 def test_a_film_in_place_of_a_list_is_called_that(tmp_path):
