@@ -15,7 +15,7 @@ from curation.corpus.manifest import read_corpus
 from curation.corpus.removal import read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
-from curation.errors import LASTING, PASSING, CorpusError, UsageError
+from curation.errors import LASTING, PASSING, CorpusError, RemovalUnfinished, UsageError
 from pipelines.commands.curation import check_name
 from pipelines.commands.removal import read_names
 from pipelines.locking import locked, writer_of
@@ -46,10 +46,8 @@ class Status:
         writer = writer_of(store)
         _say(console, f"{self.corpus}: {status.info.num_parts} parts")
         _say(console, f"being written by {writer}" if writer else "no run is writing it")
-        try:
-            read_removed(store).check_finished()
-        except CorpusError as error:  # unfinished, or its record is damaged
-            console.print(str(error), style="red", markup=False, soft_wrap=True)
+        if (fault := _fault_of_removal(store)) is not None:
+            console.print(str(fault), style="red", markup=False, soft_wrap=True)
         for line in _lines(status):
             _say(console, line)
         console.print(_layers_table(status.layers))
@@ -108,6 +106,8 @@ class Verify:
             found = self._look(console, held)
             if not found.faults:
                 return 0
+            if isinstance(_fault_of_removal(held), RemovalUnfinished):
+                return 1  # it was said; a repair would bring back what is to go
             return self._repair(console, held, found)
 
     def _prove(self, console: Console, store: Store, names: list[frozenset[str]]) -> int:
@@ -157,6 +157,15 @@ class Verify:
             _say(console, line)
         _say_findings(console, store, repaired.left)
         return 1 if repaired.left.faults else 0
+
+
+def _fault_of_removal(store: Store) -> CorpusError | None:
+    """Why nothing is to be made of the corpus: a removal has not ended, or its record is damaged."""
+    try:
+        read_removed(store).check_finished()
+    except CorpusError as error:
+        return error
+    return None
 
 
 def _check_there(store: Store, selection: str) -> None:

@@ -266,10 +266,12 @@ def test_an_interrupted_removal_is_said_by_every_command(store, monkeypatch, cap
     assert {
         name: store.read(name) for name in store.files(recursive=True) if name != ".lock"
     } == before
+    assert main(["verify", store.root, "--repair"]) == 1
+    assert "put it back" not in capsys.readouterr().out
     assert main(["remove", store.root]) == 0
     for command in ("status", "verify", "report"):
         assert main([command, store.root]) == 0, command
-        assert "interrupted" not in "".join(capsys.readouterr())
+        assert "goes on with it" not in "".join(capsys.readouterr())
 
 
 def test_the_command_removes_a_list_and_verify_proves_it(store, tmp_path, capsys):
