@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from curation.decode.decoding_pass import DecodeConfig, decode_source
-from curation.decode.interlacing import comb_and_repeat
+from curation.decode.interlacing import field_sample
 from curation.decode.scenes import SceneConfig
 from curation.errors import BadSource
 from curation.export.clips import Clip, ExportConfig, cut
@@ -252,8 +252,9 @@ def moving(num: int, size: tuple[int, int], texture, speed_px: int = 3) -> list[
 
 
 def combs(frames: list[np.ndarray]) -> list[bool | None]:
-    planes = [frame.mean(axis=2).astype(np.int16) for frame in frames]
-    return [comb_and_repeat(now, before)[0] for before, now in itertools.pairwise(planes)]
+    grey = [frame.mean(axis=2).astype(np.uint8) for frame in frames]
+    seen = [av.VideoFrame.from_ndarray(each, format="gray") for each in grey]
+    return [field_sample(1, now, before).is_comb for before, now in itertools.pairwise(seen)]
 
 
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "8")

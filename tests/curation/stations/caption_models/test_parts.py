@@ -199,7 +199,9 @@ def note_failed(store, stations):
     ledger = Ledger(store)
     for layer_id in LAYERS.values():
         ledger.reconcile(layout.layer_folder(layer_id), 2)
-    counts = Retries(ledger, stations, LAYERS, LAYERS, 2).note_failed()
+    counts = Retries(ledger, stations, LAYERS, LAYERS, 2).note_failed(
+        {}, schema(SOURCES).empty_table()
+    )
     folders = [layout.layer_folder(LAYERS[station.name]) for station in stations]
     return counts, [ledger.states(folder, 2) for folder in folders]
 
