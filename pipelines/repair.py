@@ -8,11 +8,12 @@ made: a part whose source is gone stays as it is, and is named.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_table
 from curation.corpus.selection import RULES, read_rules
+from curation.corpus.shards import read_manifest
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, LavieError, TornPart
 from curation.report import ReportConfig, write_report
@@ -30,9 +32,11 @@ from pipelines import curate, river
 from pipelines.again import noted_parts
 from pipelines.curation_config import RiverConfig
 from pipelines.repair_latents import repair_latents
-from pipelines.repair_shards import repair_shards
+from pipelines.repair_shards import repair_shards, restore_plans
 from pipelines.run import UnitsFailed
-from pipelines.verify import Fault, Findings, Kind, verify
+from pipelines.verify import Fault, Findings, Kind, Unfinished, verify
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -56,60 +60,96 @@ def repair(
         console: for progress.
         ray_address: see `curate.HowToRun`.
     """
-    work = _Repair(store, found.faults, console, ray_address)
+    work = _Repair(store, found, console, ray_address)
     said = work.run()
-    folders = frozenset(fault.folder for fault in found.faults) | work.touched
-    return Repaired(verify(store, only=folders), said)
+    folders = {fault.folder for fault in found.faults}
+    folders |= {one.folder for one in found.unfinished} | work.touched
+    return Repaired(verify(store, only=frozenset(folders)), said)
 
 
 class _Repair:
     """One repair under way."""
 
-    def __init__(
-        self, store: Store, faults: Sequence[Fault], console: Console, ray_address: str
-    ) -> None:
+    def __init__(self, store: Store, found: Findings, console: Console, ray_address: str) -> None:
         self._store = store
-        self._faults = faults
+        self._faults = found.faults
+        self._unfinished = found.unfinished
         self._console = console
         self._ray_address = ray_address
         self._said: list[str] = []
+        self._without_plans: set[str] = set()
+        self._unselected: set[str] = set()
         self.touched: frozenset[str] = frozenset()
 
     def _of(self, *kinds: Kind) -> list[Fault]:
         return [fault for fault in self._faults if fault.kind in kinds]
 
+    def _folders(self, *kinds: Kind) -> list[str]:
+        """Folders that lack something of one of these kinds, or are not finished."""
+        found: list[Fault | Unfinished] = [*self._faults, *self._unfinished]
+        return sorted({one.folder for one in found if one.kind in kinds})
+
     def run(self) -> list[str]:
-        """Repair in the order in which things are made of each other."""
-        if self._of(Kind.CORPUS):
-            return [
-                (
-                    f"{layout.CORPUS} names layers and settings and nothing else does: put it back from "
-                    "a copy. Nothing was repaired"
-                )
-            ]
-        info = read_corpus(self._store)
+        """Repair in the order in which things are made of each other; what fails stops nothing else."""
         self._drop_notes()
+        for folder in self._folders(Kind.SHARDS):
+            self._try(f"{folder}: its plans", self._restore_plans, folder.partition("/")[2])
+        if self._of(Kind.CORPUS):
+            self._said.append(
+                f"{layout.CORPUS} names layers and settings and nothing else does: put it back from a copy, "
+                "then repair again. Only notes and plans of shards were repaired without it"
+            )
+            return self._said
+        info = read_corpus(self._store)
         self._forget_records()
+        for folder in self._folders(Kind.RECORD):
+            self._try(f"{folder}: its record", self._record, folder, info.num_parts)
         if self._of(Kind.SOURCES):
             self._said.append(
                 "parts of the list of sources are written once and made of nothing else: put them "
                 "back from a copy"
             )
-        changed = self._redo_layers(info)
-        selections = {fault.folder.partition("/")[2] for fault in self._of(Kind.SELECTION)}
+        changed = self._try("layers", self._redo_layers, info) or set()
+        selections = {folder.partition("/")[2] for folder in self._folders(Kind.SELECTION)}
         for name in sorted(selections | set(self._selections_of(changed))):
-            self._select(info, name)
-        for folder in sorted({fault.folder for fault in self._of(Kind.SHARDS)}):
-            name = folder.partition("/")[2]
-            self._said += repair_shards(
-                self._store, info, name, console=self._console, ray_address=self._ray_address
-            )
+            self._try(layout.selection(name), self._select, info, name)
+        for folder in self._folders(Kind.SHARDS):
+            self._try(folder, self._repair_shards, info, folder.partition("/")[2])
         for folder in sorted({fault.folder for fault in self._of(Kind.ENCODED)}):
             faults = [fault for fault in self._faults if fault.folder == folder]
-            self._said += repair_latents(self._store, folder, faults)
-        for folder in sorted({fault.folder for fault in self._of(Kind.REPORT)}):
-            self._report(info, folder.partition("/")[2])
+            self._said += self._try(folder, repair_latents, self._store, folder, faults) or []
+        for folder in self._folders(Kind.REPORT):
+            self._try(folder, self._report, info, folder.partition("/")[2])
         return self._said
+
+    def _try(self, what: str, step: Callable[..., _T], *given: Any) -> _T | None:
+        """One step; why it failed is said, and the next ones are tried all the same."""
+        try:
+            return step(*given)
+        except (LavieError, OSError, pa.ArrowException) as error:
+            self._said.append(f"{what}: cannot be made anew ({error})")
+            return None
+
+    def _restore_plans(self, selection: str) -> None:
+        """Before anything reads them: what is damaged must not be believed."""
+        if restore_plans(self._store, selection):
+            self._without_plans.add(selection)
+
+    def _repair_shards(self, info: CorpusInfo, selection: str) -> None:
+        if selection in self._unselected:
+            self._said.append(
+                f"{layout.shards(selection)}: left as it is, since its selection could not be made anew"
+            )
+            return
+        self._said += repair_shards(
+            self._store, info, selection, console=self._console, ray_address=self._ray_address
+        )
+
+    def _record(self, folder: str, num_parts: int) -> None:
+        """Put parts on record that are on none: read whole, all checksums in them tested."""
+        ledger = Ledger(self._store)
+        ledger.reconcile(folder, num_parts)
+        ledger.compact()
 
     def _drop_notes(self) -> None:
         """Take damaged notes away: who needs one does without it, at the price of more work."""
@@ -122,14 +162,10 @@ class _Repair:
             )
 
     def _report(self, info: CorpusInfo, selection: str) -> None:
-        try:
-            write_report(self._store, info, selection, ReportConfig())
-        except CorpusError as error:
-            self._said.append(f"{layout.report(selection)}: cannot be made anew ({error})")
-        else:
-            self._said.append(
-                f"{layout.report(selection)}: written anew, with the default settings of `lavie report`"
-            )
+        write_report(self._store, info, selection, ReportConfig())
+        self._said.append(
+            f"{layout.report(selection)}: written anew, with the default settings of `lavie report`"
+        )
 
     def _forget_records(self) -> None:
         """Take damaged records away: the parts are read and recorded again."""
@@ -140,10 +176,6 @@ class _Repair:
                 f"{fault.folder}: its record was damaged and is made anew from the parts that are there; "
                 "that they are the ones that were written is told by their own checksums alone"
             )
-            num_parts = read_corpus(self._store).num_parts
-            ledger = Ledger(self._store)
-            ledger.reconcile(fault.folder, num_parts)
-            ledger.compact()
 
     def _redo_layers(self, info: CorpusInfo) -> set[str]:
         """Make damaged parts of layers anew; returns the folders of which a part came out otherwise."""
@@ -207,7 +239,11 @@ class _Repair:
     def _can_decode(self, info: CorpusInfo, fault: Fault) -> bool:
         """Whether all sources of a part are there with the bytes that were curated; says if not."""
         assert fault.part is not None
-        lost = lost_sources(self._store, info, fault.part)
+        try:
+            lost = lost_sources(self._store, info, fault.part)
+        except CorpusError as error:  # the list of its sources is what is damaged
+            self._said.append(f"{fault.name}: cannot be made anew ({error})")
+            return False
         if lost:
             self._said.append(
                 f"{fault.name}: cannot be made anew, since {len(lost)} of its sources cannot be read "
@@ -218,26 +254,67 @@ class _Repair:
     def _selections_of(self, changed: set[str]) -> Iterable[str]:
         """Finished selections that read a layer of which a part came out otherwise."""
         for name in self._store.folders("selections") if changed else ():
-            if self._store.exists(f"{layout.selection(name)}/{RULES}"):
+            try:
                 layers = read_rules(self._store, name)["layers"].values()
-                if changed & {layout.layer_folder(layer_id) for layer_id in layers}:
-                    yield name
+            except CorpusError:  # not finished, or a fault of its own
+                continue
+            if changed & {layout.layer_folder(layer_id) for layer_id in layers}:
+                yield name
 
     def _select(self, info: CorpusInfo, name: str) -> None:
         """Select again by the rules that are written down."""
+        folder = layout.selection(name)
+        if name in self._without_plans:
+            raise TornPart(
+                f"a plan under {layout.shards(name)} is damaged, which says what it may be"
+            )
         try:
-            rules = read_rules(self._store, name)
+            rules = _rules_on_record(self._store, name)
             config = as_written(
                 TypeAdapter(SelectConfig).validate_python(rules["config"]), rules["config"]
             )
-        except (CorpusError, ValidationError) as error:
+        except (CorpusError, ValidationError, KeyError) as error:
             self._said.append(
-                f"selection {name}: its rules cannot be read ({error}); run `lavie select --name {name}` "
-                "with them"
+                f"selection {name}: its rules are nowhere on record as they were written ({error}); run "
+                f"`lavie select --name {name}` again with its rules"
             )
             return
-        select(self._store, info, name, config)
-        self.touched |= {layout.selection(name)}
+        file = f"{folder}/{RULES}"
+        written = self._store.read(file) if self._store.exists(file) else None
+        try:
+            select(self._store, info, name, config)
+        except LavieError:
+            if written is not None and not self._store.exists(file):
+                self._store.write(file, written)  # the rules, for the next try
+                self._unselected.add(name)
+            raise
+        finally:
+            self.touched |= {folder}
+
+
+def _rules_on_record(store: Store, name: str) -> dict[str, Any]:
+    """rules.json, or, where it is damaged or gone, the rules that shards of this name were made by.
+
+    Shards grow by the same rules only, so these are the selection's.
+
+    Raises:
+        CorpusError: if neither is there and whole.
+    """
+    try:
+        return read_rules(store, name)
+    except CorpusError:
+        manifest = _manifest_of(store, name)
+        if manifest is None or not manifest.get("rules"):
+            raise
+        rules: dict[str, Any] = manifest["rules"]
+        return rules
+
+
+def _manifest_of(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        return read_manifest(store, name)
+    except CorpusError:
+        return None
 
 
 def as_written(value: Any, given: Any) -> Any:

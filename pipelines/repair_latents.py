@@ -26,9 +26,9 @@ def repair_latents(store: Store, folder: str, faults: Sequence[Fault]) -> list[s
     if plan in names:
         try:
             manifest = read_sealed_manifest(store, f"{folder}/{MANIFEST}")
-        except TornPart:
+        except (TornPart, FileNotFoundError):
             return [
-                f"{plan}: plan and manifest are damaged both; delete the folder and encode again"
+                f"{plan}: plan and manifest are damaged or gone both; delete the folder and encode again"
             ]
         store.write(plan, canonical_json(manifest["plan"]))
         names.discard(plan)

@@ -92,12 +92,47 @@ def repair_shards(
 
 
 def _whole_manifest(store: Store, selection: str) -> dict[str, Any]:
-    """The manifest, made anew from the shards' own rows where it is damaged."""
+    """The manifest, made anew from the shards' own rows where it is damaged or gone."""
+    name = layout.shard_manifest(selection)
+    if store.exists(name):
+        try:
+            return read_manifest(store, selection)
+        except TornPart:
+            store.delete(name)
+    return finish_shards(store, selection, all_exported=None)
+
+
+def restore_plans(store: Store, selection: str) -> list[str]:
+    """Write damaged plans again from the manifest, where that is whole; nothing else is read.
+
+    Returns:
+        Names of the plans that stay damaged.
+    """
     try:
-        return read_manifest(store, selection)
-    except TornPart:
-        store.delete(layout.shard_manifest(selection))
-        return finish_shards(store, selection, all_exported=None)
+        manifest = read_manifest(store, selection)
+    except CorpusError:
+        return []
+    folder = layout.shards(selection)
+    plans = [name for name in manifest["files"] if name.endswith(".json")]
+    return [
+        name
+        for name in plans
+        if file_fault(store, f"{folder}/{name}", manifest["files"][name])
+        and not _rewrite_plan(store, manifest, name)
+    ]
+
+
+def _rewrite_plan(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
+    """Write a generation's plan from what the manifest says of it; False if it is another."""
+    entry = next((g for g in manifest["generations"] if g.get("plan", "plan.json") == name), None)
+    if entry is None:
+        return False
+    plan = plan_of(manifest, entry)
+    sha256 = hashlib.sha256(canonical_json(plan)).hexdigest()
+    if sha256 != manifest["files"][name]["sha256"]:
+        return False
+    write_plan(store, plan)
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +162,7 @@ class _Shards:
         said = [
             f"{self.folder}/{name}: put it back from a copy; readers can do without it"
             for name in damaged
-            if name.endswith(".json") and not self._rewrite_plan(name)
+            if name.endswith(".json") and not _rewrite_plan(self.store, self.manifest, name)
         ]
         shards = sorted({name.rpartition(".")[0] for name in damaged if "/" in name})
         if shards:
@@ -158,19 +193,6 @@ class _Shards:
             "what it said before"
         )
         return [line]
-
-    def _rewrite_plan(self, name: str) -> bool:
-        """Write a generation's plan from what the manifest says of it; False if it is another."""
-        generations = self.manifest["generations"]
-        entry = next((g for g in generations if g.get("plan", "plan.json") == name), None)
-        if entry is None:
-            return False
-        plan = plan_of(self.manifest, entry)
-        sha256 = hashlib.sha256(canonical_json(plan)).hexdigest()
-        if sha256 != self.files[name]["sha256"]:
-            return False
-        write_plan(self.store, plan)
-        return True
 
     def _recut(self, shards: list[str], console: Console, ray_address: str) -> None:
         """Cut shards again, several at a time."""

@@ -231,7 +231,7 @@ def _report(store: Store, name: str, verdicts: str | None) -> Product:
     try:
         statistics = json.loads(store.read(file))
     except FileNotFoundError:
-        return Product(stands="none")
+        return Product(stands="unfinished" if store.files(folder) else "none")
     except ValueError:
         return Product(stands="damaged")
     return Product(

@@ -1,7 +1,8 @@
 """Read a corpus again and compare every byte with what is on record.
 
 Parts are compared with the ledger, shards and latents with their manifests, and small files with the digest
-that they carry. What is not finished yet is told apart from what is damaged.
+that they carry. What is not finished is told apart from what is damaged: its files are read as far as they
+speak for themselves, since a run that died and a deleted file that was to be written last look the same.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -19,11 +21,12 @@ from curation.corpus.gap import Gap
 from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.manifest import CorpusInfo, canonical_json, read_corpus, seal_of
 from curation.corpus.record_file import Record
-from curation.corpus.selection import FUNNEL, RULES, read_funnel, read_rules
+from curation.corpus.selection import FUNNEL, RULES, read_rules
 from curation.corpus.shards import file_fault
 from curation.corpus.store import Store
-from curation.errors import CorpusError, TornPart
-from pipelines.verify_notes import fault_of_facts, faults_of_notes, faults_of_report
+from curation.errors import CorpusError, NothingThere, TornPart
+from pipelines.verify_notes import fault_of_facts, faults_of_notes, faults_of_report, seal_fault
+from pipelines.verify_unfinished import faults_of_unfinished
 
 READING_THREADS = 8
 """Files that are read at the same time; each is held whole, and a part of keyframes may have 100 MB."""
@@ -67,14 +70,28 @@ class Fault:
     """Number of the part, if the file is one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A folder without the file that is written last, or with parts that are not there or on no record."""
+
+    kind: Kind
+    """What it is; RECORD where it lacks only that."""
+    folder: str
+    """The folder."""
+    what: str
+    """What it lacks, and what to do."""
+
+
 @dataclass(slots=True)
 class Findings:
     """What a corpus looks like when all of it is read."""
 
     faults: list[Fault] = field(default_factory=list)
     """Files that are damaged or gone."""
+    unfinished: list[Unfinished] = field(default_factory=list)
+    """What a run has still to end, or has lost what said that it had ended."""
     notes: list[str] = field(default_factory=list)
-    """What is unfinished, a sentence each."""
+    """What is whole and waits for a command, a sentence each."""
     num_files: int = 0
     """Files that were read."""
 
@@ -95,7 +112,7 @@ def verify(
         on_progress: told after every file.
 
     Raises:
-        CorpusError: if there is no corpus.
+        CorpusError: if there is no corpus, or one of another version.
     """
     return _Reader(store, selection, only, on_progress).read()
 
@@ -119,11 +136,7 @@ class _Reader:
 
     def read(self) -> Findings:
         """All that was asked for."""
-        try:
-            info = read_corpus(self._store)
-        except TornPart as error:
-            self._fault(Kind.CORPUS, "", layout.CORPUS, _reason(error, layout.CORPUS))
-            return self._found
+        info = self._read_corpus()
         self._found.num_files += 1
         self._read_parts(Kind.SOURCES, layout.SOURCES, info.num_parts)
         current = set(info.layers.values())
@@ -141,6 +154,28 @@ class _Reader:
         for name in self._names("reports"):
             self._read_report(name)
         return self._found
+
+    def _read_corpus(self) -> CorpusInfo:
+        """corpus.json; where it is damaged or gone, what the parts of the sources tell without it."""
+        try:
+            return read_corpus(self._store)
+        except TornPart as error:
+            what = _reason(error, layout.CORPUS)
+        except NothingThere:
+            if not self._store.files(layout.SOURCES):
+                raise
+            what = "missing"
+        self._fault(Kind.CORPUS, "", layout.CORPUS, what)
+        return CorpusInfo(num_parts=self._extent(layout.SOURCES)[0], layers={})
+
+    def _extent(self, folder: str) -> tuple[int, frozenset[int]]:
+        """How many parts a folder has by its files and its record, and which of them neither knows."""
+        known = {layout.part_number(name.rpartition("/")[2]) for name in self._store.files(folder)}
+        numbers = {part for part in known if part is not None}
+        with suppress(TornPart):  # named when the parts are read
+            numbers |= set(self._ledger.records(folder))
+        num_parts = max(numbers, default=-1) + 1
+        return num_parts, frozenset(range(num_parts)) - numbers
 
     def _read_notes(self) -> None:
         found = [*faults_of_notes(self._store)]
@@ -165,10 +200,13 @@ class _Reader:
                 if what is not None:
                     self._fault(Kind.REPORT, folder, name, what)
         except FileNotFoundError:
-            self._found.notes.append(
-                f"{folder}: not finished, or made by a version that put no digest of it on record; run "
-                "`lavie report`"
-            )
+            statistics = layout.report_statistics(selection)
+            if self._store.exists(statistics):
+                self._found.notes.append(
+                    f"{folder}: made by a version that put no digest of it on record; run `lavie report`"
+                )
+            else:
+                self._unfinished(Kind.REPORT, folder, statistics, "lavie report")
 
     def _names(self, folder: str) -> list[str]:
         names = self._store.folders(folder)
@@ -182,14 +220,24 @@ class _Reader:
     ) -> None:
         self._found.faults.append(Fault(kind=kind, folder=folder, name=name, what=what, part=part))
 
+    def _unfinished(self, kind: Kind, folder: str, last: str, command: str) -> None:
+        """Note that a folder lacks the file that is written last."""
+        last = last.rpartition("/")[2]
+        what = (
+            f"not finished: {last}, which is written last, is not there; finish it with `{command}`, or, "
+            f"if {last} was there, bring it back with `lavie verify --repair`"
+        )
+        self._found.unfinished.append(Unfinished(kind=kind, folder=folder, what=what))
+
     def _read_layer(self, layer_id: str, info: CorpusInfo, *, is_current: bool) -> None:
         folder = layout.layer_folder(layer_id)
         unmade = self._read_parts(Kind.LAYER, folder, info.num_parts)
         if unmade and is_current:
-            self._found.notes.append(
-                f"{folder}: {unmade} of {info.num_parts} parts are missing, as they were never made; run "
-                "the same `lavie curate` again"
+            what = (
+                f"not finished: {unmade} of {info.num_parts} parts are missing and on no record, as they "
+                "were never made or the folder is gone; run the same `lavie curate` again"
             )
+            self._found.unfinished.append(Unfinished(kind=Kind.LAYER, folder=folder, what=what))
 
     def _read_parts(
         self, kind: Kind, folder: str, num_parts: int, *, without: frozenset[int] = frozenset()
@@ -222,9 +270,8 @@ class _Reader:
                 there.append(part)
         again = states.count(PartState.AGAIN)
         if again:
-            self._found.notes.append(
-                f"{folder}: {again} parts are to be made anew; run `lavie curate`"
-            )
+            what = f"not finished: {again} parts are to be made anew; run `lavie curate`"
+            self._found.unfinished.append(Unfinished(kind=kind, folder=folder, what=what))
         for part, what in self._compare(folder, there, records):
             name = f"{folder}/{layout.part_file(part)}"
             self._fault(kind, folder, name, what, part)
@@ -237,59 +284,67 @@ class _Reader:
 
         def fault(part: int) -> str | None:
             if part not in records:
-                is_whole = self._ledger.read_record(folder, part) is not None
+                try:
+                    is_whole = self._ledger.read_record(folder, part) is not None
+                except FileNotFoundError:
+                    return "missing"
                 return None if is_whole else "not a whole Parquet file"
             return _part_fault(self._store, f"{folder}/{layout.part_file(part)}", records[part])
 
+        gone: set[int] = set()
         with ThreadPoolExecutor(READING_THREADS) as pool:
             for done, (part, what) in enumerate(zip(parts, pool.map(fault, parts), strict=True)):
                 self._progress(folder, done + 1, len(parts))
                 self._found.num_files += 1
                 if what is not None:
+                    if what == "missing":
+                        gone.add(part)
                     yield part, what
-        unrecorded = sum(part not in records for part in parts)
+        unrecorded = sum(part not in records and part not in gone for part in parts)
         if unrecorded:
-            self._found.notes.append(
-                f"{folder}: {unrecorded} parts are on no record yet and were tested by their own "
-                "checksums alone; the next run records them"
+            what = (
+                f"not finished: {unrecorded} parts are on no record, as a run ended before it wrote them "
+                f"down, or {layout.COMMITTED}/ is gone; they were tested by their own checksums alone. The "
+                "next run records them, and `lavie verify --repair`"
             )
+            self._found.unfinished.append(Unfinished(kind=Kind.RECORD, folder=folder, what=what))
 
     def _read_selection(self, name: str, info: CorpusInfo) -> None:
         folder = layout.selection(name)
         if not self._wants(folder):
             return
         rules = f"{folder}/{RULES}"
-        if not self._store.exists(rules):
-            self._found.notes.append(f"{folder}: not finished; run `lavie select`")
-            return
+        funnel = f"{folder}/{FUNNEL}"
+        self._found.num_files += 2
+        gap = None
         try:
-            left_out = Gap.of_selection(read_rules(self._store, name))
-            made_of = left_out.num_parts
+            gap = Gap.of_selection(read_rules(self._store, name))
+        except NothingThere:
+            self._unfinished(Kind.SELECTION, folder, RULES, f"lavie select --name {name}")
         except TornPart as error:
             self._fault(Kind.SELECTION, folder, rules, _reason(error, rules))
-            parts = {layout.part_number(f) for f in self._store.files(folder)} - {None}
-            made_of, left_out = len(parts), Gap((), len(parts))
-        else:
-            self._read_funnel(name, folder)
-        self._found.num_files += 2
-        self._read_parts(Kind.SELECTION, folder, made_of, without=left_out.numbers)
-        if left_out:
+        if self._store.exists(funnel):
+            if what := seal_fault(self._store, funnel):
+                self._fault(Kind.SELECTION, folder, funnel, what)
+        elif self._store.exists(rules):
+            self._fault(Kind.SELECTION, folder, funnel, "missing")
+        made_of, without = (gap.num_parts, gap.numbers) if gap is not None else self._extent(folder)
+        self._read_parts(Kind.SELECTION, folder, made_of, without=without)
+        if gap is not None:
+            self._say_what_came_later(folder, gap, info)
+
+    def _say_what_came_later(self, folder: str, gap: Gap, info: CorpusInfo) -> None:
+        """Note the parts that a whole selection does not have."""
+        if gap.numbers:
             self._found.notes.append(
-                f"{folder}: made without {left_out}; once `lavie curate` has made what is missing, "
+                f"{folder}: made without {gap}; once `lavie curate` has made what is missing, "
                 "`lavie select` takes it in"
             )
-        if made_of != info.num_parts:
+        if gap.num_parts != info.num_parts:
             self._found.notes.append(
-                f"{folder}: made of {made_of} parts, the corpus has {info.num_parts}; "
+                f"{folder}: made of {gap.num_parts} parts, the corpus has {info.num_parts}; "
                 "`lavie select` takes the new ones in"
             )
-
-    def _read_funnel(self, name: str, folder: str) -> None:
-        try:
-            read_funnel(self._store, name)
-        except TornPart as error:
-            path = f"{folder}/{FUNNEL}"
-            self._fault(Kind.SELECTION, folder, path, _reason(error, path))
 
     def _read_manifest(self, kind: Kind, folder: str, command: str) -> None:
         """Compare files with the manifest beside them."""
@@ -299,7 +354,11 @@ class _Reader:
         try:
             manifest = read_sealed_manifest(self._store, name)
         except FileNotFoundError:
-            self._found.notes.append(f"{folder}: not finished; run `{command}`")
+            self._unfinished(kind, folder, name, command)
+            for name, what in faults_of_unfinished(self._store, folder):
+                self._found.num_files += 1
+                if what is not None:
+                    self._fault(kind, folder, name, what)
             return
         except TornPart as error:
             self._fault(kind, folder, name, _reason(error, name))

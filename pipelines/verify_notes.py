@@ -23,7 +23,7 @@ def faults_of_notes(store: Store) -> Iterator[tuple[str, str | None]]:
     sealed = [*store.files(layout.AGAIN), *store.files(layout.SUSPECTS)]
     sealed += [name for name in (layout.REMOVED,) if store.exists(name)]
     for name in sealed:
-        what = _seal_fault(store, name)
+        what = seal_fault(store, name)
         yield name, _unfinished(store) if what is None and name == layout.REMOVED else what
     for name in store.files(layout.SOURCES):
         if layout.is_known_sources(name):
@@ -34,7 +34,7 @@ def faults_of_notes(store: Store) -> Iterator[tuple[str, str | None]]:
 def fault_of_facts(store: Store, selection: str) -> tuple[str, str | None] | None:
     """Of the note on what a selection's samples tell; None where there is none."""
     name = layout.shard_facts(selection)
-    return (name, _seal_fault(store, name)) if store.exists(name) else None
+    return (name, seal_fault(store, name)) if store.exists(name) else None
 
 
 def faults_of_report(store: Store, selection: str) -> Iterator[tuple[str, str | None]]:
@@ -57,7 +57,8 @@ def faults_of_report(store: Store, selection: str) -> Iterator[tuple[str, str | 
         yield f"{folder}/{file}", file_fault(store, f"{folder}/{file}", entry)
 
 
-def _seal_fault(store: Store, name: str) -> str | None:
+def seal_fault(store: Store, name: str) -> str | None:
+    """What is wrong with a small file that carries its own digest; None if nothing is."""
     try:
         unsealed(store.read(name), f"{store.root}/{name}")
     except TornPart as error:

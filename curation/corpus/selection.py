@@ -40,7 +40,13 @@ def read_rules(store: Store, name: str) -> dict[str, Any]:
         raise NothingThere(
             f"{store.root} holds no finished selection {name!r}; `lavie select` makes one"
         ) from error
-    return unsealed(data, f"{store.root}/{path}")
+    try:
+        return unsealed(data, f"{store.root}/{path}")
+    except TornPart as error:
+        raise TornPart(
+            f"{error}; `lavie verify --repair` makes it again if shards of this name have its rules on "
+            f"record, else run `lavie select --name {name}` again with its rules"
+        ) from error
 
 
 def read_funnel(store: Store, name: str) -> dict[str, Any]:

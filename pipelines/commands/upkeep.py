@@ -69,7 +69,7 @@ class Verify:
     """Read every byte of a corpus again: sources, layers, selections, shards and latents.
 
     Compared are the digests that were taken when the files were put. A sentence for each file that is
-    damaged or gone; exit code 1 if there is any.
+    damaged or gone, and for all that is not finished though no run is writing; exit code 1 if there is any.
     """
 
     corpus: Positional[str]
@@ -99,12 +99,16 @@ class Verify:
             check_name(self.selection, "--selection")
             _check_there(store, self.selection)
         if not self.repair:
-            return 1 if self._look(console, store).faults else 0
-        if not store.exists(layout.CORPUS):
+            writer = writer_of(store)
+            found = self._look(console, store)
+            if found.unfinished and (writer := writer or writer_of(store)):
+                _say(console, f"being written by {writer}")
+            return 1 if found.faults or (found.unfinished and not writer) else 0
+        if not store.files(layout.SOURCES):
             read_corpus(store)  # says so: a mistyped name does not become a folder
         with locked(store) as held:
             found = self._look(console, held)
-            if not found.faults:
+            if not found.faults and not found.unfinished:
                 return 0
             if isinstance(_fault_of_removal(held), RemovalUnfinished):
                 return 1  # it was said; a repair would bring back what is to go
@@ -156,7 +160,7 @@ class Verify:
         for line in repaired.said:
             _say(console, line)
         _say_findings(console, store, repaired.left)
-        return 1 if repaired.left.faults else 0
+        return 1 if repaired.left.faults or repaired.left.unfinished else 0
 
 
 def _fault_of_removal(store: Store) -> CorpusError | None:
@@ -181,10 +185,13 @@ def _check_there(store: Store, selection: str) -> None:
 def _say_findings(console: Console, store: Store, found: Findings) -> None:
     for note in found.notes:
         _say(console, note)
+    for one in found.unfinished:
+        console.print(f"{one.folder}: {one.what}", style="yellow", markup=False, soft_wrap=True)
     for fault in found.faults:
         console.print(sentence(store.root, fault), style="red", markup=False, soft_wrap=True)
     if not found.faults:
-        _say(console, f"{found.num_files:,} files are as they were written")
+        more = "; not all is finished" if found.unfinished else ""
+        _say(console, f"{found.num_files:,} files are as they were written{more}")
 
 
 def sentence(root: str, fault: Fault) -> str:

@@ -243,7 +243,7 @@ def test_a_lost_list_of_sources_and_a_damaged_corpus_json_are_said_to_be_beyond_
     assert "put them back from a copy" in " ".join(capsys.readouterr().out.split())
     flip(store, "corpus.json", 10)
     assert main(["verify", store.root, "--repair"]) == 1
-    assert "Nothing was repaired" in " ".join(capsys.readouterr().out.split())
+    assert "put it back from a copy" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_damaged_record_is_made_anew_from_the_parts_and_it_is_said(
@@ -255,3 +255,93 @@ def test_a_damaged_record_is_made_anew_from_the_parts_and_it_is_said(
     assert main(["verify", store.root, "--repair"]) == 0
     assert "its record was damaged" in " ".join(capsys.readouterr().out.split())
     assert contents(store) == whole
+
+
+def lose(store: Store, name: str) -> None:
+    Path(store.path(name)).unlink()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["shards/default/manifest.json"],
+        ["shards/default/manifest.json", "shards/default/index.parquet"],
+        ["selections/default/rules.json"],
+        ["sources/committed/all.json", "selections/default/committed/all.json"],
+    ],
+)
+def test_files_that_are_written_last_come_back_where_they_are_gone(
+    store: Store, names: list[str]
+) -> None:
+    whole = contents(store)
+    for name in names:
+        lose(store, name)
+    assert main(["verify", store.root]) == 1
+    assert main(["verify", store.root, "--repair"]) == 0
+    assert contents(store) == whole
+
+
+def test_a_plan_with_another_number_is_not_believed_when_its_selection_is_made_anew(
+    store: Store,
+) -> None:
+    """As JSON it is whole: only the manifest knows that it was written otherwise."""
+    whole = contents(store)
+    plan = Path(store.path("shards/default/plan.json"))
+    text = plan.read_text()
+    plan.write_text(text.replace('"scenes@', '"scenes@9', 1))
+    assert plan.read_text() != text
+    lose(store, "selections/default/part-00001.parquet")
+    result = repaired(store)
+    assert (result.said, result.left.faults) == ([], [])
+    assert contents(store) == whole
+
+
+def test_damaged_rules_come_back_from_the_shards_with_what_else_is_damaged(store: Store) -> None:
+    whole = contents(store)
+    rules = Path(store.path("selections/default/rules.json"))
+    rules.write_text(rules.read_text().replace("1", "2", 1))
+    tar = min(name for name in whole if name.endswith(".tar"))
+    flip(store, tar, 600)
+    flip(store, part_of(store, "captions", 0), -1)
+    result = repaired(store)
+    assert (result.said, result.left.faults) == ([], [])
+    assert contents(store) == whole
+
+
+def test_rules_that_are_on_no_other_record_are_named_and_all_else_is_mended(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(store.path("shards"))
+    whole = contents(store)
+    flip(store, "selections/default/rules.json", 40)
+    flip(store, part_of(store, "captions", 0), -1)
+    lose(store, "sources/committed/all.json")
+    assert main(["verify", store.root, "--repair"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "run `lavie select --name default` again with its rules" in said
+    assert [fault.name for fault in verify(store).faults] == ["selections/default/rules.json"]
+    after = contents(store)
+    assert {name for name in whole if whole[name] != after[name]} == {
+        "selections/default/rules.json"
+    }
+    assert main(["export", store.root]) == 1
+    assert "`lavie select" in capsys.readouterr().err
+
+
+def test_a_selection_that_cannot_be_made_anew_keeps_its_rules_and_stops_no_other_repair(
+    store: Store,
+) -> None:
+    whole = contents(store)
+    lose(store, layout.sources(1))
+    flip(store, part_of(store, "scenes", 1), -1)
+    lose(store, "selections/default/part-00001.parquet")
+    flip(store, part_of(store, "caption_text", 0), -1)
+    flip(store, "shards/default/plan.json", 30)
+    result = repaired(store)
+    said = "\n".join(result.said)
+    assert "scenes" in said
+    assert "selections/default: cannot be made anew" in said
+    after = contents(store)
+    for name in (part_of(store, "caption_text", 0), "shards/default/plan.json"):
+        assert after[name] == whole[name]
+    assert after["selections/default/rules.json"] == whole["selections/default/rules.json"]

@@ -341,7 +341,7 @@ def test_a_part_that_failed_is_left_out_by_all_that_follows_and_comes_in_when_it
     tars = {n: corpus.store.read(n) for n in corpus.store.files("shards", recursive=True)}
     tars = {name: data for name, data in tars.items() if name.endswith(".tar")}
 
-    for again, code in (("select", 1), ("export", 1), ("report", 1), ("verify", 0), ("status", 0)):
+    for again, code in (("select", 1), ("export", 1), ("report", 1), ("verify", 1), ("status", 0)):
         preset = ["--preset", "tiny"] if again in ("select", "export", "report") else []
         assert main([again, corpus.store.root, *preset]) == code
         said = capsys.readouterr()

@@ -86,6 +86,10 @@ def test_shards_and_report_of_other_verdicts_are_called_so(store: Store) -> None
     (other,) = read_status(store).selections
     assert other.kept["clips"] < own.kept["clips"]
     assert (other.shards.stands, other.report.stands) == ("of other verdicts",) * 2
+    for last in ("shards/default/manifest.json", "reports/default/statistics.json"):
+        Path(store.path(last)).unlink()
+    (cut_off,) = read_status(store).selections
+    assert (cut_off.shards.stands, cut_off.report.stands) == ("unfinished",) * 2
 
 
 def test_a_corpus_that_has_grown_or_has_other_layers_says_so_of_its_selections(

@@ -19,6 +19,7 @@ from curation.export.outdated import write_record as write_facts
 from curation.report import ReportConfig, write_report
 from pipelines.again import Again, add_again
 from pipelines.cli import main
+from pipelines.locking import locked
 from pipelines.repair import repair
 from pipelines.suspects import Suspects, write_suspects
 from pipelines.verify import Findings, Kind, verify
@@ -33,6 +34,12 @@ def store(small_corpus: Path, tmp_path: Path) -> Store:
 
 def folder_of(store: Store, name: str) -> str:
     return layout.layer_folder(read_corpus(store).layers[name])
+
+
+def folder_of_name(store: Store, name: str) -> str:
+    """Of the only layer of this name, whatever corpus.json says."""
+    (layer_id,) = (one for one in store.folders(layout.LAYERS) if one.startswith(f"{name}@"))
+    return layout.layer_folder(layer_id)
 
 
 def path_of(store: Store, folder: str, part: int = 0) -> Path:
@@ -53,6 +60,7 @@ def test_an_undamaged_corpus_has_no_fault_and_every_file_of_it_was_read(store: S
     found = verify(store)
     assert not found.faults
     assert not found.notes
+    assert not found.unfinished
     files = store.files(recursive=True)
     beside = {"all.json", "plan.json"}  # records speak for themselves, the plan is in the manifest
     assert found.num_files >= len([name for name in files if Path(name).name not in beside])
@@ -165,18 +173,74 @@ def test_reports_and_notes_are_read_and_repaired(store: Store) -> None:
     assert main(["verify", store.root, "--repair"]) == 1
 
 
-def test_what_is_unfinished_is_said_and_is_no_fault(store: Store) -> None:
+def test_what_is_unfinished_is_no_fault_and_not_called_well_unless_a_run_is_writing(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     captions = folder_of(store, "captions")
     shutil.rmtree(store.path(captions))
     Path(store.path("shards/default/manifest.json")).unlink()
     Path(store.path("selections/default/rules.json")).unlink()
     found = verify(store)
     assert not found.faults
-    assert [note.partition(":")[0] for note in found.notes] == [
+    assert [one.folder for one in found.unfinished] == [
         captions,
         "selections/default",
         "shards/default",
     ]
+    assert main(["verify", store.root]) == 1
+    assert "finish it with `lavie export`" in " ".join(capsys.readouterr().out.split())
+    with locked(store):
+        assert main(["verify", store.root]) == 0
+        assert "being written by" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("last", "damaged"),
+    [
+        ("shards/default/manifest.json", ".tar"),
+        ("shards/default/manifest.json", "index.parquet"),
+        ("shards/default/manifest.json", "plan.json"),
+        ("selections/default/rules.json", "part-00001.parquet"),
+        ("selections/default/rules.json", "funnel.json"),
+    ],
+)
+def test_bytes_are_compared_where_the_file_that_is_written_last_is_gone(
+    store: Store, last: str, damaged: str
+) -> None:
+    folder = last.rpartition("/")[0]
+    Path(store.path(last)).unlink()
+    assert not verify(store).faults
+    name = next(n for n in store.files(folder, recursive=True) if n.endswith(damaged))
+    path = Path(store.path(name))
+    flip(path, 0 if damaged == "plan.json" else 300)  # in a page, which has a checksum
+    assert names(verify(store)) == {name}
+
+
+def test_a_report_without_its_numbers_is_not_finished_and_comes_back(store: Store) -> None:
+    write_report(store, read_corpus(store), "default", ReportConfig())
+    numbers = Path(store.path("reports/default/statistics.json"))
+    whole = numbers.read_bytes()
+    numbers.unlink()
+    assert [one.kind for one in verify(store).unfinished] == [Kind.REPORT]
+    assert not repair(store, verify(store), console=Console(quiet=True)).left.unfinished
+    assert numbers.read_bytes() == whole
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_damaged_or_lost_corpus_json_hides_no_other_fault(store: Store, is_gone: bool) -> None:
+    path = Path(store.path("corpus.json"))
+    if is_gone:
+        path.unlink()
+    else:
+        flip(path, 10)
+    captions = f"{folder_of_name(store, 'captions')}/part-00001.parquet"
+    flip(Path(store.path(captions)), 100)
+    Path(store.path("selections/default/part-00000.parquet")).unlink()
+    tar = next(n for n in store.files("shards/default", recursive=True) if n.endswith(".tar"))
+    flip(Path(store.path(tar)), 700)
+    expected = {"corpus.json", captions, "selections/default/part-00000.parquet", tar}
+    assert names(verify(store)) == expected
+    assert main(["verify", store.root]) == 1
 
 
 def test_parts_on_no_record_are_tested_by_their_own_checksums_and_it_is_said(store: Store) -> None:
@@ -186,7 +250,12 @@ def test_parts_on_no_record_are_tested_by_their_own_checksums_and_it_is_said(sto
     path.write_bytes(path.read_bytes()[:-30])
     found = verify(store, only=frozenset({folder}))
     assert names(found) == {f"{folder}/{path.name}"}
-    assert "on no record" in found.notes[0]
+    assert "on no record" in found.unfinished[0].what
+    assert found.unfinished[0].kind is Kind.RECORD
+    shutil.rmtree(store.path("selections/default/committed"))
+    path_of(store, "selections/default", 1).unlink()
+    (fault,) = verify(store, only=frozenset({"selections/default"})).faults
+    assert (fault.part, fault.what) == (1, "missing")
 
 
 def test_the_command_says_a_sentence_a_fault_and_fails(
