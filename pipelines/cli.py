@@ -36,6 +36,13 @@ EXIT_INTERRUPTED = 130  # Ctrl-C: 128 and the signal's number, as a shell counts
 EXIT_TERMINATED = 143  # SIGTERM
 
 
+_NOT_OF_THE_TYPE = {
+    "a number": r"could not convert string to float: (.+)$",
+    "a whole number": r"invalid literal for int\(\) with base 10: (.+)$",
+}
+"""What a flag takes -> how Python refuses a word that is not that."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM: what ends on Ctrl-C ends in the same way, with another exit code."""
 
@@ -207,7 +214,7 @@ def parse(arguments: Sequence[str]) -> Any:
                 flag = _flag_of(event.message, arguments, _checked(sys.exception()))
             else:
                 flag = f"{given.lowered.name_or_flags[-1]}: "
-            raise UsageError(f"{flag}{event.message}")
+            raise UsageError(f"{flag}{_plain(event.message)}")
 
     try:
         with on_parse_error(refuse):
@@ -222,6 +229,16 @@ def parse(arguments: Sequence[str]) -> Any:
         raise UsageError(f"{_flag_of(str(error), arguments, _checked(error))}{error}") from error
     _check_numbers(command, arguments)
     return command
+
+
+def _plain(message: str) -> str:
+    """What Python and tyro say of a word that is not of a flag's type, as one sentence for a person."""
+    errors = re.split(r"\n+(?:Got errors:\s*)?(?:- )?", message)  # of a union: one for each type
+    for due, said in _NOT_OF_THE_TYPE.items():
+        for error in errors:
+            if found := re.search(said, error):
+                return f"{due} is due, got {found[1]}"
+    return message
 
 
 def _check_numbers(settings: Any, arguments: Sequence[str]) -> None:

@@ -152,7 +152,7 @@ def measure(
         sources_per_part=config.sources_per_part,
         bytes_per_part=config.bytes_per_part,
     )
-    config, configured, layers = _grown(ledger, config, dealing.num_parts, how, console)
+    config, configured, layers = grown(ledger, config, dealing.num_parts, how, console)
     ids = configured.layers
     configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
     num_parts = dealing.num_parts
@@ -197,7 +197,7 @@ def measure(
     return info, rejects
 
 
-def _grown(
+def grown(
     ledger: Ledger, config: RiverConfig, num_parts: int, how: HowToRun, console: Console
 ) -> tuple[RiverConfig, River, dict[str, str]]:
     """The run that leaves the corpus whole: its settings, its river, the layers it will have.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,9 @@ from curation.corpus.ledger import Ledger
 from curation.corpus.store import Store
 from curation.select import SelectConfig
 from pipelines.corpus import deal_sources, existing
+from pipelines.curate import HowToRun, grown
 from pipelines.curation_config import RiverConfig
+from pipelines.recording import check_sources_are_there
 from pipelines.rejects import Rejects, num_to_cut_again
 from pipelines.retry import Retries
 
@@ -24,26 +26,37 @@ NAMED = 5
 def show(
     store: Store,
     sources: pa.Table,
-    layers: dict[str, str],
+    how: HowToRun,
     *,
     config: RiverConfig,
     console: Console,
 ) -> None:
     """Print the sources, the parts, and each layer with how much of it is there.
 
+    What the run would be refused for is raised here as there.
+
     Args:
         store: where the corpus is or would be.
         sources: what was listed.
-        layers: layer -> id that the run would make.
-        config: how large a part may be.
+        how: what the run would be told.
+        config: its settings.
         console: where to print.
+
+    Raises:
+        CorpusError: as `pipelines.curate.measure` does before any work.
     """
-    info, ledger, most = existing(store), Ledger(store), config.sources_per_part
+    info, ledger, most = existing(store), Ledger(store, is_read_only=True), config.sources_per_part
     dealing = deal_sources(
         ledger, sources, sources_per_part=most, bytes_per_part=config.bytes_per_part
     )
     new, there, made = dealing.new, dealing.parts_before, len(dealing.starts)
     _say(console, "dry run: nothing is written")
+    config, configured, current = grown(ledger, config, dealing.num_parts, how, console)
+    layers = configured.layers
+    if there:
+        check_sources_are_there(ledger, there)
+    retries = Retries(ledger, configured.stations, layers, current, there)
+    renewed = retries.rejected_among(dealing.changed, dealing.known) if dealing.changed else {}
     _say(console, f"output: {store.root} ({f'a corpus of {there} parts' if info else 'new'})")
     images = pc.sum(pc.equal(sources["media"], "image")).as_py() or 0
     size_mb = (pc.sum(sources["size_bytes"]).as_py() or 0) / 1e6
@@ -52,17 +65,14 @@ def show(
         f"sources: {len(sources):,} ({len(sources) - images:,} videos and {images:,} images by name, "
         f"{size_mb:,.1f} MB where known); {len(new):,} new, {len(sources) - len(new):,} known",
     )
-    for uri in new["uri"].slice(0, NAMED).to_pylist():
-        _say(console, f"  {uri}")
-    if len(new) > NAMED:
-        _say(console, f"  ... and {len(new) - NAMED:,} more")
+    _name(console, new["uri"].to_pylist())
     if dealing.changed:
-        retries = Retries(ledger, (), layers, layers, there)
-        renewed = retries.rejected_among(dealing.changed, dealing.known)
         Rejects(
             changed={uri: what for uri, what in dealing.changed.items() if uri not in renewed},
-            renewed={uri: dealing.changed[uri] for uri in renewed},
+            renewed={} if how.retry_failed else {uri: dealing.changed[uri] for uri in renewed},
         ).say_changes(console)
+    if how.retry_failed and there:
+        _say_tried_again(console, retries, renewed)
     _say(console, f"parts: {there:,} there, {made:,} to add, up to {most:,} sources each")
     table = Table(title="layers")
     table.add_column("layer", overflow="fold")
@@ -72,6 +82,24 @@ def show(
         done = len(store.files(f"layers/{layer_id}")) if info else 0
         table.add_row(name, f"{done:,}", f"{there + made - done:,}")
     console.print(table)
+
+
+def _say_tried_again(console: Console, retries: Retries, renewed: Mapping[str, int]) -> None:
+    sources, captions = retries.failed_sources(renewed), retries.failed_captions()
+    if sources or captions:
+        retries.check_none_left_behind("--retry-failed")
+    uris = [uri for rows in sources.values() for uri in rows.values()]
+    num_captions = sum(map(len, captions.values()))
+    _say(console, f"tried again: {len(uris):,} sources, {num_captions:,} captions")
+    _name(console, uris)
+
+
+def _name(console: Console, uris: Sequence[str]) -> None:
+    """The first of some sources."""
+    for uri in uris[:NAMED]:
+        _say(console, f"  {uri}")
+    if len(uris) > NAMED:
+        _say(console, f"  ... and {len(uris) - NAMED:,} more")
 
 
 def show_selection(

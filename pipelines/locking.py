@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from curation.corpus import layout
-from curation.corpus.store import Store
+from curation.corpus.store import Store, error_names
 from curation.errors import CorpusBusy
 from curation.report.text import safe_command
 
@@ -129,9 +129,8 @@ def _flocked(store: Store) -> Iterator[None]:
                 if last:
                     raise CorpusBusy(f"{store.root} is being written by {_holder(path)}") from error
                 time.sleep(0.05)  # `lavie status` asks by holding it for a moment
-        file.truncate(0)
-        file.write(json.dumps(asdict(Holder.me())))
-        file.flush()
+        with error_names(str(path)):
+            path.write_text(json.dumps(asdict(Holder.me())))
         yield
 
 

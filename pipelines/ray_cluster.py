@@ -49,8 +49,12 @@ def start_ray(
         with _sigterm_kept(), _sigterm_blocked(outlives_sigterm and address == "local"):
             _init(address, num_cpus)
     except (ConnectionError, TimeoutError, RaySystemError) as error:
-        asked = "did not start on this machine" if address == "local" else f"is not at {address!r}"
-        raise RayUnavailable(f"Ray {asked}: {str(error).splitlines()[0]}") from error
+        asked = (
+            "Ray did not start on this machine"
+            if address == "local"
+            else f"--ray-address: Ray is not at {address!r}"
+        )
+        raise RayUnavailable(f"{asked}: {str(error).splitlines()[0]}") from error
 
 
 def _init(address: str, num_cpus: int | None) -> None:
@@ -99,6 +103,22 @@ def _sigterm_blocked(wanted: bool) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def check_address(address: str) -> tuple[str, int] | None:
+    """Host and port of a cluster; None for 'local' and 'auto'.
+
+    Raises:
+        UsageError: if the address is none.
+    """
+    if address in ("local", "auto"):
+        return None
+    match = re.fullmatch(r"(?:ray://)?(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", address)
+    if match is None or int(match[2]) > 65535:
+        raise UsageError(
+            "--ray-address: 'local', 'auto', HOST:PORT or ray://HOST:PORT, got " + repr(address)
+        )
+    return match[1].strip("[]"), int(match[2])
+
+
 def _check_answers(address: str) -> None:
     """Ask a cluster's address for a connection: Ray itself would go on asking for many minutes.
 
@@ -106,14 +126,10 @@ def _check_answers(address: str) -> None:
         UsageError: if the address is none.
         ConnectionError: if nobody answers.
     """
-    if address == "auto":
+    place = check_address(address)
+    if place is None:
         return
-    match = re.fullmatch(r"(?:ray://)?(\[[^\]]+\]|[^:/\[\]]+):(\d{1,5})", address)
-    if match is None or int(match[2]) > 65535:
-        raise UsageError(
-            "--ray-address: 'local', 'auto', HOST:PORT or ray://HOST:PORT, got " + repr(address)
-        )
     try:
-        socket.create_connection((match[1].strip("[]"), int(match[2])), ANSWER_S).close()
+        socket.create_connection(place, ANSWER_S).close()
     except OSError as error:  # refused, unreachable, unknown name, or no answer in time
         raise ConnectionError(str(error)) from error

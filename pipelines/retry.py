@@ -81,27 +81,18 @@ class Retries:
         """
         count = Counter[str]()
         notes: dict[int, Again] = {}
-        passing = self._parts_with("probe", [f"source_reject={reason}" for reason in PASSING])
-        for part in sorted({*passing, *renewed.values()}):
-            pairs = zip(
-                self._sources(part)["uri"].to_pylist(), self._reasons(part).to_pylist(), strict=True
-            )
-            rows = tuple(
-                row
-                for row, (uri, reason) in enumerate(pairs)
-                if reason in PASSING or uri in renewed
-            )
-            notes[part] = Again(sources=rows)
+        for part, rows in self.failed_sources(renewed).items():
+            notes[part] = Again(sources=tuple(rows))
             count["sources"] += len(rows)
         sources = sorted(notes)
-        captions = self._parts_with(CAPTIONS, [f"caption_status={FAILED}"])
-        for part in captions:
-            clips = self._failed_clips(part)
+        failed = self.failed_captions()
+        captions = list(failed)
+        for part, clips in failed.items():
             count["captions"] += len(clips)
             again = Again(clips=dict.fromkeys(self._made_of({CAPTIONS}), clips))
             notes[part] = notes[part].merged(again) if part in notes else again
         if notes:
-            self._check_none_left_behind("--retry-failed")
+            self.check_none_left_behind("--retry-failed")
         add_again(self.ledger.store, notes)
         for name in river.DECODED_LAYERS:
             self._mark(name, sources)
@@ -112,6 +103,24 @@ class Retries:
             self._write_lengths(part, listed)
         self.ledger.flush()
         return count
+
+    def failed_sources(self, renewed: Mapping[str, int]) -> dict[int, dict[int, str]]:
+        """Sources whose reject may pass, and those of ``renewed``: part -> row -> address."""
+        passing = self._parts_with("probe", [f"source_reject={reason}" for reason in PASSING])
+        found: dict[int, dict[int, str]] = {}
+        for part in sorted({*passing, *renewed.values()}):
+            uris, reasons = self._sources(part)["uri"].to_pylist(), self._reasons(part).to_pylist()
+            found[part] = {
+                row: uri
+                for row, (uri, reason) in enumerate(zip(uris, reasons, strict=True))
+                if reason in PASSING or uri in renewed
+            }
+        return found
+
+    def failed_captions(self) -> dict[int, tuple[Clip, ...]]:
+        """Clips whose caption failed, by part."""
+        parts = self._parts_with(CAPTIONS, [f"caption_status={FAILED}"])
+        return {part: self._failed_clips(part) for part in parts}
 
     def _write_lengths(self, part: int, listed: pa.Table) -> None:
         """Put what a list says of the lengths of a part's sources into the part."""
@@ -211,7 +220,7 @@ class Retries:
             for station in self.stations
         }
         readers = {name: rows for name, rows in readers.items() if rows}
-        self._check_none_left_behind("the texts of the list")
+        self.check_none_left_behind("the texts of the list")
         scenes = self.ledger.records(layout.layer_folder(self.ids["scenes"]))
         if not readers or part not in scenes:
             return
@@ -246,7 +255,8 @@ class Retries:
             if layer_id not in ours and concerns(layer_id.partition("@")[0]):
                 self.ledger.mark_again(layout.layer_folder(layer_id), parts)
 
-    def _check_none_left_behind(self, what: str) -> None:
+    def check_none_left_behind(self, what: str) -> None:
+        """Raise `UsageError` if the corpus has layers that would not follow rows made anew."""
         absent = sorted(set(self.current) - set(self.ids))
         if absent:
             raise UsageError(

@@ -146,10 +146,12 @@ class Ledger:
 
     Args:
         store: the corpus.
+        is_read_only: for who only looks: what is taken into the record is not written down.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, is_read_only: bool = False) -> None:
         self.store = store
+        self._is_read_only = is_read_only
         self._folders: dict[str, _Folder] = {}
         self._listed: dict[str, dict[str, FileFacts]] = {}
 
@@ -272,6 +274,8 @@ class Ledger:
             self._flush(folder)
 
     def _flush(self, folder: str) -> None:
+        if self._is_read_only:
+            return
         self._write_down(folder)
         if len(self._folders[folder].numbered) >= COMPACTED_AT:
             self._compact(folder)

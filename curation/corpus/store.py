@@ -10,6 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -197,7 +198,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
-            with temporary.open("wb") as file:
+            with error_names(str(target)), temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -219,7 +220,8 @@ class Store:
             target = Path(place)
             target.parent.mkdir(parents=True, exist_ok=True)
             place = str(target.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        pafs.copy_files(str(local), place, pafs.LocalFileSystem(), self._fs)
+        with error_names(self.path(name)):
+            pafs.copy_files(str(local), place, pafs.LocalFileSystem(), self._fs)
         if self.is_local:
             with open(place, "rb") as file:
                 os.fsync(file.fileno())
@@ -282,6 +284,17 @@ class Store:
         for file in left:
             file.unlink(missing_ok=True)
         return len(left)
+
+
+@contextmanager
+def error_names(place: str) -> Iterator[None]:
+    """Say where a disk was full: an error of a write names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = place
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

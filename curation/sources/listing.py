@@ -68,9 +68,10 @@ def list_sources(
         regular file.
 
     Raises:
-        NothingToDo: a spec matches nothing.
-        UsageError: a path that does not exist, a folder that cannot be listed or is a corpus, a
-            file that is no list, a URI with credentials, an unknown scheme.
+        NothingToDo: a folder or prefix holds nothing.
+        UsageError: a glob that matches nothing, a list without a row, a path that does not exist, a
+            folder that cannot be listed or is a corpus, a file that is no list, a URI with credentials,
+            an unknown scheme.
     """
     if not specs:
         raise UsageError("sources: none were given")
@@ -116,9 +117,11 @@ def _listed(spec: str, folders: Folders) -> tuple[pa.Table, int]:
         known = " ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
         among = folders.left_out.counts.total() - before
         seen = f" among {among:,} files ({'; '.join(folders.left_out.lines())})" if among else ""
-        raise NothingToDo(
-            f"{redacted(spec)!r} names no video or image{seen}. Known names: {known}; of other names "
-            "the content decides"
+        # An empty folder may be filled later; a pattern that nothing fits was mistyped.
+        kind = UsageError if _is_glob(spec) else NothingToDo
+        raise kind(
+            f"sources: {redacted(spec)!r} names no video or image{seen}. Known names: {known}; of other "
+            "names the content decides"
         )
     return table, 1
 

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from curation.corpus.store import is_remote
 from curation.corpus.waiting import waiting
-from curation.errors import NothingToDo, UsageError
+from curation.errors import UsageError
 from curation.sources.addresses import address_columns
 from curation.sources.cells import as_list, captions_of, one_line, texts
 from curation.sources.json_lines import read_objects
@@ -63,8 +63,8 @@ def read_list(spec: str) -> pa.Table:
     case. Bytes that are not UTF-8 are read as Windows-1252, with one line in the log.
 
     Raises:
-        NothingToDo: there is no such list, or it has no row.
-        UsageError: the file is no list: without a column 'uri', or of another format.
+        UsageError: there is no such list, it has no row, or is no list: without a column 'uri', or of
+            another format.
     """
     path = spec if is_remote(spec) else os.fspath(local_path(spec).resolve())
     counts: dict[str, int] = {}
@@ -72,7 +72,7 @@ def read_list(spec: str) -> pa.Table:
         with waiting(redacted(spec)) if is_remote(path) else contextlib.nullcontext():
             tables = list(_tables(path, spec, counts))
     except FileNotFoundError as error:
-        raise NothingToDo(f"there is no list {redacted(spec)!r}") from error
+        raise UsageError(f"there is no list {redacted(spec)!r}") from error
     except (_NotAList, pa.ArrowInvalid, UnicodeError) as error:
         why = one_line(str(error), MAX_ERROR_CHARS)  # which may quote what stands in the file
         raise UsageError(f"list {redacted(spec)!r} cannot be read: {why}") from error
@@ -84,7 +84,7 @@ def read_list(spec: str) -> pa.Table:
         logger.warning("%s: %d %s", redacted(spec), count, what)
     table = pa.concat_tables(tables) if tables else None
     if table is None or not table.num_rows:
-        raise NothingToDo(f"list {redacted(spec)!r} has no rows")
+        raise UsageError(f"list {redacted(spec)!r} has no rows")
     return table.combine_chunks()
 
 

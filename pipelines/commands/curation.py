@@ -53,6 +53,7 @@ from pipelines.progress import PartBar
 from pipelines.rejects import say_failed_clips
 
 if TYPE_CHECKING:
+    from pipelines.curate import HowToRun
     from pipelines.run import UnitsFailed
 
 STEPS = ("measure", "select", "export", "report")
@@ -132,6 +133,7 @@ class Curate:
             UnitsFailed: at the end, if parts could not be measured and were left out.
         """
         from pipelines import curate  # imports Ray: not to show flags
+        from pipelines.ray_cluster import check_address, start_ray
 
         if self.until not in STEPS:
             raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
@@ -145,9 +147,21 @@ class Curate:
         planned = CorpusInfo(num_parts=0, layers=layers)
         if "select" in steps:
             _check_rules(planned, self.selection, rules, "--selection")
+        how = curate.HowToRun(
+            command=command_line(),
+            preset=self.preset,
+            ray_address=self.ray_address,
+            retry_failed=self.retry_failed,
+            listing=self.sources_flags,
+            incomplete_layers=self.incomplete_layers,
+            shards=shards if "select" in steps else None,
+        )
+        check_address(self.ray_address)
         if self.dry_run:
-            self._show(store, planned, rules, steps, console)
+            self._show(store, how, rules, steps, console)
             return 0
+        if self.ray_address != "local":  # before a folder is made for what no cluster works on
+            start_ray(self.ray_address)
         if store.is_local:
             check_writable(Path(store.path()), "--out")
         with locked(store) as store:
@@ -156,15 +170,7 @@ class Curate:
                 store,
                 self.config.river,
                 console=console,
-                how=curate.HowToRun(
-                    command=command_line(),
-                    preset=self.preset,
-                    ray_address=self.ray_address,
-                    retry_failed=self.retry_failed,
-                    listing=self.sources_flags,
-                    incomplete_layers=self.incomplete_layers,
-                    shards=shards if "select" in steps else None,
-                ),
+                how=how,
             )
             num_failed, failed = self._follow(store, info, rules, steps, console, rejects.failed)
         rejects.say_not_listed(console)
@@ -217,7 +223,7 @@ class Curate:
     def _show(
         self,
         store: Store,
-        planned: CorpusInfo,
+        how: HowToRun,
         rules: SelectConfig,
         steps: Sequence[str],
         console: Console,
@@ -227,7 +233,7 @@ class Curate:
         dry_run.show(
             store,
             listed(self.sources, self.sources_flags, console),
-            planned.layers,
+            how,
             config=self.config.river,
             console=console,
         )

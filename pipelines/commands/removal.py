@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from curation.corpus.clip_ids import CLIP_ID
 from curation.corpus.manifest import read_corpus
-from curation.errors import NothingToDo, UsageError
+from curation.errors import UsageError
 from curation.sources.addresses import file_address
 from curation.sources.json_lines import read_objects
 from curation.sources.lists import LIST_SUFFIXES, read_list
@@ -76,7 +76,7 @@ def read_uris(path: str, flag: str = "--sources") -> list[str]:
     if Path(path).suffix.lower() in LIST_SUFFIXES:
         try:
             rows = read_list(path).select(["uri", "listing_reject"]).to_pylist()
-        except (UsageError, NothingToDo) as error:
+        except UsageError as error:
             raise UsageError(f"{flag}: {error}") from error
         return [row["uri"] for row in rows if row["listing_reject"] is None]
     folder = Path(path).resolve().parent

@@ -36,6 +36,7 @@ def films(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.M
     make_video(folder / "film.mp4", [("red", 12)], size=(64, 36))
     Image.new("RGB", (64, 64)).save(folder / "picture.png")
     (folder / "notes.txt").write_text("notes")
+    (folder / "empty.csv").write_text("uri,caption\n")
     monkeypatch.chdir(folder)
     return folder
 
@@ -91,6 +92,13 @@ MISTAKES = [
     ("film.mp4 --link-roots /", "--link-roots: ", "no effect without"),
     ("film.mp4 --until measure --until select", "--until ", "given 2 times"),
     ("film.mp4 --ray-address nowhere", "--ray-address: ", "HOST:PORT"),
+    ("film.mp4 --ray-address h:99999 --dry-run", "--ray-address: ", "HOST:PORT"),
+    ("*.mkv", "sources: ", "'*.mkv' names no video or image"),
+    ("empty.csv", "list 'empty.csv' ", "has no rows"),
+    ("gone.csv", "there is no list ", "'gone.csv'"),
+    ("film.mp4 --limit 1e3", "--limit: ", "a whole number is due, got '1e3'"),
+    ("film.mp4 --export.crf abc", "--export.crf: ", "a whole number is due, got 'abc'"),
+    ("film.mp4 --decode.sample-fps abc", "--decode.sample-fps: ", "a number is due, got 'abc'"),
 ]
 
 
@@ -121,7 +129,7 @@ WRONG_ANYWHERE = [
     ("sample --prompts {}/t --weights tiny --out {}/o --seeds 1 -1", "--seeds: a seed is 0 to "),
     ("sample cat --out {}/o.mp4 --base.guidance nan", "--base.guidance: a finite number is due"),
     ("sample cat --out {}/o.mp4 --base.guidance inf", "--base.guidance: a finite number is due"),
-    ("sample cat --out {}/o.mp4 --seed 3.5", "--seed: invalid literal for int()"),
+    ("sample cat --out {}/o.mp4 --seed 3.5", "--seed: a whole number is due, got '3.5'"),
     ("sample cat --out {}/o.mp4 --num-frames 0", "--num-frames: num_frames must be 1 to 32"),
     ("sample cat --out {}/o.mp4 --height 63", "--height: height and width must be"),
     ("sample cat --out {}/o.mp4 --height 64 --tiling.height 0", "--tiling.height: height of"),
@@ -159,7 +167,10 @@ WRONG_ANYWHERE = [
     ("sample --prompts {}/b --weights tiny --out {}/o", "--prompts: no prompts can be read"),
     ("sample --prompts {}/empty --weights tiny --out {}/o", "--prompts: "),
     ("sample cat --weights tiny --out /proc/x/y", "--out: /proc/x cannot be written"),
-    ("train base --corpus {} --out {}/r --data.batch-size abc", "--data.batch-size: invalid"),
+    (
+        "train base --corpus {} --out {}/r --data.batch-size abc",
+        "--data.batch-size: a whole number",
+    ),
     (
         "train base --corpus {} --out {}/r --sample.fps nan",
         "--sample.fps: fps must be positive, got nan",
@@ -365,7 +376,8 @@ def test_a_cluster_that_does_not_answer_is_said_within_seconds(
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         arguments = ("curate", str(films), "--out", str(films / "c"), "--preset", "tiny")
         assert run(*arguments, "--ray-address", address) == 1
-    assert f"Ray is not at '{address}'" in capsys.readouterr().err
+    assert f"--ray-address: Ray is not at '{address}'" in capsys.readouterr().err
+    assert not (films / "c").exists()
 
 
 def test_stores_that_do_not_answer_well_are_one_sentence(
@@ -396,6 +408,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "File too large" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/c/")
     assert "Traceback" not in done.stderr
 
 

@@ -178,6 +178,41 @@ def test_rejects_that_may_pass_are_told_last_with_an_exit_code_of_their_own(
     assert "d.mp4" in said
 
 
+def test_a_dry_run_is_refused_as_the_run_is_and_names_what_would_be_tried_again(
+    half: Corpus, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["curate", half.list(), "--out", half.store.root, "--preset", "tiny"]
+    command += ["--sources-per-part", "4"]
+    assert main([*command, "--until", "export"]) == 3
+    before = {name: half.store.read(name) for name in half.store.files(recursive=True)}
+    before.pop(".lock")
+    capsys.readouterr()
+    assert main([*command, "--retry-failed", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "tried again: 2 sources, 0 captions" in said
+    assert [f"{name}.mp4" in said.split("tried again")[1] for name in NAMES] == [
+        *(False, True, False, True)
+    ]
+    refused = {
+        "--stations": (str(films), 1, "would lack 1 of 2 parts"),
+        "--rule fps>=5": (half.list(), 1, "rules.rules: new fps>=5"),
+        "--decode.sample-fps 3": (half.list(), 1, "layers"),
+        "--stations --retry-failed": (half.list(), 2, "--retry-failed"),
+    }
+    for flags, (sources, code, says) in refused.items():
+        asked = [*command, *flags.split()]
+        asked[1] = sources
+        told = []
+        for more in ([], ["--dry-run"]):
+            assert main([*asked, *more]) == code, flags
+            told.append(capsys.readouterr().err)
+        assert told[0] == told[1], flags
+        assert says in told[0], told[0]
+    after = {name: half.store.read(name) for name in before}
+    before.pop(layout.CORPUS), after.pop(layout.CORPUS)
+    assert after == before
+
+
 def test_an_update_that_was_cut_off_leaves_a_list_that_is_read_again(half: Corpus) -> None:
     ledger = Ledger(half.store)
     ledger.mark_again(layout.SOURCES, [0])

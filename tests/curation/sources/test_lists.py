@@ -17,7 +17,7 @@ import pytest
 from curation.corpus.schema import SOURCES, schema
 from curation.decode.decoding_pass import DecodingPass
 from curation.decode.measuring import DecodeConfig
-from curation.errors import BadSource, NothingToDo, UsageError
+from curation.errors import BadSource, UsageError
 from curation.sources import fetched, list_sources
 
 
@@ -357,11 +357,11 @@ def test_a_file_that_is_no_list_is_refused_whole(folder, name, content, error):
         rows_of(folder / name, content)
 
 
-def test_a_list_without_rows_is_nothing_to_do(folder):
+def test_a_list_without_rows_or_that_is_not_there_is_refused(folder):
     for name, content in (("list.csv", "uri,caption\n"), ("gone.csv", None)):
         if content is not None:
             (folder / name).write_text(content)
-        with pytest.raises(NothingToDo, match=name):
+        with pytest.raises(UsageError, match=name):
             list_sources([str(folder / name)])
 
 
