@@ -36,7 +36,6 @@ def films(tmp_path: Path, make_video: Callable[..., Path], monkeypatch: pytest.M
     make_video(folder / "film.mp4", [("red", 12)], size=(64, 36))
     Image.new("RGB", (64, 64)).save(folder / "picture.png")
     (folder / "notes.txt").write_text("notes")
-    (folder / "empty.csv").write_text("uri,caption\n")
     monkeypatch.chdir(folder)
     return folder
 
@@ -106,6 +105,7 @@ MISTAKES = [
 def test_a_mistake_is_one_sentence_with_its_flag_and_exit_code_2(
     typed: str, begins: str, says: str, films: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (films / "empty.csv").write_text("uri,caption\n")
     source, _, flags = typed.partition(" ")
     arguments = ["curate", source, "--out", str(films / "c"), "--preset", "tiny", *flags.split()]
     assert run(*arguments) == 2
