@@ -93,7 +93,9 @@ def whole_run(config_of, tmp_path_factory) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", ["base", "interpolation", pytest.param("super_resolution", marks=pytest.mark.slow)]
+)
 def test_two_halves_make_the_same_bits_as_one_run(stage, config_of, whole_run, tmp_path):
     run(config_of(stage, steps=2), tmp_path)
     outcome = run(config_of(stage, steps=4), tmp_path)
