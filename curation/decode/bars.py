@@ -1,7 +1,8 @@
 """The part of a film's pictures inside black bars, while they stream by.
 
-Bars are the same in every picture, so they make pictures of different shots alike: of films with 12 % of
-black above and below, half of the transitions were not found while the bars were looked at.
+Bars are the same in every picture, so they make pictures of different shots alike: of films with an
+eighth of black above and below, 134 of 252 transitions were found while the bars were looked at, 233 of
+the same films without (docs/verdicts.md).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curation.decode.picture import black_rim
+from curation.decode.picture import black_rim, luma
 
 HASH_SIDE = 32
 """Side of the grey picture under the perceptual hash."""
@@ -176,15 +176,12 @@ def inside_borders(pictures: Sequence[NDArray[np.uint8]]) -> tuple[slice, slice]
     subtitle's black box no other.
 
     Args:
-        pictures: RGB, uint8 ``[H, W, 3]``, one size, at least one.
+        pictures: BGR, uint8 ``[H, W, 3]``, one size, at least one.
     """
-    import cv2
-
-    rims = [black_rim(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures]  # type: ignore[arg-type]
+    rims = [black_rim(luma(each)) for each in pictures]
     height, width = pictures[0].shape[:2]
-    lit = [rim for rim in rims if rim[0] < height] or [
-        (0, 0, 0, 0)
-    ]  # all black says nothing of bars
+    # A picture that is black all over says nothing of bars.
+    lit = [rim for rim in rims if rim[0] < height] or [(0, 0, 0, 0)]
     top, bottom, left, right = (min(side) for side in zip(*lit, strict=True))
     across, down = min(top, bottom), min(left, right)
     across = across if MIN_BAR_SHARE * height <= across else 0
