@@ -602,6 +602,12 @@ SELECTION = (
         "cluster_distance", F32, "1 - cosine with the cluster's centre; null as cluster", "0..2"
     ),
     Column(
+        "semantic_duplicate_of",
+        STR,
+        "clip_id of the better clip of the cluster that shows the same, where the clip was dropped for it; "
+        "else null",
+    ),
+    Column(
         "caption_count",
         I32,
         "scenes of the corpus with the very same caption, letter by letter, this one included; 0 without "

@@ -22,7 +22,7 @@ RULES = "rules.json"
 FUNNEL = "funnel.json"
 
 
-_LATER = ("cluster", "cluster_distance", "caption_count", "split")
+_LATER = ("cluster", "cluster_distance", "semantic_duplicate_of", "caption_count", "split")
 """Columns that verdicts of an earlier program lack; null there."""
 
 

@@ -62,6 +62,7 @@ LEFT_OUT = frozenset(
         "failed_rules",
         "cluster",  # in the selection, whose numbers need its centres
         "cluster_distance",
+        "semantic_duplicate_of",  # null in every kept clip
         "caption_count",  # of the corpus as it was that day
     }
 )

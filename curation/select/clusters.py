@@ -42,6 +42,9 @@ class Clusters:
     """Clusters of the embeddings; 0 makes none. About one for a thousand clips; costs grow with it."""
     neighbour_distance: float = 0.02
     """1 - cosine up to which two clips of a cluster are neighbours, which splits do not divide."""
+    duplicate_distance: float = 0.0
+    """1 - cosine up to which of two clips of a cluster the worse is dropped, as it shows the same; 0 drops
+    none. docs/verdicts.md has what some values take."""
     seed: int = 0
     """Seed of the first centres; another one gives other clusters, beside those that are there."""
 
@@ -51,6 +54,14 @@ class Clusters:
         if not 0.0 <= self.neighbour_distance <= 1.0:
             raise ValueError(
                 f"neighbour_distance must be within 0..1, got {self.neighbour_distance}"
+            )
+        if not 0.0 <= self.duplicate_distance <= 1.0:
+            raise ValueError(
+                f"duplicate_distance must be within 0..1, got {self.duplicate_distance}"
+            )
+        if self.duplicate_distance and not self.num:
+            raise ValueError(
+                "duplicate_distance needs clusters: give clusters num (--clusters.num)"
             )
 
 
@@ -64,6 +75,7 @@ class Clustering:
         distance: 1 - cosine of embedding and centre, float32; NaN likewise.
         pairs: ``[P, 2]`` positions of neighbours.
         copies: ``[P, 2]`` positions of near copies, by a second look.
+        vectors_ND: embeddings of the clips in half precision, in a file that goes with this object.
     """
 
     positions: NDArray[np.int64]
@@ -71,12 +83,14 @@ class Clustering:
     distance: NDArray[np.float32]
     pairs: NDArray[np.int64]
     copies: NDArray[np.int64]
+    vectors_ND: NDArray[np.float16]
 
     @classmethod
     def none(cls) -> Clustering:
         """No clip is in a cluster."""
         none, pairs = np.empty(0, np.int64), np.zeros((0, 2), np.int64)
-        return cls(none, none.astype(np.int32), none.astype(np.float32), pairs, pairs)
+        vectors_ND = np.zeros((0, 1), np.float16)
+        return cls(none, none.astype(np.int32), none.astype(np.float32), pairs, pairs, vectors_ND)
 
     def of(self, positions: NDArray[np.int64]) -> NDArray[np.int32]:
         """Number of each clip's cluster, -1 where it has none."""
@@ -228,7 +242,7 @@ def cluster_clips(
             copies = clip[_near_copies(held_ND, both, centres_KD, second_look)]
     # Four places: what a sum in another order of another machine's library does not change.
     distance = np.round(1.0 - cosine, 4).astype(np.float32)
-    return Clustering(clip, number, distance, pairs, copies)
+    return Clustering(clip, number, distance, pairs, copies, held_ND)
 
 
 def _neighbours(
@@ -240,7 +254,7 @@ def _neighbours(
 ) -> NDArray[np.int64]:
     """Pairs of rows that are close, a few of each."""
     found = [np.zeros((0, 2), np.int64)]
-    for _, rows in _members(number[:, None], num):
+    for _, rows in members(number[:, None], num):
         vectors_ND = unit_length(held_ND[rows].astype(np.float32))
         for pairs in neighbours(vectors_ND, cosine[rows], config.neighbour_distance):
             found.append(rows[few_of_each(pairs)])
@@ -255,7 +269,7 @@ def _near_copies(
 ) -> NDArray[np.int64]:
     """Pairs of rows that the second look takes for copies."""
     found, bits = [np.zeros((0, 2), np.int64)], [np.empty(0, np.float32)]
-    for centre, rows in _members(both, len(centres_KD)):
+    for centre, rows in members(both, len(centres_KD)):
         vectors_ND = unit_length(held_ND[rows].astype(np.float32))
         cosine = vectors_ND @ centres_KD[centre]
         for near in neighbours(vectors_ND, cosine, second_look.config.max_second_look_distance):
@@ -268,8 +282,13 @@ def _near_copies(
     return second_look.near_copies(pairs, np.concatenate(bits)[first])
 
 
-def _members(numbers: NDArray[np.int32], num: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Cluster, and the rows that name it in some column, of each that has two or more."""
+def members(numbers: NDArray[np.int32], num: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Cluster, and the rows that name it in some column, of each that has two or more.
+
+    Args:
+        numbers: ``[N, C]`` clusters of each row; those below 0 count for none.
+        num: clusters.
+    """
     width = numbers.shape[1]
     flat = numbers.reshape(-1)
     order = np.argsort(flat, kind="stable")

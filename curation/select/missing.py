@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from curation.corpus.schema import LAYER_OF
 from curation.errors import MissingColumn
+from curation.select.clusters import Clusters
 from curation.select.rules import Balance, SelectConfig, Skipped
 
 
@@ -74,6 +75,10 @@ def _without(balance: Balance, names: Collection[str]) -> Balance:
     return balance
 
 
+def _no_clusters(clusters: Clusters) -> Clusters:
+    return replace(clusters, num=0, duplicate_distance=0.0)
+
+
 def without_missing(config: SelectConfig, layers: Collection[str]) -> SelectConfig:
     """The selection without what the corpus cannot answer; `skipped` says what that is.
 
@@ -90,7 +95,7 @@ def without_missing(config: SelectConfig, layers: Collection[str]) -> SelectConf
         quality_column=None if "quality_column" in names else config.quality_column,
         balance=_without(config.balance, names),
         dedup=replace(config.dedup, second_look=False) if "second look" in names else config.dedup,
-        clusters=replace(config.clusters, num=0) if "clusters" in names else config.clusters,
+        clusters=_no_clusters(config.clusters) if "clusters" in names else config.clusters,
         skipped=skipped,
     )
 

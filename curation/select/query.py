@@ -20,6 +20,7 @@ from curation.select.rules import (
     COPY_RULE,
     DUPLICATE_RULE,
     SCENE_RULE,
+    SEMANTIC_RULE,
     SOURCE_CAP_RULE,
     Rule,
     SelectConfig,
@@ -55,6 +56,7 @@ class Plan:
         own = [
             (COPY_RULE, config.dedup.copies),
             (DUPLICATE_RULE, config.dedup.look_alikes),
+            (SEMANTIC_RULE, config.clusters.duplicate_distance > 0),
             (SOURCE_CAP_RULE, config.balance.max_per_source is not None),
             (CAPTION_CAP_RULE, config.balance.max_per_caption is not None),
             (CATEGORY_CAP_RULE, config.balance.max_per_category is not None),
@@ -139,6 +141,8 @@ class Plan:
                 if dedup.second_look
                 else ""
             ),
+            SEMANTIC_RULE: "embeddings over "
+            f"{self.config.clusters.duplicate_distance:g} from any better clip's of the cluster",
             SOURCE_CAP_RULE: f"{balance.max_per_source} clips of a source",
             CAPTION_CAP_RULE: f"{balance.max_per_caption} clips of one caption",
             CATEGORY_CAP_RULE: f"{balance.max_per_category} clips of a {balance.category_column}; "

@@ -45,10 +45,11 @@ def drop_clips(store: Store, name: str, ids: pa.Array) -> Iterator[tuple[Commit 
         assert part is not None, path
         verdicts = read_verdicts(store, name, part)
         kept = verdicts.filter(pc.invert(pc.is_in(verdicts["clip_id"], value_set=ids)))
-        place = kept.schema.get_field_index("duplicate_group")
-        groups = kept["duplicate_group"]
-        known = pc.if_else(pc.is_in(groups, value_set=ids), pa.scalar(None, pa.string()), groups)
-        kept = kept.set_column(place, kept.schema.field(place), known)
+        for column in ("duplicate_group", "semantic_duplicate_of"):
+            place = kept.schema.get_field_index(column)
+            named = kept[column]
+            known = pc.if_else(pc.is_in(named, value_set=ids), pa.scalar(None, pa.string()), named)
+            kept = kept.set_column(place, kept.schema.field(place), known)
         if kept.equals(verdicts):
             continue
         num_removed = verdicts.num_rows - kept.num_rows

@@ -26,11 +26,13 @@ COPY_RULE = "duplicate_source"
 """Clips of a source whose bytes are those of an earlier source."""
 DUPLICATE_RULE = "duplicate"
 """Clips that look like a better one."""
+SEMANTIC_RULE = "semantic_duplicate"
+"""Clips that show what a better one of their cluster shows."""
 SOURCE_CAP_RULE = "max_per_source"
 CAPTION_CAP_RULE = "max_per_caption"
 CATEGORY_CAP_RULE = "max_per_category"
 OWN_RULES = (
-    *(SCENE_RULE, COPY_RULE, DUPLICATE_RULE),
+    *(SCENE_RULE, COPY_RULE, DUPLICATE_RULE, SEMANTIC_RULE),
     *(SOURCE_CAP_RULE, CAPTION_CAP_RULE, CATEGORY_CAP_RULE),
 )
 
@@ -42,8 +44,8 @@ DERIVED: dict[str, tuple[str, ...]] = {
 """What a rule may name besides the corpus's columns -> the columns it is made from: the smaller of
 width and height in pixels; width / height; how many scenes have the very same caption, 0 without one."""
 
-MAX_RULES = 57
-"""A clip's failed rules are one bit each of 64; `OWN_RULES` take six, one is the sign."""
+MAX_RULES = 56
+"""A clip's failed rules are one bit each of 64; `OWN_RULES` take seven, one is the sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

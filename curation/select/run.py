@@ -14,12 +14,7 @@ import pyarrow.compute as pc
 
 from curation.corpus import layout
 from curation.corpus.gap import find_gap
-from curation.corpus.generations import (
-    check_grows,
-    exported_ids,
-    exported_splits,
-    record_rules,
-)
+from curation.corpus.generations import check_grows, exported_splits, record_rules
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
@@ -27,18 +22,21 @@ from curation.errors import LavieError, MissingPart
 from curation.select.cluster_corpus import cluster_corpus
 from curation.select.clusters import Clustering
 from curation.select.dedup import HASHES_PER_CLIP, components, find_groups
+from curation.select.exported import exported_positions, ids_of, marked_exported
 from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
 from curation.select.query import Plan
 from curation.select.rules import (
     CAPTION_CAP_RULE,
     CATEGORY_CAP_RULE,
     DUPLICATE_RULE,
+    SEMANTIC_RULE,
     SOURCE_CAP_RULE,
     Rule,
     SelectConfig,
 )
 from curation.select.scan import Codes, Corpus, Extent, lists_as_rows
 from curation.select.second_look import SecondLook
+from curation.select.semantic import semantic_duplicates
 from curation.select.splits import SPLITS, grouped, source_splits
 from curation.select.sql import Bounds
 from curation.select.table import ClipTable, SelectResources, open_table
@@ -145,6 +143,7 @@ class _Run:
             raise self.fault
         alike, clusters = self._compare(extent)
         duplicates = self._drop_look_alikes(name, extent, alike)
+        semantic = self._drop_semantic(name, extent, clusters)
         self._drop_surplus()
         splits = self._splits(name, sources, [alike.pairs, clusters.pairs])
         verdicts = Verdicts(
@@ -152,6 +151,7 @@ class _Run:
             tiers=[tier.name for tier in self.plan.config.tiers],
             buckets=self.plan.config.buckets.names(),
             duplicates=duplicates,
+            semantic=semantic,
             weights=self._weights(categories, clusters),
             by_cluster=self.plan.config.balance.weight_by_cluster,
             clusters=clusters,
@@ -256,7 +256,7 @@ class _Run:
         if not self.plan.config.dedup.look_alikes or not len(alike.positions):
             return Duplicates.none()
         members = self._members(alike.positions, alike.first, extent)
-        best = self.table.best_of(_marked_exported(members, self.corpus.store, name))
+        best = self.table.best_of(marked_exported(members, self.corpus.store, name))
         self.table.fail(DUPLICATE_RULE, best.filter(pc.invert(best["is_kept"]))["position"])
         return Duplicates(
             positions=best["position"].to_numpy(),
@@ -283,21 +283,26 @@ class _Run:
 
     def _members(self, positions: np.ndarray, groups: np.ndarray, extent: Extent) -> pa.Table:
         """Position, group and id of clips that are in a group."""
-        first, edges = extent.first_clip, np.searchsorted(positions, extent.first_clip)
-
-        def read(part: int) -> pa.ChunkedArray:
-            rows = positions[edges[part] : edges[part + 1]] - first[part]
-            return self.corpus.read_columns(part, ["clip_id"])["clip_id"].take(pa.array(rows))
-
-        wanted = np.flatnonzero(np.diff(edges)).tolist()
-        ids = [chunk for _, ids in self.corpus.in_order(read, wanted) for chunk in ids.chunks]
         return pa.table(
             {
                 "position": pa.array(positions),
                 "group_number": pa.array(groups),
-                "clip_id": pa.chunked_array(ids, pa.string()),
+                "clip_id": ids_of(self.corpus, positions, extent),
             }
         )
+
+    def _drop_semantic(self, name: str, extent: Extent, clusters: Clustering) -> Duplicates:
+        """Of clips of a cluster that show the same keep the best, one that shards hold before all others."""
+        max_distance = self.plan.config.clusters.duplicate_distance
+        if not max_distance:
+            return Duplicates.none()
+        exported = exported_positions(self.corpus, name, clusters.positions, extent)
+        ranked = self.table.ranked(exported)
+        pairs = semantic_duplicates(clusters, ranked, max_distance)
+        self.table.fail(SEMANTIC_RULE, pa.chunked_array([pa.array(pairs[:, 0])]))
+        kept, which = np.unique(pairs[:, 1], return_inverse=True)
+        ids = ids_of(self.corpus, kept, extent).combine_chunks()
+        return Duplicates(pairs[:, 0], ids.take(pa.array(which)), len(kept))
 
     def _drop_surplus(self) -> None:
         """Apply the limits on clips of one source, of one caption and of one category."""
@@ -401,17 +406,6 @@ class LookAlikes:
 
 def _as_array(values: np.ndarray | pa.Array) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values)
-
-
-def _marked_exported(members: pa.Table, store: Store, name: str) -> pa.Table:
-    """The table with a column `is_exported`: whether the selection's shards hold the clip."""
-    is_exported = pa.array(np.zeros(members.num_rows, dtype=bool))
-    for ids in exported_ids(store, name):
-        # Of the few members the table to look up in is made, not of all that was ever exported.
-        found = ids.filter(pc.is_in(ids, value_set=members["clip_id"].combine_chunks()))
-        here = pc.is_in(members["clip_id"], value_set=found.combine_chunks())
-        is_exported = pc.or_(is_exported, here)
-    return members.append_column("is_exported", is_exported)
 
 
 def _count_words(words: pa.ChunkedArray) -> dict[str, int]:

@@ -33,6 +33,8 @@ from curation.select.sql import (
 if TYPE_CHECKING:
     import duckdb
 
+BEST_FIRST = "tier DESC, quality DESC NULLS LAST, pixels DESC, position"
+"""SQL of the order in which clips are kept, as `Balance` says."""
 VERDICT_ROWS = 1 << 17
 """Rows of one piece of the answer: 3 MB of verdicts."""
 
@@ -218,6 +220,20 @@ class ClipTable:
         found = self._arrow("SELECT position FROM clips WHERE failed = 0")["position"]
         return np.sort(found.to_numpy())
 
+    def ranked(self, exported: np.ndarray) -> np.ndarray:
+        """Positions of the clips that fail nothing so far, the best first, as `Balance` ranks them.
+
+        Args:
+            exported: positions of those that go before all others.
+        """
+        self._connection.register("exported", pa.table({"position": pa.array(exported)}))
+        found = self._arrow(
+            f"""SELECT position FROM clips WHERE failed = 0
+            ORDER BY position IN (SELECT position FROM exported) DESC, {BEST_FIRST}"""
+        )
+        self._connection.unregister("exported")
+        return found["position"].to_numpy().astype(np.int64)
+
     def best_of(self, members: pa.Table) -> pa.Table:
         """For each clip that has look-alikes, which of them is kept.
 
@@ -284,7 +300,7 @@ class ClipTable:
         table = self._arrow(
             f"""SELECT position FROM (SELECT position, row_number() OVER (
                 PARTITION BY {column}
-                ORDER BY tier DESC, quality DESC NULLS LAST, pixels DESC, position) AS place
+                ORDER BY {BEST_FIRST}) AS place
             FROM clips WHERE failed = 0 AND {column} IN (SELECT {column} FROM clips
                 WHERE failed = 0 GROUP BY {column} HAVING count(*) > {limit}))
             WHERE place > {limit}"""

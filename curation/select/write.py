@@ -34,6 +34,7 @@ _REPETITIVE = [
     "failed_rules.list.element",
     "tier",
     "duplicate_group",
+    "semantic_duplicate_of",
     "bucket",
     "sampling_weight",
     "split",
@@ -43,7 +44,7 @@ _REPETITIVE = [
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Clips that have look-alikes.
+    """Clips that have a like among the kept ones.
 
     Args:
         positions: where they are in the corpus, rising.
@@ -60,6 +61,15 @@ class Duplicates:
         """No clip has one."""
         return cls(np.zeros(0, dtype=np.int64), pa.array([], pa.string()), 0)
 
+    def of(self, positions: np.ndarray) -> pa.Array:
+        """The kept clip's id for each of some neighbouring positions, null where it has none."""
+        if len(positions) == 0:
+            return pa.array([], pa.string())
+        low, high = np.searchsorted(self.positions, [positions[0], positions[-1] + 1])
+        where = np.full(len(positions), -1)
+        where[self.positions[low:high] - positions[0]] = np.arange(low, high)
+        return self.kept_ids.take(pa.array(where, mask=where < 0))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdicts:
@@ -73,6 +83,8 @@ class Verdicts:
     """Bucket number -> name."""
     duplicates: Duplicates
     """Look-alikes."""
+    semantic: Duplicates
+    """Clips that are dropped since they show the same as another."""
     weights: np.ndarray | None
     """Sampling weight of each category or cluster number; all 1 if not given."""
     by_cluster: bool
@@ -101,11 +113,12 @@ class Verdicts:
             "keep": pa.array(keep),
             "failed_rules": self._failed_rules(failed),
             "tier": _words(rows["tier"].to_numpy(), [None, *self.tiers], hidden),
-            "duplicate_group": self._groups(positions),
+            "duplicate_group": self.duplicates.of(positions),
             "bucket": _words(rows["bucket"].to_numpy(), self.buckets, hidden),
             "sampling_weight": self._weight(codes, ~keep),
             "cluster": pa.array(clusters, mask=clusters < 0),
             "cluster_distance": self._distances(positions),
+            "semantic_duplicate_of": self.semantic.of(positions),
             "caption_count": rows["caption_count"],
             # The last word is that of NO_SPLIT, -1.
             "split": _words(self.splits[rows["source"].to_numpy()] % 4, [*SPLITS, None], hidden),
@@ -118,14 +131,6 @@ class Verdicts:
             [rule for bit, rule in enumerate(self.rules) if s >> bit & 1] for s in sets.tolist()
         ]
         return pa.array(names, pa.list_(pa.string())).take(pa.array(which))
-
-    def _groups(self, positions: np.ndarray) -> pa.Array:
-        if len(positions) == 0:
-            return pa.array([], pa.string())
-        low, high = np.searchsorted(self.duplicates.positions, [positions[0], positions[-1] + 1])
-        where = np.full(len(positions), -1)
-        where[self.duplicates.positions[low:high] - positions[0]] = np.arange(low, high)
-        return self.duplicates.kept_ids.take(pa.array(where, mask=where < 0))
 
     def _distances(self, positions: np.ndarray) -> pa.Array:
         places = self.clusters.places(positions)

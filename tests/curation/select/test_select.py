@@ -33,6 +33,7 @@ from curation.select import (
     change_rules,
     parse_rule,
     select,
+    without_missing,
 )
 from curation.select.rule_presets import PRESETS
 
@@ -746,6 +747,56 @@ def test_a_split_does_not_divide_neighbours_of_a_cluster(tmp_path):
     select(store, info, "s", replace(apart, clusters=Clusters(num=4, neighbour_distance=0.0)))
     ways = [{v["split"] for v in verdicts(store, info)[way::4]} for way in range(4)]
     assert all(len(split) == 3 for split in ways)
+
+
+def test_of_clips_that_show_the_same_the_best_is_kept_and_the_rest_name_it(tmp_path):
+    ways = [0] * 5 + [1] * 2 + [2]
+    clips = [sighted(n, way, aesthetic_score=float(n % 4)) for n, way in enumerate(ways)]
+    store, info = write_corpus(tmp_path, [[({"source_sha256": "a"}, clips)]], WITH_EMBEDDINGS)
+    config = SelectConfig(
+        clusters=Clusters(num=3, duplicate_distance=0.05),
+        quality_column="aesthetic_score",
+        dedup=NO_DEDUP,
+    )
+    funnel = select(store, info, "s", config)
+    found = verdicts(store, info)
+    assert kept_numbers(store, info) == [3, 6, 7]
+    best = {0: 3, 1: 6, 2: None}
+    assert [v["semantic_duplicate_of"] for v in found] == [
+        None if v["keep"] else str(uuid.UUID(int=best[way]))
+        for v, way in zip(found, ways, strict=True)
+    ]
+    assert [s.removed_alone.clips for s in funnel.steps if s.rule == "semantic_duplicate"] == [5]
+    assert found[0]["failed_rules"] == ["semantic_duplicate"]
+    write_shard(store, config, info, 1, 7)
+    select(store, info, "s", config)
+    assert kept_numbers(store, info) == [1, 6, 7]  # what shards hold stays before what is better
+
+
+def test_a_look_alike_that_was_dropped_takes_no_other_clip_with_it(tmp_path):
+    alike = hashes(np.random.default_rng(1))
+    clips = [
+        sighted(0, 0, perceptual_hashes=alike, width=640, aesthetic_score=9.0),
+        sighted(1, 1, perceptual_hashes=alike, width=1280, aesthetic_score=1.0),
+        sighted(2, 0, aesthetic_score=2.0),
+    ]
+    store, info = write_corpus(tmp_path, [[({"source_sha256": "a"}, clips)]], WITH_EMBEDDINGS)
+    config = SelectConfig(
+        clusters=Clusters(num=2, duplicate_distance=0.05), quality_column="aesthetic_score"
+    )
+    select(store, info, "s", config)
+    assert [v["keep"] for v in verdicts(store, info)] == [False, True, True]
+
+
+def test_clips_that_show_the_same_need_clusters_and_embeddings(tmp_path):
+    with pytest.raises(ValueError, match="duplicate_distance needs clusters"):
+        Clusters(duplicate_distance=0.1)
+    store, info = write_corpus(tmp_path, [[({"source_sha256": "a"}, [clip(0)])]])
+    config = SelectConfig(clusters=Clusters(num=2, duplicate_distance=0.05))
+    without = without_missing(config, info.layers)
+    assert without.clusters == Clusters()
+    select(store, info, "s", without)
+    assert verdicts(store, info)[0]["semantic_duplicate_of"] is None
 
 
 @pytest.mark.parametrize("num", [0, 3])
