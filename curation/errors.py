@@ -16,6 +16,7 @@
     |   +-- RemovalUnfinished  a removal was interrupted; nothing is added before it has ended
     |   +-- TrainingDataError  the shards cannot feed the run that was asked for
     |   +-- NothingThere     no corpus, no selection of the name that was typed; a UsageError as well
+    +-- NotFinite            a network makes infinities or no numbers; nothing of it is written
     +-- NothingToDo          no source could be read, or no clip was selected
     +-- UsageError           what the user typed cannot be: a flag, a rule, a source; exit code 2
 
@@ -100,6 +101,10 @@ class RemovalUnfinished(CorpusError):
 
 class TrainingDataError(CorpusError):
     """The shards cannot feed the training run that was asked for, or no longer do."""
+
+
+class NotFinite(LavieError):
+    """A network makes infinities or no numbers at all; the message says where, and the cause if known."""
 
 
 class NothingToDo(LavieError):

@@ -1,4 +1,4 @@
-"""LoRA in diffusers' format on the image layers of a video network (arXiv 2106.09685).
+"""LoRA on the image layers of a video network (arXiv 2106.09685).
 
 A LoRA of an image network fits a video network grown from it: its layers have the same names and
 shapes. It says W + s (alpha / r) B A for some weights W; the temporal layers keep theirs.
@@ -8,132 +8,21 @@ Shape letters: r rank.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from inference.diffusers_names import (
-    DIFFUSERS_OLD_TO_PEFT,
-    UNET_TO_DIFFUSERS,
-    StableDiffusionLoraLoaderMixin,
-    convert_state_dict,
     delete_adapter_layers,
     recurse_remove_peft_layers,
     set_weights_and_activate_adapters,
 )
+from inference.lora_file import LoraModule, raise_listed
 from training.models.grow import is_temporal
-from training.models.state import MOST_NAMED, read_tensors
 from training.models.transformer import PointwiseConv
-
-WEIGHTS = "pytorch_lora_weights.safetensors"
-UNET, TEXT = "unet", "text_encoder"
-METADATA_KEY = "lora_adapter_metadata"
-_TENSOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
-_KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
-
-
-@dataclass(slots=True, kw_only=True)
-class LoraModule:
-    """What a LoRA adds to one weight."""
-
-    down: Tensor | None = None
-    """A, ``[r, in]``, or ``[r, in, kh, kw]`` of a convolution."""
-    up: Tensor | None = None
-    """B, ``[out, r]``, or ``[out, r, 1, 1]`` of a convolution."""
-    alpha: float | None = None
-    """Numerator of the scale; r where the file does not say, as in diffusers."""
-
-
-Lora = dict[str, dict[str, LoraModule]]
-"""`UNET` or `TEXT` -> name of a module -> what is added to its weight."""
-
-
-def read_lora(path: Path) -> Lora:
-    """Read a LoRA from a file or a folder with `WEIGHTS`.
-
-    Understood are diffusers' keys of all times (``lora_A``, ``lora.down``, ``processor.to_q_lora.down``,
-    ``lora_linear_layer.down``), and kohya's, which diffusers translates.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A key is none of a LoRA; DoRA and other kinds are not.
-    """
-    file = path / WEIGHTS if path.is_dir() else path
-    state: Mapping[str, Tensor] = read_tensors(file)
-    alphas: dict[str, float] = {}
-    if state and all(key.startswith(_KOHYA) for key in state):
-        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(dict(state))
-    lora: Lora = {UNET: {}, TEXT: {}}
-    unknown = []
-    for key, value in state.items():
-        component, name = _component(key)
-        found = _TENSOR.fullmatch(_modern(component, name)) if component else None
-        if found is not None:
-            module = lora[component].setdefault(found["module"], LoraModule())
-            setattr(module, {"A": "down", "B": "up"}[found["factor"]], value)
-        elif component and name.endswith(".alpha") and value.numel() == 1:
-            alphas[key] = float(value)
-        else:
-            unknown.append(f"unknown {key} {tuple(value.shape)}")
-    _raise(unknown, f"{file} is not a LoRA for Stable Diffusion 1")
-    for key, alpha in alphas.items():
-        component, name = _component(key)
-        lora[component].setdefault(_alpha_module(component, name), LoraModule()).alpha = alpha
-    _take_metadata(lora, file)
-    if not any(lora.values()):
-        raise ValueError(f"{file} must hold a LoRA, it holds no tensor")
-    return lora
-
-
-def _component(key: str) -> tuple[str, str]:
-    """Which model a key belongs to, '' if none of ours, and the key below it."""
-    head, _, rest = key.partition(".")
-    if head in (UNET, TEXT):
-        return head, rest
-    # The oldest files hold the UNet's keys without a prefix.
-    is_bare = head.endswith("_blocks") or head in ("mid_block", "conv_in", "conv_out")
-    return (UNET, key) if is_bare else ("", key)
-
-
-def _modern(component: str, name: str) -> str:
-    mapping = UNET_TO_DIFFUSERS if component == UNET else DIFFUSERS_OLD_TO_PEFT
-    (modern,) = convert_state_dict({name: None}, mapping)
-    return str(modern)
-
-
-def _alpha_module(component: str, name: str) -> str:
-    """The module of 'to_q.alpha', 'to_q.lora.alpha' or 'to_q.lora_A.weight.alpha'."""
-    module = _modern(component, name.removesuffix(".alpha") + ".down.weight")
-    for rest in (".down.weight", ".lora_A.weight", ".lora_A", ".lora", ".lora_linear_layer"):
-        module = module.removesuffix(rest)
-    return module
-
-
-def _take_metadata(lora: Lora, file: Path) -> None:
-    """Alphas as diffusers has written them into the file's metadata since 0.35."""
-    if file.suffix != ".safetensors":
-        return
-    try:
-        with safe_open(file, framework="pt") as opened:
-            held = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{file} has metadata that is no JSON: {error}") from error
-    for component, modules in lora.items():
-        alpha = held.get(f"{component}.lora_alpha")
-        pattern = held.get(f"{component}.alpha_pattern") or {}
-        if held.get(f"{component}.use_rslora") or held.get(f"{component}.use_dora"):
-            raise ValueError(
-                f"{file} is a rank-stabilised LoRA or a DoRA, which are not known here"
-            )
-        for name, module in modules.items():
-            module.alpha = pattern.get(name, alpha if module.alpha is None else module.alpha)
 
 
 def check_lora(model: nn.Module, modules: Mapping[str, LoraModule], source: str) -> None:
@@ -153,7 +42,7 @@ def check_lora(model: nn.Module, modules: Mapping[str, LoraModule], source: str)
         for name, lora in modules.items()
         if (fault := _fault(held.get(name), name, lora))
     ]
-    _raise(faults, f"{source} does not fit {type(model).__name__}")
+    raise_listed(faults, f"{source} does not fit {type(model).__name__}")
 
 
 def _fault(target: nn.Module | None, name: str, lora: LoraModule) -> str | None:
@@ -177,12 +66,6 @@ def _fault(target: nn.Module | None, name: str, lora: LoraModule) -> str | None:
     if (got_down, got_up) == (down, up):
         return None
     return f"shapes {got_down} and {got_up}, expected {down} and {up}"
-
-
-def _raise(lines: list[str], what: str) -> None:
-    if lines:
-        more = f"\n  and {len(lines) - MOST_NAMED} more" if len(lines) > MOST_NAMED else ""
-        raise ValueError(f"{what}:\n  " + "\n  ".join(lines[:MOST_NAMED]) + more)
 
 
 def inject_lora(model: nn.Module, modules: Mapping[str, LoraModule], adapter: str) -> None:

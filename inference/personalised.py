@@ -21,15 +21,8 @@ import torch
 from torch import Tensor
 
 from inference.diffusers_names import TextualInversionLoaderMixin, convert_ldm_unet_checkpoint
-from inference.lora import (
-    TEXT,
-    UNET,
-    check_lora,
-    inject_lora,
-    read_lora,
-    remove_loras,
-    weigh_loras,
-)
+from inference.lora import check_lora, inject_lora, remove_loras, weigh_loras
+from inference.lora_file import TEXT, UNET, read_lora
 from training.models.exported import ExportedModel
 from training.models.grow import WEIGHTS, config_of_image_network, is_temporal
 from training.models.state import check_keys, read_safetensors, read_tensors

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from inference.diffusers_names import AutoencoderKL, BaseOutput, DiffusionPipeline
 from inference.feature_reuse import FeatureReuse
+from inference.finite import check_finite
 from inference.schedulers import RELEASED, make_scheduler
 from inference.settings import SchedulerName
 from training.models.autoencoder import Autoencoder
@@ -304,10 +305,12 @@ class VideoPipeline(DiffusionPipeline):
     ) -> Tensor:
         """``[B, L, D]`` for the prompts, or both halves of guidance ``[2 B, L, D]`` in row order."""
         encoder = TextEncoder(self.text_encoder, self.tokenizer)
-        if not guided:
-            return self._to_network(encoder.encode(prompts))
-        order = (negatives, prompts) if self.negative_first else (prompts, negatives)
-        return self._to_network(encoder.encode([*order[0], *order[1]]))
+        texts = list(prompts)
+        if guided:
+            texts = [*negatives, *prompts] if self.negative_first else [*prompts, *negatives]
+        states = encoder.encode(texts)
+        check_finite(states, f"{self.stage}, text states of the prompt", self.text_encoder)
+        return self._to_network(states)
 
     def _to_network(self, states: Tensor) -> Tensor:
         return states.to(self._execution_device, self.unet.dtype)
@@ -351,6 +354,9 @@ class VideoPipeline(DiffusionPipeline):
             noise_BCTHW: Standard normal noise.
             predict: The guided prediction for scaled noisy latents at a time.
             loop: Steps, noise and callback.
+
+        Raises:
+            NotFinite: The latents are no numbers any more after some step.
         """
         self.interrupt = False
         self.scheduler.set_timesteps(loop.num_steps, device=noise_BCTHW.device)
@@ -364,6 +370,8 @@ class VideoPipeline(DiffusionPipeline):
                 latents = self.scheduler.step(
                     prediction, timestep, latents, **more, return_dict=False
                 )[0]
+                where = f"{self.stage}, step {step + 1} of {loop.num_steps}"
+                check_finite(latents, where, self.unet)
                 if loop.callback is not None:
                     tensors = {"latents": latents} if "latents" in loop.callback_tensors else {}
                     latents = loop.callback(self, step, timestep, tensors).get("latents", latents)
@@ -374,10 +382,15 @@ class VideoPipeline(DiffusionPipeline):
         return latents
 
     def decoded(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
-        """Groups of frames ``[B, 3, t, H, W]`` on the CPU, fp32, 0 to 1, in the order of time."""
+        """Groups of frames ``[B, 3, t, H, W]`` on the CPU, fp32, 0 to 1, in the order of time.
+
+        Raises:
+            NotFinite: The autoencoder makes no numbers of them.
+        """
         autoencoder = self.autoencoder
         for group in torch.split(latents_BCTHW, self._frames_at_once, dim=2):
             pixels = autoencoder.decode(group.to(self._execution_device))
+            check_finite(pixels, f"{self.stage}, decoded frames", self.vae)
             yield (pixels.float() / 2 + 0.5).clamp(0, 1).cpu()
 
     def _output(self, latents_BCTHW: Tensor, output_type: OutputType) -> VideoOutput:

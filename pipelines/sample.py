@@ -22,7 +22,7 @@ from curation.errors import LavieError, UsageError
 from curation.stations.station import Resources
 from curation.weights.catalog import file_sha256
 from inference.cascade import Request, cascade
-from inference.lora import read_lora
+from inference.lora_file import read_lora
 from inference.memory import Models
 from inference.personalised import read_textual_inversion
 from inference.pipeline import VideoPipeline

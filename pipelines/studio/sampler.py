@@ -128,19 +128,19 @@ def _sha256(path: Path) -> str:
 
 
 def lora_files(folder: Path) -> dict[str, Path]:
-    """The LoRAs of a folder by name: ``.safetensors`` files, and folders with diffusers' file in them.
+    """The LoRAs of a folder by name: ``.safetensors`` files, and folders with diffusers' or PEFT's in them.
 
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: Two have the same name.
     """
-    from inference.lora import WEIGHTS
+    from inference.lora_file import weights_file
 
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of LoRAs at {folder}")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        file = path / WEIGHTS if path.is_dir() else path
+        file = weights_file(path)
         if not file.is_file() or file.suffix != ".safetensors":
             continue
         name = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in path.stem)

@@ -23,6 +23,10 @@ TARGETS = (
     "mid_block.attentions.0.proj_in",  # a convolution that works on tokens
     "up_blocks.1.resnets.0.conv1",  # 3x3
     "up_blocks.1.resnets.0.time_emb_proj",
+    "time_embedding.linear_1",  # computes in fp32, whatever the format
+    "time_embedding.linear_2",
+    "conv_in",
+    "conv_out",
 )
 TOWER = "encoder.layers.1.self_attn.v_proj"
 Factors = dict[str, tuple[Tensor, Tensor]]
@@ -181,6 +185,90 @@ def test_kohyas_form_is_read_with_its_alphas(pipeline, merged, tmp_path: Path) -
     close(sample(pipeline), merged([(drawn, 2 / 4)], [(text, 3 / 2)]))
 
 
+@pytest.mark.parametrize("prefix", ["base_model.model.", "unet.base_model.model.", "unet."])
+@pytest.mark.parametrize("adapter", ["", ".default"])
+def test_pefts_own_names_mean_the_same(pipeline, merged, tmp_path, prefix, adapter) -> None:
+    drawn = factors(pipeline.unet, (TARGETS[0], TARGETS[-1]), rank=2)
+    state = {}
+    for name, (down, up) in drawn.items():
+        state[f"{prefix}{name}.lora_A{adapter}.weight"] = down
+        state[f"{prefix}{name}.lora_B{adapter}.weight"] = up
+    save_file(state, tmp_path / "peft.safetensors")
+    pipeline.load_lora_weights(tmp_path / "peft.safetensors")
+    close(sample(pipeline), merged([(drawn, 1.0)]))
+
+
+def test_what_peft_saves_samples_as_its_own_model(pipeline, untouched, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapted = copy.deepcopy(untouched)
+    config = LoraConfig(
+        r=2,
+        lora_alpha=5,
+        target_modules=[*TARGETS[:3], "time_embedding.linear_1"],
+        alpha_pattern={"ff.net.0.proj": 1},
+        init_lora_weights=False,
+    )
+    get_peft_model(adapted.unet, config).save_pretrained(str(tmp_path))
+    pipeline.load_lora_weights(tmp_path)
+    close(sample(pipeline), sample(adapted))
+    assert (sample(pipeline) - sample(untouched)).abs().max() > 1e-3
+
+
+def test_two_adapters_in_one_file_are_refused(pipeline, tmp_path: Path) -> None:
+    drawn = factors(pipeline.unet, TARGETS[:1], rank=2)
+    state = {
+        f"unet.{name}.lora_{factor}.{adapter}.weight": tensor.clone()
+        for name, pair in drawn.items()
+        for factor, tensor in zip("AB", pair, strict=True)
+        for adapter in ("cat", "dog")
+    }
+    save_file(state, tmp_path / "two.safetensors")
+    with pytest.raises(ValueError, match="must hold one adapter, it holds cat, dog"):
+        pipeline.load_lora_weights(tmp_path / "two.safetensors")
+
+
+@pytest.mark.parametrize("more", ["dora_scale", "hada_w1_a", "lokr_w1", "lora_mid.weight"])
+def test_kohyas_other_kinds_are_refused_before_anything_is_dropped(
+    pipeline, tmp_path: Path, more: str
+) -> None:
+    drawn = factors(pipeline.unet, TARGETS[:1], rank=2)
+    ((name, (down, up)),) = drawn.items()
+    stem = "lora_unet_" + name.replace(".", "_")
+    state = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+    save_file(state | {f"{stem}.{more}": torch.ones(2, 1)}, tmp_path / "kind.safetensors")
+    with pytest.raises(ValueError, match=rf"no plain LoRA:\n  unknown {stem}\.{more}"):
+        pipeline.load_lora_weights(tmp_path / "kind.safetensors")
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_factors_that_are_not_finite_are_refused(pipeline, tmp_path: Path, odd: float) -> None:
+    drawn = factors(pipeline.unet, TARGETS[:1], rank=2)
+    drawn[TARGETS[0]][1][3, 1] = odd
+    save_file(modern(drawn, "unet"), tmp_path / "odd.safetensors")
+    with pytest.raises(
+        ValueError, match=rf"finite numbers.*\n  unet.{TARGETS[0]}.lora_B.weight: 1"
+    ):
+        pipeline.load_lora_weights(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({"peft_type": "LORA", "use_dora": True}, "DoRA"),
+        ({"peft_type": "LOHA"}, "must be of peft_type LORA, got LOHA"),
+        ({"peft_type": "LORA", "lora_alpha": "four"}, "numbers as alphas, got 'four'"),
+        ([], "must be of peft_type LORA, got list"),
+    ],
+)
+def test_peft_settings_of_another_kind_are_refused(pipeline, tmp_path, held, message) -> None:
+    drawn = factors(pipeline.unet, TARGETS[:1], rank=2)
+    save_file(modern(drawn, "unet"), tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(held))
+    with pytest.raises(ValueError, match=message):
+        pipeline.load_lora_weights(tmp_path)
+
+
 def test_alphas_of_the_files_metadata_scale_the_lora(pipeline, merged, tmp_path: Path) -> None:
     drawn = factors(pipeline.unet, TARGETS[:3], rank=4)
     held = {"unet.r": 4, "unet.lora_alpha": 8, "unet.alpha_pattern": {TARGETS[1]: 1}}
@@ -323,7 +411,8 @@ def test_what_training_saves_samples_as_it_was_trained(pipeline, untouched, tmp_
 def test_a_lora_of_stable_diffusion_fits_the_released_base_network() -> None:
     # The 128 attention projections that diffusers' LoRA scripts train: 16 transformers, attn1 and
     # attn2, four projections; widths 320, 640, 1280, text 768.
-    from inference.lora import LoraModule, check_lora
+    from inference.lora import check_lora
+    from inference.lora_file import LoraModule
     from training.models.unet import UNet
     from training.models.unet_config import UNetConfig
 

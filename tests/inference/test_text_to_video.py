@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from curation.errors import NotFinite
 from inference.text_to_video import LaViePipeline
 from inference.tiles import Tiling
 from inference.tiny import tiny_model
@@ -189,6 +190,32 @@ def test_a_cast_pipeline_samples_in_its_dtype(tiny_pipeline, seeded):
     exact = latents_of(tiny_pipeline("base"), latents=torch.zeros(1, 4, 3, 4, 6))
     assert torch.isfinite(latents).all()
     assert exact.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("component", "weight", "message"),
+    [
+        ("unet", "conv_out.bias", r"base, step 1 of 2: \d+ of 288 numbers.*conv_out\.bias"),
+        ("vae", "decoder.conv_out.bias", r"base, decoded frames: .*first is decoder\.conv_out"),
+        ("text_encoder", "final_layer_norm.bias", r"base, text states of the prompt: .*norm\.bias"),
+    ],
+)
+def test_weights_that_are_no_numbers_stop_the_sample(tiny_pipeline, component, weight, message):
+    pipeline = tiny_pipeline("base")
+    held = dict(getattr(pipeline, component).named_parameters())
+    found = next(each for name, each in held.items() if name.endswith(weight))
+    found.data[0] = torch.nan
+    with pytest.raises(NotFinite, match=message):
+        pipeline("a", height=32, width=48, num_frames=3, num_inference_steps=2)
+
+
+def test_weights_too_large_for_half_precision_are_told_from_broken_ones(tiny_pipeline):
+    pipeline = tiny_pipeline("base")
+    pipeline.unet.conv_out.weight.data *= 1e6
+    pipeline.to(torch.float16)
+    pipeline.unet.conv_out.weight.data.clamp_(-6e4, 6e4)
+    with pytest.raises(NotFinite, match=r"weights of UNet are finite, but fp16 ends at 65504"):
+        pipeline("a", height=32, width=48, num_frames=3, num_inference_steps=2)
 
 
 def test_a_callback_sees_and_replaces_the_latents(tiny_pipeline, seeded):

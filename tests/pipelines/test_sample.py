@@ -105,6 +105,20 @@ def test_exported_weights_are_sampled_from(tmp_path):
     assert len(read_video(out).description["weights_sha256"]["base"]) == 64
 
 
+def test_weights_that_are_no_numbers_leave_no_video(tmp_path, capsys):
+    model = tiny_model("base")
+    model.net.conv_out.bias.data[0] = torch.nan
+    save_model(model, tmp_path / "model")
+    out = tmp_path / "black.mp4"
+    arguments = ["sample", "a panda", "--weights", str(tmp_path / "model"), "--out", str(out)]
+    assert main([*arguments, *SMALL]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "base, step 1 of 2" in said
+    assert "conv_out.bias" in said
+    assert "Traceback" not in said
+    assert not out.exists()
+
+
 def test_a_lora_changes_the_video_by_its_weight_and_is_on_record(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 

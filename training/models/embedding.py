@@ -25,21 +25,26 @@ def sinusoid(timestep_B: Tensor, width: int) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+class FullPrecisionLinear(nn.Linear):
+    """A linear layer that computes in fp32 whatever the dtype of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """fp32 ``[..., in]`` to fp32 ``[..., out]``."""
+        return functional.linear(x, self.weight.float(), self.bias.float())
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoid of the time through two layers, in fp32 whatever the dtype of the network."""
 
     def __init__(self, width: int, out_width: int) -> None:
         super().__init__()
         self.width = width
-        self.linear_1 = nn.Linear(width, out_width)
-        self.linear_2 = nn.Linear(out_width, out_width)
+        self.linear_1 = FullPrecisionLinear(width, out_width)
+        self.linear_2 = FullPrecisionLinear(out_width, out_width)
 
     def forward(self, timestep_B: Tensor) -> Tensor:
         """Times 0 to 999, ``[B]``, to fp32 ``[B, out_width]``."""
         with full_precision(timestep_B.device):
-            first, second = self.linear_1, self.linear_2
-            wave = sinusoid(timestep_B, self.width)
-            hidden = functional.silu(
-                functional.linear(wave, first.weight.float(), first.bias.float())
-            )
-            return functional.linear(hidden, second.weight.float(), second.bias.float())
+            hidden = functional.silu(self.linear_1(sinusoid(timestep_B, self.width)))
+            out: Tensor = self.linear_2(hidden)
+            return out
