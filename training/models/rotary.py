@@ -41,16 +41,24 @@ class RotaryEmbedding(nn.Module):
             self.freqs = before.to(self.freqs.device)
         return self
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Rotate queries or keys ``[..., T, D]``, D >= 32, where row t is frame t."""
-        frames_T = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)
+    def tables(self, num_frames: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of every angle, fp32 ``[T, R]`` each, for queries and keys alike."""
+        frames_T = torch.arange(num_frames, device=self.freqs.device, dtype=torch.float32)
         angles_TR = torch.outer(frames_T, self.freqs)
-        cos_TD = angles_TR.cos().repeat_interleave(2, dim=-1)
-        sin_TD = angles_TR.sin().repeat_interleave(2, dim=-1)
-        head, tail = torch.split(x.float(), [ROTARY_DIMS, x.shape[-1] - ROTARY_DIMS], dim=-1)
-        even, odd = head.unflatten(-1, (-1, 2)).unbind(-1)
-        quarter_turn = torch.stack([-odd, even], dim=-1).flatten(-2)
-        return torch.cat([head * cos_TD + quarter_turn * sin_TD, tail], dim=-1).to(x.dtype)
+        return angles_TR.cos(), angles_TR.sin()
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Rotate queries or keys ``[..., T, D]``, D >= 32, where row t is frame t.
+
+        Args:
+            x: Queries or keys.
+            tables: What `tables` says for T, where several are rotated.
+        """
+        cos_TR, sin_TR = self.tables(x.shape[-2]) if tables is None else tables
+        head, tail = torch.split(x, [ROTARY_DIMS, x.shape[-1] - ROTARY_DIMS], dim=-1)
+        even, odd = head.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = [even * cos_TR - odd * sin_TR, odd * cos_TR + even * sin_TR]
+        return torch.cat([torch.stack(turned, dim=-1).flatten(-2).to(x.dtype), tail], dim=-1)
 
 
 def relative_buckets(num_frames: int, device: torch.device | None = None) -> Tensor:
@@ -79,7 +87,11 @@ class RelativeBias(nn.Module):
         self.relative_attention_bias = nn.Embedding(NUM_BUCKETS, heads)
 
     def forward(self, num_frames: int) -> Tensor:
-        """Bias ``[heads, T, T]`` indexed head, query, key; added to the scores without scaling."""
+        """Bias ``[heads, T, T]`` indexed head, query, key; added to the scores without scaling.
+
+        Contiguous: every fused attention kernel of CUDA refuses a bias whose keys are not beside
+        each other, and torch would fall back to the plain one without a word.
+        """
         table = self.relative_attention_bias.weight
         bias_TTh = functional.embedding(relative_buckets(num_frames, table.device), table)
-        return bias_TTh.permute(2, 0, 1)
+        return bias_TTh.permute(2, 0, 1).contiguous()

@@ -77,22 +77,24 @@ class NoiseSchedule:
 
     def alphas_cumprod(self) -> Tensor:
         """alpha_bar_t of every step, float64 ``[num_steps]``; falls from nearly 1 to nearly 0."""
-        return _alphas_cumprod(self).clone()
+        return _alphas_cumprod(self, "cpu").clone()
 
     def signal_and_noise(self, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), float64 ``[B]``, for integer times.
 
         Raises:
-            ValueError: A time is not an integer, or lies outside the schedule.
+            ValueError: A time is not an integer, or lies outside the schedule; the latter is asked
+                on the CPU only, since the host would wait for another device to know.
         """
         if timestep_B.is_floating_point():
             raise ValueError(f"timestep must hold integers, got {timestep_B.dtype}")
-        lowest, highest = int(timestep_B.min()), int(timestep_B.max())
-        if lowest < 0 or highest >= self.num_steps:
-            raise ValueError(
-                f"timestep must be 0 to {self.num_steps - 1}, got {lowest} to {highest}"
-            )
-        alpha_bar = _alphas_cumprod(self).to(timestep_B.device)[timestep_B]
+        if timestep_B.device.type == "cpu":
+            lowest, highest = int(timestep_B.min()), int(timestep_B.max())
+            if lowest < 0 or highest >= self.num_steps:
+                raise ValueError(
+                    f"timestep must be 0 to {self.num_steps - 1}, got {lowest} to {highest}"
+                )
+        alpha_bar = _alphas_cumprod(self, str(timestep_B.device))[timestep_B]
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def add_noise(self, x0: Tensor, eps: Tensor, timestep_B: Tensor) -> Tensor:
@@ -118,7 +120,9 @@ class NoiseSchedule:
 
 
 @cache
-def _alphas_cumprod(schedule: NoiseSchedule) -> Tensor:
+def _alphas_cumprod(schedule: NoiseSchedule, device: str) -> Tensor:
+    if device != "cpu":  # the same numbers, copied once
+        return _alphas_cumprod(schedule, "cpu").to(device)
     alpha_bar = (1 - schedule.betas()).cumprod(0)
     if not schedule.zero_terminal_snr:
         return alpha_bar

@@ -41,7 +41,8 @@ class TemporalAttention(Attention):
         lines = to_time_lines(x_BTNC)
         q, k, v = (self.split_heads(to(lines)) for to in (self.to_q, self.to_k, self.to_v))
         if self.rotary_emb is not None:
-            q, k = self.rotary_emb(q), self.rotary_emb(k)
+            tables = self.rotary_emb.tables(lines.shape[1])
+            q, k = self.rotary_emb(q, tables), self.rotary_emb(k, tables)
         bias = None
         if self.time_rel_pos_bias is not None:
             bias = self.time_rel_pos_bias(lines.shape[1])

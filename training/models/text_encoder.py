@@ -74,5 +74,8 @@ class TextEncoder(nn.Module):
             truncation=True,
             return_tensors="pt",
         )
-        states: Tensor = self.tower(tokens.input_ids.to(self.tower.device)).last_hidden_state
+        ids, device = tokens.input_ids, self.tower.device
+        if device.type == "cuda":  # from pageable memory the host would wait for the copy
+            ids = ids.pin_memory()
+        states: Tensor = self.tower(ids.to(device, non_blocking=True)).last_hidden_state
         return states

@@ -282,8 +282,8 @@ class UNet(nn.Module):
                 f"noise_level must hold one integer per sample, shape ({batch},), "
                 f"got shape {tuple(noise_level_B.shape)} of {noise_level_B.dtype}"
             )
-        # The values of a traced or a meta tensor are not known.
-        if torch.compiler.is_compiling() or noise_level_B.is_meta:
+        # Traced values are not known, and for those on another device the host would have to wait.
+        if torch.compiler.is_compiling() or noise_level_B.device.type != "cpu":
             return
         lowest, highest = int(noise_level_B.min()), int(noise_level_B.max())
         if lowest < 0 or highest > config.max_noise_level:

@@ -25,9 +25,9 @@ from training.stages.feed import (
 FRAMES_PER_KEY = 4  # 16 key frames at 0, 4, ..., 60 of 61
 
 
-def key_of_frame(num_frames: int) -> Tensor:
+def key_of_frame(num_frames: int, device: torch.device | None = None) -> Tensor:
     """Index of the key frame that each frame is conditioned on, ``[T]``: (j + 1) // 4."""
-    return (torch.arange(num_frames) + 1) // FRAMES_PER_KEY
+    return (torch.arange(num_frames, device=device) + 1) // FRAMES_PER_KEY
 
 
 def num_keys(num_frames: int) -> int:
@@ -87,16 +87,16 @@ class Interpolation:
 
     def _condition(self, x0_BCFhw: Tensor, batch: Batch) -> Tensor:
         frames, keys = batch.num_video_frames, self._num_keys(batch.num_video_frames)
-        of_frame = torch.cat([key_of_frame(frames), keys + torch.arange(batch.num_images)])
-        at = torch.cat(
-            [FRAMES_PER_KEY * torch.arange(keys), frames + torch.arange(batch.num_images)]
-        )
-        condition = x0_BCFhw[:, :, at.to(x0_BCFhw.device)]
+        device = x0_BCFhw.device
+        images = torch.arange(batch.num_images, device=device)
+        of_frame = torch.cat([key_of_frame(frames, device), keys + images])
+        at = torch.cat([FRAMES_PER_KEY * torch.arange(keys, device=device), frames + images])
+        condition = x0_BCFhw[:, :, at]
         if "condition_eps" in batch.draws:
             condition = self.objective.schedule.add_noise(
                 condition, batch.draws["condition_eps"], batch.draws["condition_timestep"]
             )
-        return condition[:, :, of_frame.to(x0_BCFhw.device)]
+        return condition[:, :, of_frame]
 
     def _num_keys(self, num_frames: int) -> int:
         return num_keys(num_frames) if num_frames else 0

@@ -68,3 +68,13 @@ def test_frequencies_stay_fp32_when_the_network_is_cast(dtype):
     rounded = x.to(dtype)
     exact = rotary(rounded.float())
     assert (rotary(rounded).float() - exact).abs().max() <= exact.abs().max() * 2**-8
+
+
+def test_tables_made_once_turn_as_tables_of_each_call():
+    rotary = RotaryEmbedding()
+    x = torch.randn(2, 3, 16, 40)
+    assert torch.equal(rotary(x, rotary.tables(16)), rotary(x))
+
+
+def test_the_bias_lies_as_fused_kernels_want_it():
+    assert RelativeBias(5)(16).stride() == (16 * 16, 16, 1)
