@@ -48,8 +48,10 @@ class Terminated(KeyboardInterrupt):
 
 
 def spelled(arguments: Sequence[str]) -> list[str]:
-    """The arguments with recipes spelled as they are called: `--like open_sora` is open-sora."""
+    """The arguments with recipes spelled as they are called: `select --like open_sora` is open-sora."""
     dashed = list(arguments)
+    if dashed[:1] != ["select"]:
+        return dashed
     for place, argument in enumerate(dashed):
         if (place and dashed[place - 1] == "--like") or argument.startswith("--like="):
             dashed[place] = argument.replace("_", "-")
@@ -144,6 +146,7 @@ COMMANDS = {
     "select": ("curation", "Select"),
     "export": ("curation", "Export"),
     "report": ("curation", "Report"),
+    "search": ("search", "Search"),
     "train": ("training", "Train"),
     "encode": ("encoding", "Encode"),
     "sample": ("sampling", "Sample"),

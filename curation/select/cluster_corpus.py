@@ -68,7 +68,7 @@ def cluster_corpus(
 
     def read(part: int) -> tuple[NDArray[np.int64], Vectors]:
         own = positions[edges[part] : edges[part + 1]]
-        vectors_ND = _embeddings(corpus, part, own - first[part])
+        vectors_ND = embeddings_of(corpus, part, own - first[part])
         if not vectors_ND.size:  # none of these has one, so their length is not known here
             vectors_ND = np.zeros((len(own), centres_KD.shape[1]), np.float32)
         return own, vectors_ND
@@ -81,7 +81,7 @@ def cluster_corpus(
     return found if config.num else replace(Clustering.none(), copies=found.copies)
 
 
-def _embeddings(corpus: Corpus, part: int, rows: NDArray[np.int64] | None = None) -> Vectors:
+def embeddings_of(corpus: Corpus, part: int, rows: NDArray[np.int64] | None = None) -> Vectors:
     """Embeddings of unit length of one part's clips, ``[N, D]``; zeros where there is none."""
     lists = corpus.read_columns(part, ["embedding"])["embedding"].combine_chunks()
     if rows is not None:
@@ -109,7 +109,7 @@ def _sample(corpus: Corpus, extent: Extent, num: int) -> Vectors:
             break
         count *= 2
     found = []
-    for _, vectors_ND in corpus.in_order(lambda part: _embeddings(corpus, part), parts.tolist()):
+    for _, vectors_ND in corpus.in_order(lambda part: embeddings_of(corpus, part), parts.tolist()):
         found.append(vectors_ND[vectors_ND.any(axis=1)])
     filled = [vectors_ND for vectors_ND in found if len(vectors_ND)]
     sample_ND = np.concatenate(filled) if filled else np.zeros((0, 1), np.float32)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from curation.corpus.schema import layer_schema
 from curation.errors import MissingColumn
-from curation.stations.clip_model import ClipModel, load_clip
+from curation.stations.clip_model import ClipModel, ClipText
 from curation.stations.station import Resources, Station
 from curation.weights.catalog import MINILM, MINILM_TOKENIZER, Weight, find
 from curation.weights.torchvision_shim import ensure_torchvision
@@ -183,25 +183,6 @@ def tag_agreement(row: Mapping[str, Any], vector_of: Mapping[str, NDArray[np.flo
     tags_ND = np.stack([vector_of[tag] for tag in row["tags"]])
     cosines_N = tags_ND @ vector_of[row["caption"]]
     return float(np.average(cosines_N, weights=np.asarray(row["tag_scores"], np.float64)))
-
-
-class ClipText:
-    """CLIP's text tower: texts to unit vectors ``[B, D]``; text over its 77 tokens is cut off."""
-
-    def __init__(self, clip: ClipModel) -> None:
-        self._clip = load_clip(clip)
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed some texts."""
-        import torch
-
-        with torch.inference_mode():
-            tokens_BL = self._clip.tokenizer(list(texts)).to(self._clip.device)
-            texts_BD = self._clip.model.encode_text(tokens_BL).float()
-            units_BD: NDArray[np.float32] = (
-                (texts_BD / texts_BD.norm(dim=1, keepdim=True)).cpu().numpy()
-            )
-        return units_BD
 
 
 class SentenceEncoder:

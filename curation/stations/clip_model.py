@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from curation.errors import MissingWeights
 from curation.weights.catalog import OPEN_CLIP, Weight, find, weight_at
 from curation.weights.torchvision_shim import ensure_torchvision
@@ -144,3 +147,22 @@ def load_clip(clip: ClipModel) -> LoadedClip:
         device=device,
         dtype=dtype,
     )
+
+
+class ClipText:
+    """CLIP's text tower: texts to unit vectors ``[B, D]``; text over its 77 tokens is cut off."""
+
+    def __init__(self, clip: ClipModel) -> None:
+        self._clip = load_clip(clip)
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed some texts."""
+        import torch
+
+        with torch.inference_mode():
+            tokens_BL = self._clip.tokenizer(list(texts)).to(self._clip.device)
+            texts_BD = self._clip.model.encode_text(tokens_BL).float()
+            units_BD: NDArray[np.float32] = (
+                (texts_BD / texts_BD.norm(dim=1, keepdim=True)).cpu().numpy()
+            )
+        return units_BD

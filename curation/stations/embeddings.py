@@ -136,6 +136,11 @@ class Embeddings(Station[EmbeddingsConfig]):
         else:
             self._prepare, self._compute = lite0_input, _lite0_network()
 
+    def of_picture(self, picture: Image.Image) -> NDArray[np.float32]:
+        """The unit-length embedding ``[D]`` of one RGB picture, as a keyframe would have it."""
+        vectors_ND = self._compute(self._prepare(picture)[None])
+        return with_unit_length(vectors_ND)[0][0]
+
     def __call__(self, clips: pa.Table) -> pa.Table:
         """Embed every keyframe of every clip."""
         raw = map_keyframes(
