@@ -36,7 +36,7 @@ from curation.corpus.shards import FORMAT_VERSION
 from curation.corpus.store import Store
 from curation.errors import CorpusError
 from curation.export.clips import ExportConfig
-from curation.select import SelectConfig
+from curation.select import Buckets, SelectConfig
 from curation.stations.station import settings_digest
 
 VERSION = 1
@@ -109,13 +109,14 @@ def plan_shards(
     """
     rules = rules_of(read_rules(store, selection))
     made = {"name": "shards", "version": VERSION, "settings": asdict(config)}
-    kept = _read_kept(store, info, selection)
+    grown = settings_from(SelectConfig, rules["config"])
+    kept = _read_kept(store, info, selection, grown.buckets if config.crop_borders else None)
     plans = read_plans(store, selection)
     begun = _begun(store, selection, plans, kept.digest)
     check_grows(
         store,
         selection,
-        rules=None if begun else settings_from(SelectConfig, rules["config"]),
+        rules=None if begun else grown,
         layers=info.layers,
         export=config,
     )
@@ -248,8 +249,15 @@ def _record(store: Store, plan: Plan, begun: Plan | None) -> None:
         write_plan(store, plan)
 
 
-def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
-    """Kept clips; 28 bytes each, so that 25 million fit on a laptop."""
+def _read_kept(store: Store, info: CorpusInfo, selection: str, cropped: Buckets | None) -> _Kept:
+    """Kept clips; 28 bytes each, so that 25 million fit on a laptop.
+
+    Args:
+        store: the corpus.
+        info: its contents.
+        selection: name of it.
+        cropped: into which clips go by what lies inside their bars; None for the verdicts' own buckets.
+    """
     columns: dict[str, list[NDArray[Any]]] = {"part": [], "row": [], "bucket": [], "length_us": []}
     codes: dict[str, int] = {}
     keys = [np.empty(0, np.uint64)]
@@ -260,7 +268,10 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
         verdicts = read_verdicts(store, selection, part, ["keep", "bucket"], clip_ids=ids)
         digest.update(store.read(f"{layout.selection(selection)}/{layout.part_file(part)}"))
         row = np.flatnonzero(verdicts["keep"].to_numpy(zero_copy_only=False)).astype(np.int32)
-        names = pc.dictionary_encode(pc.take(verdicts["bucket"], pa.array(row))).combine_chunks()
+        of_clip = pc.take(verdicts["bucket"], pa.array(row))
+        if cropped is not None:
+            of_clip = _cropped_buckets(store, info, part, row, cropped)
+        names = pc.dictionary_encode(of_clip).combine_chunks()
         own = [codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()]
         columns["part"].append(np.full(len(row), part, np.int32))
         columns["row"].append(row)
@@ -282,6 +293,21 @@ def _read_kept(store: Store, info: CorpusInfo, selection: str) -> _Kept:
         keys=np.concatenate(keys),
         digest=digest.hexdigest(),
     )
+
+
+def _cropped_buckets(
+    store: Store, info: CorpusInfo, part: int, rows: NDArray[np.int32], buckets: Buckets
+) -> pa.ChunkedArray:
+    """Names of the buckets of some clips of a part by their pictures inside black bars."""
+    columns = ["picture_area", "width", "height", "duration_s"]
+    clips = read_columns(store, info.layers, part, columns).take(pa.array(rows))
+    areas = clips["picture_area"]
+    width, height = (
+        pc.coalesce(pc.list_element(areas, place), clips[side]).to_numpy()
+        for place, side in ((2, "width"), (3, "height"))
+    )
+    numbers = buckets.numbers(width, height, clips["duration_s"].to_numpy())
+    return pa.chunked_array([pa.array(buckets.names(), pa.string()).take(pa.array(numbers))])
 
 
 def pieces(length_us: NDArray[np.int64], config: ExportConfig) -> Iterator[tuple[int, int]]:

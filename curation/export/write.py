@@ -114,6 +114,7 @@ class ShardWriter:
                 clips = clips.append_column(column.name, verdicts[column.name])
             found += [row | {"part": part} for row in clips.take(wanted).to_pylist()]
         own = {"export": plan.export, "facts_generation": plan.generation, "tried_before": None}
+        own |= {"bucket": plan.bucket}
         as_cut: Sequence[Mapping[str, Any]] = plan.as_cut or [{}] * len(found)
         return [{**row, **own, **then} for row, then in zip(found, as_cut, strict=True)]
 

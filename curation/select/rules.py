@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from curation.corpus.schema import CLIP_COLUMNS, SOURCE_COLUMNS, VIDEO_COLUMNS
 from curation.select.clusters import Clusters
 from curation.select.dedup import Dedup
@@ -253,6 +256,28 @@ class Buckets:
             return "image", "any"
         between = (f"{low}to{high}s" for low, high in pairwise(edges))
         return "image", f"under{edges[0]}s", *between, f"over{edges[-1]}s"
+
+    def numbers(
+        self,
+        width: NDArray[np.int32],
+        height: NDArray[np.int32],
+        duration_s: NDArray[np.float32],
+    ) -> NDArray[np.int64]:
+        """Place in `names` of each clip's bucket, as `bucket_sql` has it.
+
+        Args:
+            width: ``[N]`` in pixels.
+            height: ``[N]`` likewise.
+            duration_s: ``[N]``, 0 for images.
+        """
+        aspect = np.searchsorted(self.aspect_edges, width / np.maximum(height, 1), side="left")
+        short_side = np.minimum(width, height)
+        resolution = np.searchsorted(self.resolution_edges_px, short_side, side="right")
+        seconds = duration_s.astype(np.float64)
+        duration = 1 + np.searchsorted(self.duration_edges_s, seconds, side="right")
+        duration[seconds == 0] = 0
+        resolutions, durations = len(self.resolution_names), len(self.duration_names)
+        return (aspect * resolutions + resolution) * durations + duration
 
     def names(self) -> list[str]:
         """Every bucket, in the order of `bucket_sql`'s numbers."""

@@ -60,8 +60,9 @@ class ExportConfig:
     """Larger pictures are made smaller until their short side is this; none keeps the size. Not for
     videos under 'copy', whose pictures are not touched."""
     crop_borders: bool = False
-    """Cut off black bars, to the column `picture_area`. Not under 'copy'. The selection's rule on
-    `border_share`, if it has one, drops such clips before: leave it out with `--drop-rule`."""
+    """Cut off black bars, to the column `picture_area`; buckets are then by what is left. Not under
+    'copy'. The selection's rule on `border_share`, if it has one, drops such clips before: leave it out
+    with `--drop-rule`."""
     crf: int = 18
     """x264 constant rate factor, 0 (lossless) to 51; 18 is x264's 'visually nearly lossless'."""
     x264_preset: X264Preset = "veryfast"

@@ -237,6 +237,33 @@ def test_clips_are_dealt_bucket_by_bucket_in_the_order_of_the_corpus(
     ]
 
 
+def test_where_bars_are_cut_off_buckets_are_by_what_is_left(
+    corpus: tuple[Store, CorpusInfo],
+) -> None:
+    store, info = corpus
+    place = layout.layer(LAYERS["scenes"], 0)
+    scenes = read_table(store, place).to_pylist()
+    for row, area in ((0, [40, 0, 44, 72]), (1, [0, 0, 128, 72])):
+        scenes[row]["picture_area"] = area
+    store.write(place, to_parquet(table(layer_schema("scenes"), scenes)))
+    plans = list(plan_shards(store, info, "all", replace(FAST, crop_borders=True)))
+    # Of 128x72 are all but the first clip, whose bars leave 44x72; what was not measured counts as whole.
+    assert [(p.name, p.clips.to_pydict()) for p in plans] == [
+        ("16x9-under320p-image/000000", {"part": [0, 1], "row": [4, 4]}),
+        ("16x9-under320p-under2s/000000", {"part": [0, 0, 1], "row": [1, 3, 0]}),
+        ("16x9-under320p-under2s/000001", {"part": [1, 1], "row": [1, 3]}),
+        ("9x16-under320p-under2s/000000", {"part": [0], "row": [0]}),
+    ]
+    writer = ShardWriter(store, info, "all", replace(FAST, crop_borders=True))
+    writer.setup()
+    writer(plans[-1])
+    with tarfile.open(tars(store, "9x16-under320p-under2s")[0]) as tar:
+        (name,) = (name for name in tar.getnames() if name.endswith(".json"))
+        facts = json.load(tar.extractfile(name))
+    assert facts["bucket"] == "9x16-under320p-under2s"
+    assert (facts["media_width"], facts["media_height"]) == (44, 72)
+
+
 def test_shards_fill_up_to_both_limits_and_a_long_clip_has_its_own() -> None:
     config = ExportConfig(max_clips_per_shard=3, max_seconds_per_shard=10.0)
     seconds = np.array([4, 4, 2, 1, 1, 1, 1, 12, 5, 5, 5])

@@ -610,7 +610,8 @@ def test_a_bucket_says_shape_size_and_length(tmp_path, width, height, duration_s
     funnel = select(store, info, "s", SelectConfig(dedup=NO_DEDUP))
     assert verdicts(store, info)[0]["bucket"] == name
     assert list(funnel.buckets) == [name]
-    assert name in Buckets().names()
+    of_columns = [np.array([v], np.float32) for v in (width, height, duration_s)]
+    assert [Buckets().names()[number] for number in Buckets().numbers(*of_columns)] == [name]
 
 
 # --- splits ---
