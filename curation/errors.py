@@ -151,12 +151,19 @@ LASTING: dict[str, str] = {
     "stereo_3d": "two views in one picture, for two eyes, as its stream or container says",
     "too_many_pixels": "a frame is larger than the limit",
     "too_long": "longer than the limit",
+    "gone": "its web server says that it is gone for good (410), or may not be given by law (451)",
 }
-"""Reasons that lie in a source's bytes: another try under the same settings ends the same."""
+"""Reasons that lie in a source, or in what is said of it for good: another try under the same settings
+ends the same."""
 
 PASSING: dict[str, str] = {
     "not_found": "the file is gone, or not there yet",
-    "unreadable": "the store gave an error on every try, or does not let this user read it",
+    "unreadable": "the store gave an error on every try, or it or the web server does not let this user "
+    "read it",
+    "unreachable": "its web server did not answer, or only with errors, or sent too slowly",
+    "opted_out": "its web server says that it may not be used so (robots.txt, noai, TDM-Reservation)",
+    "private_address": "its web server is inside a private network, and --web.private-hosts does not "
+    "name it",
     "too_slow": "the decoder did not end within its time limit",
     "decoder_died": "the decoder was ended by a signal or by its memory limit",
     "changed": "the bytes are not those that were listed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from curation.corpus.parts import in_order
 from curation.corpus.removal import BLANK, read_removed
 from curation.corpus.schema import SOURCES, schema
 from curation.corpus.store import Store
+from curation.sources import is_web
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ def deal_sources(
     """Deal the listed sources into parts.
 
     Sources that the corpus has already stay in their parts; new ones, in the order of the list, go into new
-    parts after the last.
+    parts after the last; those on web servers as `_spread` lays them.
 
     Args:
         ledger: of the corpus.
@@ -128,6 +130,7 @@ def deal_sources(
             pc.sum(which).as_py() or 0 for which in (is_known, is_blank)
         )
         listed = listed.filter(pc.invert(is_known))
+    listed = _spread(listed)
     return Dealing(
         new=listed,
         parts_before=num_parts,
@@ -136,6 +139,22 @@ def deal_sources(
         known=known_sources,
         changed=changed,
     )
+
+
+def _spread(listed: pa.Table) -> pa.Table:
+    """Sources on web servers behind all others, in an order that has nothing to do with their hosts.
+
+    Next to each other, as they are sorted, they would all ask one host, which takes a few at a time. The
+    digest of the address gives the same order everywhere.
+    """
+    uris = listed["uri"].to_pylist()
+    of_web = [row for row, uri in enumerate(uris) if is_web(uri)]
+    if not of_web:
+        return listed
+    of_web.sort(key=lambda row: hashlib.sha256(uris[row].encode()).digest())
+    is_of_web = np.zeros(len(uris), bool)
+    is_of_web[of_web] = True
+    return listed.take(pa.array([*np.flatnonzero(~is_of_web), *of_web], pa.int64()))
 
 
 def _without_removed(store: Store, listed: pa.Table) -> pa.Table:

@@ -23,7 +23,7 @@ from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
 from curation.errors import MissingWeights, NothingToDo
 from curation.export import ExportConfig, ShardWriter, plan_shards
-from curation.sources import SeenFolders
+from curation.sources import SeenFolders, WebClient, WebConfig, is_web
 from curation.stations.captions import cost_line
 from curation.stations.station import Maker, Resources, Station
 from curation.weights.catalog import Weight, find, missing
@@ -41,6 +41,7 @@ from pipelines.growing import (
     refusal,
     settings_on_record,
 )
+from pipelines.host_turns import RayTurns, shared_turns
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.listing import ListingConfig, listed
 from pipelines.metrics import in_one_sentence
@@ -68,6 +69,8 @@ class River:
     layers: dict[str, str]
     seen: SeenFolders = field(default_factory=SeenFolders)
     """Folders of the sources that the listing machine sees."""
+    asks_web: bool = True
+    """Whether sources lie on web servers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +91,18 @@ class HowToRun:
     """What becomes of layers of earlier runs that this one would leave incomplete."""
     shards: PlannedShards | None = None
     """What the corpus is measured for; checked before any work."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """How web servers are asked for sources."""
 
 
-def configure(config: RiverConfig) -> River:
+def configure(config: RiverConfig, web: WebConfig | None = None) -> River:
     """Make the stations and check all that can be checked before any work.
 
     Raises:
         MissingWeights: if a station's model files are not there; names each, and what gets them.
         MissingColumn: if a station reads a column that none before it adds.
     """
-    decoding = DecodingPass(config.decode)
+    decoding = DecodingPass(config.decode, WebClient(web, RayTurns()))
     chosen = river.stations(config)
     makers: list[Maker] = [decoding, *chosen]
     require_weights([weight for maker in makers for weight in maker.weights()])
@@ -154,7 +159,8 @@ def measure(
     )
     config, configured, layers = grown(ledger, config, dealing.num_parts, how, console)
     ids = configured.layers
-    configured = replace(configured, seen=SeenFolders.of(fetchable["uri"].to_pylist()))
+    uris = fetchable["uri"].to_pylist()
+    configured = replace(configured, seen=SeenFolders.of(uris), asks_web=any(map(is_web, uris)))
     num_parts = dealing.num_parts
     settings = settings_on_record(corpus.existing(store), asdict(config))
     known = dealing.write(ledger)
@@ -206,7 +212,7 @@ def grown(
         CorpusError: if it would leave layers incomplete and was not told what to do with them, or
             shards that are there could not grow by it.
     """
-    configured = configure(config)
+    configured = configure(config, how.web)
     info, dropped = corpus.existing(ledger.store), list[str]()
     if info is not None:
         incomplete = incomplete_layers(ledger, info, configured.layers, num_parts)
@@ -214,7 +220,7 @@ def grown(
             raise refusal(ledger.store.root, incomplete, config, num_parts)
         if incomplete and how.incomplete_layers == "fill":
             config = filled(info, incomplete, config)
-            configured = configure(config)
+            configured = configure(config, how.web)
             check_filled(info, incomplete, configured.layers)
         if how.incomplete_layers == "drop":
             dropped = [layer.name for layer in incomplete]
@@ -250,7 +256,7 @@ def _run(
                     ledger.mark_again(layout.layer_folder(ids[name]), sorted(todo))
             start_ray(ray_address)
             try:
-                with ProgressBars(console) as bars:
+                with shared_turns(configured.asks_web), ProgressBars(console) as bars:
                     costs = run_stages(stages, bars, record=recorder)
             except UnitsFailed as error:
                 failed, costs = error.after(failed), error.costs
@@ -368,11 +374,13 @@ def export(
     if not plans and not read_plans(store, selection):
         raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
     writer = ShardWriter(store, info, selection, config)
-    writer.seen = SeenFolders.of(
+    uris = [
         uri
         for part in range(info.num_parts)
         for uri in read_table(store, layout.sources(part), ["uri"])["uri"].to_pylist()
-    )
+    ]
+    writer.seen = SeenFolders.of(uris)
+    writer.web = WebClient(how.web, RayTurns())
     done = frozenset(number for number, plan in enumerate(plans) if writer.is_done(plan))
     stage = Stage(
         name="export",
@@ -384,7 +392,8 @@ def export(
     )
     if len(done) < len(plans):
         start_ray(how.ray_address)
-        with ProgressBars(console, unit="shards") as bars:
+        asks_web = any(map(is_web, uris))
+        with shared_turns(asks_web), ProgressBars(console, unit="shards") as bars:
             costs = run_stages([stage], bars)
         console.print(costs_table(costs))
     manifest = finish_anew(store, selection)

@@ -53,7 +53,11 @@ F32, I32, I64, STR, BOOL = pa.float32(), pa.int32(), pa.int64(), pa.string(), pa
 STRINGS = pa.list_(pa.string())
 
 SOURCES = (
-    Column("uri", STR, "absolute path, s3:// or gs:// URI; file:// for names that are not UTF-8"),
+    Column(
+        "uri",
+        STR,
+        "absolute path, s3://, gs://, hf:// or http(s):// URI; file:// for names that are not UTF-8",
+    ),
     Column("media", STR, "'video' or 'image', by the file name; the decoder goes by content"),
     Column(
         "size_bytes",
@@ -89,6 +93,19 @@ PROBE = (
         "source_reject", STR, "why the source is unusable (a word of REJECT_REASONS); else null"
     ),
     Column("source_reject_detail", STR, "what was seen, for a person; null where usable"),
+    Column(
+        "served_from",
+        STR,
+        "http(s) address that gave the bytes, after redirects, without its query; null for other sources "
+        "and where none gave any",
+    ),
+    Column(
+        "opt_out",
+        STR,
+        "what the web server says against the use of the source, joined by '+': 'noai', 'noimageai' "
+        "(X-Robots-Tag), 'robots' (robots.txt), 'tdm-reservation'; 'none' where it says nothing and for "
+        "sources from elsewhere; null where rejected before it was known",
+    ),
     Column("container", STR, "container format by content, such as 'mov'; null where rejected"),
     Column("codec", STR, "codec of the picture stream, such as 'h264'; null where rejected"),
     Column("pixel_format", STR, "as the decoder names it, such as 'yuv420p'; null as codec"),

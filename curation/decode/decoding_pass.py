@@ -12,7 +12,7 @@ import itertools
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -31,7 +31,7 @@ from curation.media.image import upright_rgb
 from curation.media.orientation import UPRIGHT
 from curation.media.probe import Probe, facts, is_whole, open_video, picture_stream
 from curation.media.recordings import Recording, recordings
-from curation.sources import fetched
+from curation.sources import OptedOut, WebClient, fetched
 from curation.stations.station import Resources
 from curation.weights.catalog import TRANSNETV2, Weight, find
 
@@ -288,14 +288,16 @@ class DecodingPass:
 
     Args:
         config: what to measure.
+        web: asks web servers for sources.
     """
 
     name = "scenes"
-    version = 7
+    version = 8
     layers = LAYERS
 
-    def __init__(self, config: DecodeConfig) -> None:
+    def __init__(self, config: DecodeConfig, web: WebClient | None = None) -> None:
         self._config = config
+        self.web = WebClient() if web is None else web
         self._guard: Guard | None = None
         self._transnet: Path | None = None
 
@@ -358,7 +360,7 @@ class DecodingPass:
                     if before is not None:
                         before(source_row)
                     tables = self._tables_of(source, Path(scratch))
-                tables["scenes"] = _with_source_row(tables["scenes"], source_row)
+                tables["scenes"] = _filled(tables["scenes"], "source_row", source_row)
                 for name in LAYERS:
                     found[name].append(tables[name])
         empty = {name: layer_schema(name).empty_table() for name in LAYERS}
@@ -368,27 +370,33 @@ class DecodingPass:
         """Tables of one source; one that cannot be used has a probe row with the reason."""
         assert self._guard is not None, "setup() comes first"
         sha256: str | None = None
+        said: dict[str, str | None] = {"served_from": None, "opt_out": "none"}
         try:
             if listed["listing_reject"] is not None:
                 raise BadSource(listed["listing_reject"], listed["listing_reject_detail"])
             uri, max_bytes = listed["uri"], self._config.limits.max_bytes
-            with fetched(uri, max_bytes=max_bytes, scratch=scratch) as source:
+            with fetched(uri, max_bytes=max_bytes, scratch=scratch, web=self.web) as source:
                 sha256 = source.sha256
+                if source.from_web is not None:
+                    said = asdict(source.from_web)
                 tables = self._guard.call(
                     decode_tables, sha256, self._config, self._transnet, file=source.file
                 )
             _check_answer(tables)
+        except OptedOut as out:
+            return rejected(out, None, {"opt_out": out.opt_out})
         except BadSource as bad:
-            return rejected(bad, sha256)
+            return rejected(bad, sha256, said if sha256 else None)
+        for name, value in said.items():
+            tables["probe"] = _filled(tables["probe"], name, value)
         return tables
 
 
-def _with_source_row(scenes: pa.Table, source_row: int) -> pa.Table:
-    """The scenes with the row of their source filled in."""
-    place = scenes.schema.get_field_index("source_row")
-    field = scenes.schema.field(place)
-    rows = pa.array([source_row] * scenes.num_rows, field.type)
-    return scenes.set_column(place, field, rows)
+def _filled(table: pa.Table, name: str, value: Any) -> pa.Table:
+    """A table with one value in all rows of a column."""
+    place = table.schema.get_field_index(name)
+    field = table.schema.field(place)
+    return table.set_column(place, field, pa.array([value] * table.num_rows, field.type))
 
 
 def _check_answer(tables: dict[str, pa.Table]) -> None:
@@ -407,13 +415,22 @@ def _check_answer(tables: dict[str, pa.Table]) -> None:
         raise BadSource("decoder_died", "it answered with rows that do not line up")
 
 
-def rejected(bad: BadSource, sha256: str | None) -> dict[str, pa.Table]:
-    """Tables of a source that cannot be used: a probe row with the reason, no scene."""
+def rejected(
+    bad: BadSource, sha256: str | None, said: Mapping[str, Any] | None = None
+) -> dict[str, pa.Table]:
+    """Tables of a source that cannot be used: a probe row with the reason, no scene.
+
+    Args:
+        bad: why.
+        sha256: of its bytes, where they could be read.
+        said: columns of what a web server said beside them.
+    """
     probe = {
         "source_sha256": sha256,
         "source_reject": bad.reason,
         "source_reject_detail": bad.detail,
         "num_scenes": 0,
+        **(said or {}),
     }
     tables = {name: layer_schema(name).empty_table() for name in LAYERS}
     return tables | {"probe": pa.Table.from_pylist([probe], schema=layer_schema("probe"))}

@@ -30,7 +30,7 @@ from curation.export.tar import ShardTar
 from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.guard import Guard
-from curation.sources import SeenFolders, fetched
+from curation.sources import SeenFolders, WebClient, fetched
 
 INDEX_SCHEMA = schema(SHARD_ROWS)
 _OF_THE_SOURCE = ("source_row", "num_clock_jumps", "picture_area")
@@ -47,7 +47,8 @@ class ShardWriter:
         selection: name of the selection that was planned.
         config: as it was planned with.
 
-    What is cut goes to `out`, which is the corpus unless it is set to another store.
+    What is cut goes to `out`, which is the corpus unless it is set to another store. Sources on web servers
+    are asked for by `web`, with the default settings unless it is set.
     """
 
     seen = SeenFolders()
@@ -60,6 +61,7 @@ class ShardWriter:
         self.info = info
         self.selection = selection
         self.config = config
+        self.web = WebClient()
         self._facts = ("clip_id", *clip_columns(info.layers))
         self._encoder = ""
         self._guard: Guard | None = None
@@ -141,7 +143,7 @@ class ShardWriter:
         """
         assert self._guard is not None, "setup() comes first"
         uri, sha256 = rows[0]["uri"], rows[0]["source_sha256"]
-        with fetched(uri, max_bytes=ADMITTED.max_bytes, scratch=scratch) as source:
+        with fetched(uri, max_bytes=ADMITTED.max_bytes, scratch=scratch, web=self.web) as source:
             if source.sha256 != sha256:
                 raise BadSource("changed", f"sha256 is {source.sha256}, {sha256} was curated")
             stream = ReadStream(0)

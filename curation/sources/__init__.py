@@ -1,9 +1,9 @@
 """Which sources there are, and their bytes on the local disk.
 
-A source is named by a file, a folder, a glob, an ``s3://`` or ``gs://`` object or prefix, or a row
-of a list (CSV, JSON lines, Parquet). Listing reads the first bytes of files whose names say nothing,
-and opens no other; whatever is wrong with one is found when it is fetched, and becomes a reason in
-its row. What is left out is counted and named.
+A source is named by a file, a folder, a glob, an ``s3://``, ``gs://`` or ``hf://`` object or prefix, an
+``http(s)://`` address, or a row of a list (CSV, JSON lines, Parquet). Listing reads the first bytes of files
+whose names say nothing, and opens no other; whatever is wrong with one is found when it is fetched, and
+becomes a reason in its row. What is left out is counted and named.
 
 Links: one given on the command line is followed, once, when listing, for the user asked for it. One
 found in a folder, by a glob or in a list stays a row as it is, and the gate refuses it
@@ -19,12 +19,19 @@ from curation.sources.folders import LeftOut
 from curation.sources.listing import list_sources
 from curation.sources.seen import SeenFolders
 from curation.sources.uris import local_path, redacted, uri_of
+from curation.sources.web import HostTurns, OptedOut, Turns, WebClient, WebConfig, is_web
 
 __all__ = [
     "Fetched",
+    "HostTurns",
     "LeftOut",
+    "OptedOut",
     "SeenFolders",
+    "Turns",
+    "WebClient",
+    "WebConfig",
     "fetched",
+    "is_web",
     "list_sources",
     "local_path",
     "redacted",

@@ -1,7 +1,7 @@
 """Addresses that stand in the rows of a list: made absolute, or the reason why one cannot be used.
 
-A row is a stranger's text. It may name a file or an object, and nothing else: not which server is
-asked for it, not with which name or key. A store is reached as the run's own environment says.
+A row is a stranger's text. It may name a file, an object, or what a public web server holds, and nothing
+else: not how a store is reached, not with which name or key. That the run's own environment says.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 import pyarrow as pa
 
 from curation.sources.uris import SCHEMES, WITH_CREDENTIALS, redacted, spelled_out, uri_of
+from curation.sources.web.addresses import is_web, web_address
 
 BAD_ADDRESS = "bad_address"
 BAD_ROW = "bad_row"
@@ -83,6 +84,8 @@ def _address(cell: Any, folder: str) -> tuple[str, str | None]:
         text = spelled_out(text)
     except ValueError as error:
         return "", str(error)
+    if is_web(text):
+        return web_address(text)
     scheme = _SCHEME.match(text)
     if scheme is None:
         return _absolute(text, folder), None
@@ -108,7 +111,7 @@ def _fault(text: str) -> str | None:
         return "the address holds a NUL character"
     if any("\ud800" <= character <= "\udfff" for character in text):
         return "the address holds half a character (a lone surrogate)"
-    if re.match(WITH_CREDENTIALS, text):
+    if not is_web(text) and re.match(WITH_CREDENTIALS, text):
         return "the address carries a user name, a password or a key; set them in the environment"
     return None
 
@@ -130,7 +133,10 @@ def file_address(text: str) -> tuple[str, str | None]:
 def _remote(text: str, scheme: str) -> tuple[str, str | None]:
     """An address in a store; what it may say is a bucket and a key."""
     if scheme not in SCHEMES:
-        return "", f"{scheme}:// is not a store that sources may lie in (s3:// and gs:// are)"
+        return (
+            "",
+            f"{scheme}:// is not a store that sources may lie in (s3://, gs:// and hf:// are)",
+        )
     bucket, _, key = text.split("://", 1)[1].partition("/")
     if not _BUCKET.match(bucket.split("?")[0]) or not key:
         return "", f"{redacted(text)[:200]!r} names no bucket and key"

@@ -26,6 +26,7 @@ from curation.corpus.store import OUTAGE_S, is_remote
 from curation.errors import BadSource, MachineFault, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
 from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
+from curation.sources.web import FromWeb, WebClient, is_web
 
 _BLOCK_BYTES = 4 * 1024**2
 _FETCH_PREFIX = ".fetching-"
@@ -47,11 +48,18 @@ class Fetched:
     """Digest of the bytes."""
     size_bytes: int
     """Their number."""
+    from_web: FromWeb | None = None
+    """What the web server said beside them; None for sources from elsewhere."""
 
 
 @contextlib.contextmanager
 def fetched(
-    uri: str, *, max_bytes: int, scratch: Path, outage_s: float = OUTAGE_S
+    uri: str,
+    *,
+    max_bytes: int,
+    scratch: Path,
+    outage_s: float = OUTAGE_S,
+    web: WebClient | None = None,
 ) -> Iterator[Fetched]:
     """The bytes of one source, local and hashed, for as long as the context lasts.
 
@@ -60,9 +68,11 @@ def fetched(
         max_bytes: larger ones are refused before they are read.
         scratch: existing folder for copies of remote sources.
         outage_s: seconds to wait for a store that answers nobody.
+        web: asks web servers; by its default settings if it is not given.
 
     Raises:
-        BadSource: 'not_found', 'not_regular', 'empty', 'too_large' or 'unreadable'.
+        BadSource: 'not_found', 'not_regular', 'empty', 'too_large' or 'unreadable'; of what web servers
+            hold, any reason of `WebClient.fetch`.
         MachineFault: this machine cannot hold the copy: its disk is full, for example.
         StoreUnavailable: the store did not answer for `outage_s`.
     """
@@ -76,10 +86,15 @@ def fetched(
         return
     suffix = os.path.splitext(uri.split("?")[0])[1]
     with tempfile.NamedTemporaryFile(dir=scratch, prefix=_FETCH_PREFIX, suffix=suffix) as copy:
-        sha256 = _download(uri, copy, max_bytes, outage_s)  # type: ignore[arg-type]
+        from_web = None
+        if is_web(uri):
+            client = WebClient() if web is None else web
+            sha256, from_web = client.fetch(uri, copy, max_bytes=max_bytes)  # type: ignore[arg-type]
+        else:
+            sha256 = _download(uri, copy, max_bytes, outage_s)  # type: ignore[arg-type]
         size_bytes = copy.tell()
         copy.seek(0)
-        yield Fetched(Path(copy.name), copy, sha256, size_bytes)  # type: ignore[arg-type]
+        yield Fetched(Path(copy.name), copy, sha256, size_bytes, from_web)  # type: ignore[arg-type]
 
 
 def _check_size(size_bytes: int, max_bytes: int) -> int:
@@ -129,7 +144,9 @@ def _answers(uri: str) -> bool:
     """Whether the store says anything of the bucket, be it a refusal: then it is not down."""
     try:
         filesystem, path = opened_store(uri)
-        filesystem.get_file_info(path.split("/")[0])
+        # The Hub knows no place above its repositories: 'datasets/org/name'.
+        depth = 3 if uri.startswith("hf://") else 1
+        filesystem.get_file_info("/".join(path.split("/")[:depth]))
     except OSError as error:
         return not _DOWN.search(str(error))
     return True

@@ -41,6 +41,7 @@ from curation.sources.uris import (
     spelled_out,
     uri_of,
 )
+from curation.sources.web.addresses import is_web, web_address
 
 SNIFF_THREADS = 16  # a store answers slowly and in parallel
 
@@ -109,6 +110,8 @@ def _listed(spec: str, folders: Folders) -> tuple[pa.Table, int]:
         raise UsageError("sources: one of them is an empty name")
     with typed("sources"):
         check_uri(spec)
+        if is_web(spec):
+            return _on_web(spec), 1
         if Path(spec).suffix.lower() in LIST_SUFFIXES and not _is_glob(spec):
             return read_list(spec), 0
     before = folders.left_out.counts.total()
@@ -124,6 +127,14 @@ def _listed(spec: str, folders: Folders) -> tuple[pa.Table, int]:
             "names the content decides"
         )
     return table, 1
+
+
+def _on_web(spec: str) -> pa.Table:
+    """The one source that an http(s) address names; nobody is asked yet."""
+    address, _ = web_address(spec)
+    if Path(address.partition("?")[0]).suffix.lower() in LIST_SUFFIXES:
+        raise ValueError(f"{redacted(spec)!r}: a list is read from a file or a store; download it")
+    return source_rows(pa.array([address], pa.string()))
 
 
 def _on_disk(spec: str, folders: Folders) -> pa.Table:

@@ -28,7 +28,7 @@ from curation.errors import UsageError
 from curation.sources.addresses import address_columns
 from curation.sources.cells import as_list, captions_of, one_line, texts
 from curation.sources.json_lines import read_objects
-from curation.sources.uris import local_path, redacted, source_rows
+from curation.sources.uris import local_path, opened_store, redacted, source_rows
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def read_list(spec: str) -> pa.Table:
 def _tables(path: str, spec: str, counts: dict[str, int]) -> Iterator[pa.Table]:
     """The list in pieces, each as rows of the sources layer."""
     if is_remote(path):
-        filesystem, place = pafs.FileSystem.from_uri(path)
+        filesystem, place = opened_store(path)
     else:
         filesystem, place = pafs.LocalFileSystem(), path
     suffix = Path(place).suffix.lower()

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from curation.corpus.schema import SOURCES, schema
+from curation.sources.web.addresses import is_web, web_address
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -34,7 +35,7 @@ VIDEO_SUFFIXES = frozenset(
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp"))
 
-SCHEMES = ("s3", "gs")
+SCHEMES = ("s3", "gs", "hf")
 """Stores that sources may lie in, by scheme."""
 
 _WITHOUT_SLASHES = re.compile(
@@ -63,15 +64,20 @@ def spelled_out(address: str) -> str:
 
 def check_uri(uri: str) -> None:
     """Refuse unknown schemes and credentials with a `ValueError`."""
+    if is_web(uri):
+        if fault := web_address(uri)[1]:
+            raise ValueError(f"{redacted(uri)!r}: {fault}")
+        return
     scheme = uri.split("://")[0] if "://" in uri else "file"
     if scheme not in (*SCHEMES, "file"):
         raise ValueError(
-            f"sources may lie on disk or in s3:// and gs:// stores, got {redacted(uri)!r}"
+            "sources may lie on disk, in s3://, gs:// and hf:// stores, or on http:// and https:// "
+            f"servers, got {redacted(uri)!r}"
         )
     if re.match(WITH_CREDENTIALS, uri):
         raise ValueError(
             f"a URI must not carry credentials, got {redacted(uri)!r}; set them in the environment "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)"
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, or HF_TOKEN)"
         )
     if scheme != "file" and re.search(r"\?[A-Za-z_]+=", uri):
         raise ValueError(
@@ -81,7 +87,7 @@ def check_uri(uri: str) -> None:
 
 
 def opened_store(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The store of an s3:// or gs:// address, and the place in it.
+    """The store of an s3://, gs:// or hf:// address, and the place in it.
 
     Only scheme and bucket are given to pyarrow: it would take what stands behind a '?' as settings of
     the connection (which server, which key), and an address may be a stranger's text. How a store is
@@ -91,8 +97,17 @@ def opened_store(uri: str) -> tuple[pafs.FileSystem, str]:
     bucket, _, key = rest.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
         raise ValueError(f"{redacted(uri)!r} names no bucket")
+    if scheme == "hf":
+        return _hub(), f"{bucket}/{key}".rstrip("/")
     filesystem, root = pafs.FileSystem.from_uri(f"{scheme}://{bucket}")
     return filesystem, f"{root.rstrip('/')}/{key}".rstrip("/")
+
+
+def _hub() -> pafs.FileSystem:
+    """The Hugging Face Hub; which one, and with which token, the environment says (HF_ENDPOINT, HF_TOKEN)."""
+    from huggingface_hub import HfFileSystem
+
+    return pafs.PyFileSystem(pafs.FSSpecHandler(HfFileSystem()))
 
 
 def redacted(text: str) -> str:

@@ -42,7 +42,7 @@ from curation.select.rule_presets import PRESETS as RECIPES
 from curation.select.rule_presets import RecipeName
 from curation.select.rules import known_columns, no_such_column
 from curation.select.sql import check_types
-from curation.sources import local_path
+from curation.sources import WebConfig, local_path
 from pipelines.curation_config import CurationConfig
 from pipelines.growing import OnIncomplete, PlannedShards
 from pipelines.listing import ListingConfig, listed
@@ -81,7 +81,8 @@ class Curate:
     """
 
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="SOURCE [SOURCE ...]")]
-    """Files, folders, globs, s3:// or gs:// prefixes, and lists (.csv .jsonl .parquet) of sources."""
+    """Files, folders, globs, s3://, gs:// or hf:// prefixes, http(s):// addresses, and lists (.csv .jsonl
+    .parquet) of sources."""
     out: Annotated[str, arg(metavar="CORPUS")]
     """Folder or object-store prefix of the corpus."""
     preset: PresetName = "embedded"
@@ -115,6 +116,8 @@ class Curate:
     """Which of the named sources are taken."""
     config: Annotated[CurationConfig, arg(name="")] = field(default_factory=CurationConfig)
     """Settings of every step."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """How web servers are asked for sources over http(s)."""
     dedup: Dedup = field(default_factory=Dedup)
     """Which clips are the same."""
     balance: Balance = field(default_factory=Balance)
@@ -155,6 +158,7 @@ class Curate:
             listing=self.sources_flags,
             incomplete_layers=self.incomplete_layers,
             shards=shards if "select" in steps else None,
+            web=self.web,
         )
         check_address(self.ray_address)
         if self.dry_run:
@@ -314,6 +318,8 @@ class Export:
     with."""
     config: Annotated[ExportConfig, arg(name="")] = field(default_factory=ExportConfig)
     """How clips are cut and packed."""
+    web: WebConfig = field(default_factory=WebConfig)
+    """How web servers are asked for sources over http(s)."""
 
     def run(self) -> int:
         """Export what is not exported yet."""
@@ -534,7 +540,9 @@ def _export(
         how.selection,
         config,
         console=console,
-        how=curate.HowToRun(ray_address=how.ray_address, retry_failed=how.retry_failed),
+        how=curate.HowToRun(
+            ray_address=how.ray_address, retry_failed=how.retry_failed, web=how.web
+        ),
     )
     console.print(
         f"shards: {store.root}/{layout.shards(how.selection)} "
