@@ -10,8 +10,10 @@ from pathlib import Path
 
 from curation.corpus.store import Store
 from curation.errors import UsageError, typed
-from curation.sources.uris import SCHEMES, spelled_out
+from curation.sources.uris import spelled_out
 
+STORES = ("s3", "gs")
+"""Stores that can be written to, by scheme."""
 SHOWN = 3  # names of foreign files in a message
 
 
@@ -39,7 +41,7 @@ def store_at(root: str, flag: str) -> Store:
         with typed(flag):
             root = spelled_out(root)
     scheme = root.split("://")[0] if "://" in root else "file"
-    if scheme not in (*SCHEMES, "file"):
+    if scheme not in (*STORES, "file"):
         raise UsageError(f"{flag}: it lies in a folder, s3:// or gs://, got {root!r}")
     with typed(flag):
         store = Store(root)

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import pyarrow as pa
 
+from curation.sources.hub import repository
 from curation.sources.uris import SCHEMES, WITH_CREDENTIALS, redacted, spelled_out, uri_of
 from curation.sources.web.addresses import is_web, web_address
 
@@ -145,6 +146,11 @@ def _remote(text: str, scheme: str) -> tuple[str, str | None]:
             "a row may not say how its store is reached (what stands behind '?'); "
             "the run's environment does, such as AWS_ENDPOINT_URL"
         )
+    if scheme == "hf":
+        try:
+            repository(text)
+        except ValueError as error:
+            return "", str(error)
     return f"{scheme}://{bucket}/{key}", None
 
 

@@ -25,6 +25,7 @@ from tenacity import (
 from curation.corpus.store import OUTAGE_S, is_remote
 from curation.errors import BadSource, MachineFault, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
+from curation.sources.hub import repository
 from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
 from curation.sources.web import FromWeb, WebClient, is_web
 
@@ -144,9 +145,8 @@ def _answers(uri: str) -> bool:
     """Whether the store says anything of the bucket, be it a refusal: then it is not down."""
     try:
         filesystem, path = opened_store(uri)
-        # The Hub knows no place above its repositories: 'datasets/org/name'.
-        depth = 3 if uri.startswith("hf://") else 1
-        filesystem.get_file_info("/".join(path.split("/")[:depth]))
+        of_hub = uri.startswith("hf://")  # which knows no place above its repositories
+        filesystem.get_file_info(repository(uri) if of_hub else path.split("/")[0])
     except OSError as error:
         return not _DOWN.search(str(error))
     return True

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from curation.corpus.schema import SOURCES, schema
+from curation.sources.hub import hub, repository
 from curation.sources.web.addresses import is_web, web_address
 
 VIDEO_SUFFIXES = frozenset(
@@ -79,6 +80,8 @@ def check_uri(uri: str) -> None:
             f"a URI must not carry credentials, got {redacted(uri)!r}; set them in the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, or HF_TOKEN)"
         )
+    if scheme == "hf":
+        repository(uri)
     if scheme != "file" and re.search(r"\?[A-Za-z_]+=", uri):
         raise ValueError(
             f"a URI must not say how its store is reached, got {redacted(uri)!r} and a query; set it in "
@@ -98,16 +101,9 @@ def opened_store(uri: str) -> tuple[pafs.FileSystem, str]:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", bucket):
         raise ValueError(f"{redacted(uri)!r} names no bucket")
     if scheme == "hf":
-        return _hub(), f"{bucket}/{key}".rstrip("/")
+        return hub(), f"{bucket}/{key}".rstrip("/")
     filesystem, root = pafs.FileSystem.from_uri(f"{scheme}://{bucket}")
     return filesystem, f"{root.rstrip('/')}/{key}".rstrip("/")
-
-
-def _hub() -> pafs.FileSystem:
-    """The Hugging Face Hub; which one, and with which token, the environment says (HF_ENDPOINT, HF_TOKEN)."""
-    from huggingface_hub import HfFileSystem
-
-    return pafs.PyFileSystem(pafs.FSSpecHandler(HfFileSystem()))
 
 
 def redacted(text: str) -> str:

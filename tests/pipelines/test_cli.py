@@ -64,7 +64,9 @@ def test_help_shows_units_and_defaults(capsys: pytest.CaptureFixture[str]) -> No
 
 
 MISTAKES = [
-    ("https://host/a.mp4", "sources: ", "s3:// and gs://"),
+    ("ftp://host/a.mp4", "sources: ", "s3://, gs:// and hf:// stores, or on http://"),
+    ("https://host/list.csv", "sources: ", "a list is read from a file or a store; download it"),
+    ("https://u:p@host/a.mp4", "sources: ", "carries a user name or a password"),
     ("hf://datasets/a.mp4", "sources: ", "'hf://datasets/a.mp4'"),
     ("ftp://host/a.mp4", "sources: ", "'ftp://host/a.mp4'"),
     ("s3://", "sources: ", "names no bucket"),

@@ -44,3 +44,18 @@ def test_settings_that_cannot_be_are_refused_by_name() -> None:
         ListingConfig(limit=0)
     with pytest.raises(ValueError, match="link_roots has no effect"):
         ListingConfig(link_roots=("/",))
+
+
+def test_sources_on_web_servers_are_dealt_so_that_a_part_asks_many_hosts(tmp_path: Path) -> None:
+    rows = [f"https://host-{host}.example/{n:02d}.mp4" for host in range(4) for n in range(16)]
+    (tmp_path / "list.csv").write_text("uri\n" + "\n".join([*rows, "/films/a.mp4"]))
+    sources = listed([str(tmp_path / "list.csv")], ListingConfig(), Console(file=io.StringIO()))
+    store = Store(str(tmp_path / "c"))
+    dealing = corpus.deal_sources(Ledger(store), sources, sources_per_part=8)
+    uris = dealing.new["uri"].to_pylist()
+    assert sorted(uris) == sources["uri"].to_pylist()
+    assert uris[0] == "/films/a.mp4"
+    parts = [uris[start : start + 8] for start in dealing.starts]
+    hosts = [len({uri.split("/")[2] for uri in part}) for part in parts[1:-1]]
+    assert min(hosts) >= 2  # sorted, each part would ask one
+    assert dealing.new.equals(corpus.deal_sources(Ledger(store), sources, sources_per_part=8).new)

@@ -368,7 +368,14 @@ def test_every_column_of_the_three_layers_is_filled(tmp_path, make_video: MakeVi
         "scenes": rows.scenes[1],  # with a cut at either end
         "keyframes": rows.keyframes[1],
     }
-    null = {"source_reject", "source_reject_detail", "scene_reject", "source_row"}
+    null = {
+        "source_reject",
+        "source_reject_detail",
+        "scene_reject",
+        "source_row",
+        "served_from",
+        "opt_out",
+    }
     for name, row in filled.items():
         for column in layer_schema(name).names:
             assert (row.get(column) is None) == (column in null), column

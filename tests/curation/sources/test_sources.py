@@ -83,7 +83,7 @@ def test_a_path_that_is_not_there_is_said_not_to_exist(tmp_path):
         list_sources([str(tmp_path / "gone" / "a.mp4")])
 
 
-@pytest.mark.parametrize("spec", ["https://host/a.mp4", "hf://datasets/a/b", "ftp://host/a.mp4"])
+@pytest.mark.parametrize("spec", ["az://host/a.mp4", "ftp://host/a.mp4"])
 def test_stores_that_sources_cannot_lie_in_are_refused_by_name(spec):
     with pytest.raises(UsageError, match=f"sources: .*got '{spec}'"):
         list_sources([spec])
@@ -374,7 +374,7 @@ def test_what_is_no_regular_file_of_the_right_size_is_refused(films, tmp_path):
     assert reason(films / "b.mp4/x.mp4", scratch) == "not_found"
     assert reason(films / "empty.mp4", scratch) == "empty"
     assert reason(films / "b.mp4", scratch, max_bytes=4) == "too_large"
-    assert reason("https://example.invalid/a.mp4", scratch) == "unreadable"
+    assert reason("ftp://example.invalid/a.mp4", scratch) == "unreadable"
 
 
 def test_remote_objects_are_refused_for_the_same_reasons(s3_bucket, tmp_path):

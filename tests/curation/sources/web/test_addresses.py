@@ -6,7 +6,7 @@ import pytest
 
 from curation.sources.web.addresses import web_address
 
-SECRET = "hunter2canary"  # noqa: S105 - looked for in what is said
+SECRET = "hunter2canary"
 
 
 @pytest.mark.parametrize(

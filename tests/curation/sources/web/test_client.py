@@ -264,12 +264,12 @@ class Unlimited:
         self.pauses.append(pause_s)
 
 
-@pytest.mark.parametrize(
-    "wait", ["864000", email.utils.formatdate(time.time() + 864000, usegmt=True)]
-)
-def test_a_server_that_asks_for_days_is_given_up_at_once(site, client, fetch, wait):
+@pytest.mark.parametrize("is_date", [False, True])
+def test_a_server_that_asks_for_days_is_given_up_at_once(site, client, fetch, is_date):
+    days = 864_000
+    wait = email.utils.formatdate(time.time() + days, usegmt=True) if is_date else str(days)
     site.page("/a.mp4", b"", status=503, Retry_After=wait)
-    with pytest.raises(BadSource, match=r"unreachable: .*left alone for (864000|86399\d) s"):
+    with pytest.raises(BadSource, match=r"unreachable: .*left alone for 8(64000|639\d\d) s"):
         fetch(client(patience_s=60.0), f"{site.base}/a.mp4")
     assert site.paths.count("/a.mp4") == 1
 
