@@ -43,9 +43,6 @@ from training.models.schedule import Stage
 from training.models.unet import UNet
 
 CLIP_FRAMES = 16
-CONDITIONED_CHANNELS = 9
-"""Noisy latents 4, mask 1 (0 given, 1 to generate), latents of the given frames 4 (SEINE's layout,
-which the trainer's first-frame conditioning has)."""
 
 
 def sliding_windows(frames: int = CLIP_FRAMES, overlap: int = 8) -> Tiling:
@@ -62,11 +59,13 @@ class ContinuationPipeline(Personalised, VideoPipeline):
     stage: ClassVar[Stage] = "base"
 
     def _check_network(self, unet: UNet) -> None:
-        channels = unet.config.in_channels
-        if channels != CONDITIONED_CHANNELS:
+        # Noisy latents, mask (0 given, 1 to generate), latents of the given frames: SEINE's layout, which the
+        # trainer's first-frame conditioning has.
+        needed = 2 * unet.config.out_channels + 1
+        if unet.config.in_channels != needed:
             raise ValueError(
-                f"continuation needs a base network of {CONDITIONED_CHANNELS} input channels, "
-                f"trained with its first frame given; got {channels}"
+                f"continuation needs a base network of {needed} input channels, "
+                f"trained with its first frame given; got {unet.config.in_channels}"
             )
 
     @torch.no_grad()
@@ -152,11 +151,12 @@ class ContinuationPipeline(Personalised, VideoPipeline):
             raise ValueError(f"num_frames must be at least 1, got {num_frames}")
 
     def _start(self, given: Tensor | None, size: tuple[int, ...], generator: Generators) -> Tensor:
-        """Latents of the given frames, ``[1, 4, G, h, w]``; of none, G = 0."""
+        """Latents of the given frames, ``[1, C, G, h, w]``; of none, G = 0."""
         device = self._execution_device
         if given is None:
-            scale = self.autoencoder.downsampling
-            shape = (1, 4, 0, size[0] // scale, size[1] // scale)
+            space = self.autoencoder.latents
+            scale = space.downsampling
+            shape = (1, space.channels, 0, size[0] // scale, size[1] // scale)
             return torch.zeros(shape, device=device, dtype=self.latents_dtype)
         if given.shape[0] != 1:
             raise ValueError(f"video must hold one video to continue, got {given.shape[0]}")
@@ -195,7 +195,7 @@ class ContinuationPipeline(Personalised, VideoPipeline):
 
 
 def given_condition(known_BCGhw: Tensor, frames: int) -> Tensor:
-    """Mask and masked latents ``[B, 5, T, h, w]`` of a clip whose first G frames are known."""
+    """Mask and masked latents ``[B, 1 + C, T, h, w]`` of a clip whose first G frames are known."""
     batch, channels, num_known, *size = known_BCGhw.shape
     mask = known_BCGhw.new_ones((batch, 1, frames, *size))
     mask[:, :, :num_known] = 0

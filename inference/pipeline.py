@@ -13,13 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.diffusers_names import AutoencoderKL, BaseOutput, DiffusionPipeline
+from inference.diffusers_names import BaseOutput, DiffusionPipeline
 from inference.feature_reuse import FeatureReuse
 from inference.finite import check_finite
 from inference.schedulers import RELEASED, make_scheduler
 from inference.settings import SchedulerName
-from training.models.autoencoder import Autoencoder
-from training.models.exported import ExportedModel, load_model, read_objective, save_model
+from training.models.autoencoder import Autoencoder, ImageAutoencoder
+from training.models.exported import (
+    ExportedModel,
+    SampleShape,
+    load_model,
+    read_objective,
+    save_model,
+)
 from training.models.schedule import Objective, Stage
 from training.models.text_encoder import TextEncoder
 from training.models.unet import UNet
@@ -36,7 +42,7 @@ class VideoOutput(BaseOutput):
 
     frames: Any
     """"pil": a list of frames a video; "np": ``[B, T, H, W, 3]`` fp32, 0 to 1; "pt": ``[B, T, 3, H,
-    W]`` fp32, 0 to 1, on the CPU; "latent": ``[B, 4, T, h, w]`` of the network."""
+    W]`` fp32, 0 to 1, on the CPU; "latent": ``[B, C, T, h, w]`` of the network."""
 
     def __init__(self, frames: Any) -> None:
         super().__init__(frames=frames)
@@ -80,8 +86,8 @@ class VideoPipeline(DiffusionPipeline):
 
     Args:
         unet: The denoising network.
-        vae: diffusers' image autoencoder, applied frame by frame.
-        text_encoder: transformers' CLIP text tower.
+        vae: The image autoencoder, diffusers' or ours, applied frame by frame.
+        text_encoder: transformers' CLIP text tower, or a sentence encoder.
         tokenizer: Its tokenizer.
         scheduler: Sampler; `inference.schedulers.make_scheduler` builds one from the objective.
         objective: What the network was trained for; the released one of the stage by default.
@@ -105,7 +111,7 @@ class VideoPipeline(DiffusionPipeline):
     """Whether a cast leaves the autoencoder in fp32."""
 
     unet: UNet
-    vae: AutoencoderKL
+    vae: ImageAutoencoder
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
@@ -113,7 +119,7 @@ class VideoPipeline(DiffusionPipeline):
     def __init__(
         self,
         unet: UNet,
-        vae: AutoencoderKL,
+        vae: ImageAutoencoder,
         text_encoder: Any,
         tokenizer: Any,
         scheduler: Any,
@@ -138,6 +144,7 @@ class VideoPipeline(DiffusionPipeline):
         )
         self.register_to_config(objective=objective.to_json())
         self.origin = ""
+        self.samples: SampleShape | None = None
         self.interrupt = False
         self._frames_at_once = self.frames_at_once
         self._guidance_in_one_call = self.guides_in_one_call
@@ -174,7 +181,7 @@ class VideoPipeline(DiffusionPipeline):
             scheduler=make_scheduler(name, model.objective),
             objective=model.objective,
         )
-        pipeline.origin = model.origin
+        pipeline.origin, pipeline.samples = model.origin, model.samples
         return pipeline
 
     @classmethod
@@ -225,6 +232,7 @@ class VideoPipeline(DiffusionPipeline):
             objective=self.objective,
             autoencoder=self.autoencoder,
             text_encoder=TextEncoder(self.text_encoder, self.tokenizer),
+            samples=self.samples,
             origin=self.origin,
         )
 

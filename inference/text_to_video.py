@@ -99,8 +99,9 @@ class LaViePipeline(Personalised, VideoPipeline):
         check_choice("output_type", output_type, OUTPUT_TYPES)
         check_generators(generator, len(prompts))
         self._check_frames(height, width, num_frames, windows)
-        scale = self.autoencoder.downsampling
-        shape = (len(prompts), 4, num_frames, height // scale, width // scale)
+        space = self.autoencoder.latents
+        scale = space.downsampling
+        shape = (len(prompts), space.channels, num_frames, height // scale, width // scale)
         if latents is not None and tuple(latents.shape) != shape:
             raise ValueError(f"latents must have shape {shape}, got {tuple(latents.shape)}")
 
@@ -125,10 +126,11 @@ class LaViePipeline(Personalised, VideoPipeline):
             raise ValueError(
                 f"windows must be at most {MAX_FRAMES} frames long, got {windows.frames}"
             )
-        if self.unet.config.in_channels != 4:
+        network = self.unet.config
+        if network.in_channels != network.out_channels:
             raise ValueError(
-                f"the base network must have 4 input channels to sample from text alone, got "
-                f"{self.unet.config.in_channels}; ContinuationPipeline takes 9"
+                f"the base network must have {network.out_channels} input channels to sample from text "
+                f"alone, got {network.in_channels}; ContinuationPipeline takes those of given frames too"
             )
 
     def _noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:

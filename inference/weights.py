@@ -9,11 +9,17 @@ from typing import Protocol
 
 from inference.tiny import tiny_model
 from training.models.autoencoder import Autoencoder
-from training.models.exported import WEIGHTS, ExportedModel, load_model, read_objective
+from training.models.exported import (
+    WEIGHTS,
+    ExportedModel,
+    SampleShape,
+    load_model,
+    read_objective,
+    read_samples,
+)
 from training.models.released import load_released
 from training.models.schedule import Objective, Stage
 from training.models.text_encoder import TextEncoder
-from training.models.unet_config import UNetConfig
 
 COMPANIONS = ("vae/config.json", "text_encoder/config.json", "tokenizer")
 
@@ -70,7 +76,7 @@ class ExportedWeights:
     def conditioned(self) -> bool:
         """Whether the network has channels for given frames."""
         config = json.loads((self.folder / "unet" / "config.json").read_text("utf-8"))
-        return bool(config.get("in_channels") == UNetConfig.base().in_channels + 5)
+        return bool(config.get("in_channels") == 2 * config.get("out_channels", 0) + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +162,18 @@ def exported_weights(folder: Path, stages: Sequence[Stage]) -> dict[Stage, Weigh
         weights[stage] = ExportedWeights(stage=stage, folder=path)
         weights[stage].check()
     return weights
+
+
+def base_samples(folder: Path) -> SampleShape | None:
+    """What the base network below a folder, as of `exported_weights`, was trained on, where it says so.
+
+    Raises:
+        FileNotFoundError: There is no base network.
+        ValueError: What is there is no model.
+    """
+    folder = _model_of(folder)
+    found = folder if (folder / "config.json").is_file() else _below(folder, "base")
+    return read_samples(found) if read_objective(found).stage == "base" else None
 
 
 def _below(folder: Path, stage: Stage) -> Path:

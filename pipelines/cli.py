@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass, make_dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -141,6 +141,19 @@ def _train(arguments: Sequence[str]) -> Any:
     return Train(network=tyro.MISSING, out=tyro.MISSING, preset=name, config=config)
 
 
+def _sample(arguments: Sequence[str]) -> Any:
+    """`lavie sample` with the size, length and pace that the weights' base network was trained on."""
+    from pipelines.commands.sampling import Cascade, Sample
+
+    config, where = Cascade(), _typed_value("--weights", arguments)
+    if where is not None and Path(where).is_dir():
+        from inference.weights import base_samples  # imports torch
+
+        with suppress(FileNotFoundError, ValueError):  # which the command will name
+            config = config.at(base_samples(Path(where)))
+    return Sample(out=tyro.MISSING, config=config)
+
+
 COMMANDS = {
     "curate": ("curation", "Curate"),
     "select": ("curation", "Select"),
@@ -179,8 +192,14 @@ def _in_brief(command: str) -> Any:
 
 def _in_full(command: str, arguments: Sequence[str]) -> Any:
     """A command with all its flags, their defaults filled from a preset."""
+    if command == "train" and "autoencoder" in arguments[1:2]:
+        from pipelines.commands.autoencoder import TrainAutoencoder
+
+        return Annotated[TrainAutoencoder, tyro.conf.subcommand(command)]
     if command == "train":
         default = _train(arguments)
+    elif command == "sample":
+        default = _sample(arguments)
     elif COMMANDS[command][0] == "curation":
         default = _with_preset(command, arguments)
     else:

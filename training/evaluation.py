@@ -15,7 +15,7 @@ from torch import Tensor
 
 from training.data.batch import Batch
 from training.distributed import Ranks
-from training.losses import frame_errors, target
+from training.losses import frame_errors, target, uninformed_loss
 from training.models.unet import UNet
 from training.stages import Companions, Stage, encoded
 
@@ -56,6 +56,26 @@ class HeldOut:
         net.train()
         means = {name: ranks.mean(total).tolist() for name, total in sums.items()}
         return _means(means.items())
+
+    @torch.no_grad()
+    def uninformed(self, ranks: Ranks) -> dict[str, float]:
+        """What the best predictor without a network would reach on the same samples, named as `losses`.
+
+        It knows mean and variance of each channel of the held-out latents; see `uninformed_loss`.
+        """
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = defaultdict(int)
+        for index, batch in enumerate(self.batches):
+            on_device = self._encoded(index, batch, ranks)
+            x0 = self.stage.feed(on_device, self.companions).x0_BCFhw.transpose(0, 1).flatten(1)
+            moments = torch.stack([torch.ones_like(x0), x0, x0**2]).double().sum(dim=-1)
+            sums[_name(batch)] = sums.get(_name(batch), torch.zeros_like(moments)) + moments
+            counts[_name(batch)] += len(batch.positions)
+        errors = {}
+        for name, (number_C, sum_C, squares_C) in sums.items():
+            variance_C = squares_C / number_C - (sum_C / number_C) ** 2
+            errors[name] = uninformed_loss(self.stage.objective, variance_C, self.timesteps)
+        return _means((n, [errors[n] * counts[n], float(counts[n])]) for n in sorted(errors))
 
     def _encoded(self, index: int, batch: Batch, ranks: Ranks) -> Batch:
         """The batch on the device; its moments and text states are computed once a run."""

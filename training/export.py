@@ -12,8 +12,9 @@ from torch import Tensor
 from curation.corpus.store import Store
 from training.learner import Learner
 from training.lora import adapter_tensors, save_adapters
-from training.models.exported import ExportedModel, save_model
+from training.models.exported import ExportedModel, SampleShape, save_model
 from training.models.unet import UNet
+from training.run_config import TrainConfig
 
 FOLDER = "model"
 ADAPTERS = "lora"
@@ -54,10 +55,17 @@ def _write(
         objective=objective,
         autoencoder=learner.companions.autoencoder,
         text_encoder=learner.companions.text_encoder,
+        samples=_samples(config),
         origin=origin,
     )
     save_model(model, scratch / FOLDER)
     return scratch / FOLDER
+
+
+def _samples(config: TrainConfig) -> SampleShape:
+    height, width = config.phases[-1].sizes_px[0]
+    sample = config.sample
+    return SampleShape(num_frames=sample.num_frames, fps=sample.fps, height=height, width=width)
 
 
 def _put(run: Store, folder: Path) -> None:

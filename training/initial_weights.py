@@ -7,6 +7,7 @@ grow from, or "tiny". What a path holds is told by its content, not by its name.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from curation.errors import UsageError
+from training.data.companions import latent_space_of, text_width_of
 from training.models.autoencoder import Autoencoder
 from training.models.exported import load_model
 from training.models.grow import (
@@ -22,18 +24,20 @@ from training.models.grow import (
     grow_super_resolution,
     widen_input,
 )
+from training.models.mini import mini_config
 from training.models.released import load_released
-from training.models.schedule import Objective
+from training.models.schedule import Objective, Stage
 from training.models.state import read_tensors
 from training.models.text_encoder import TextEncoder
-from training.models.tiny import tiny_autoencoder, tiny_text_encoder, tiny_unet
+from training.models.tiny import TEXT_WIDTH, tiny_autoencoder, tiny_config, tiny_text_encoder
 from training.models.unet import UNet
 from training.models.unet_config import UNetConfig
-from training.run_config import TrainConfig
+from training.run_config import FRESH, TrainConfig
 from training.stages import Companions
 
 TINY = "tiny"
-FIRST_FRAME_CHANNELS = 5  # mask, and the masked latents (SEINE)
+FRESH_CONFIGS: dict[str, Callable[[Stage], UNetConfig]] = {TINY: tiny_config, "mini": mini_config}
+assert tuple(FRESH_CONFIGS) == FRESH, "what can be asked for can be made"
 
 
 class WrongInitialWeights(UsageError):
@@ -54,14 +58,14 @@ def initial_network(config: TrainConfig, objective: Objective) -> UNet:
             f"{config.model.initial_weights}: {error}"
         ) from error
     if config.model.first_frame_channels and net.config.in_channels == net.config.out_channels:
-        net = widen_input(net, FIRST_FRAME_CHANNELS)
+        net = widen_input(net, 1 + net.config.out_channels)  # mask, and the masked latents (SEINE)
     return net.float()
 
 
 def _network(config: TrainConfig, objective: Objective) -> UNet:
     given = config.model.initial_weights
-    if given == TINY:
-        return tiny_unet(config.stage, seed=config.seed)
+    if given in FRESH_CONFIGS:
+        return _fresh(config)
     path = Path(given)
     if path.is_file() and path.suffix in (".pt", ".pth", ".ckpt"):
         return _released(path, config)
@@ -74,6 +78,15 @@ def _network(config: TrainConfig, objective: Objective) -> UNet:
         return grow_super_resolution(image)
     base = grow_base(image)
     return base if config.stage == "base" else grow_interpolation(base)
+
+
+def _fresh(config: TrainConfig) -> UNet:
+    """A network of the asked size for the companions' latents and text; the same for the same seed."""
+    size = FRESH_CONFIGS[config.model.initial_weights](config.stage)
+    width = text_width_of(config, TEXT_WIDTH)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return UNet(size.on(latent_space_of(config), width))
 
 
 def _released(path: Path, config: TrainConfig) -> UNet:
@@ -122,7 +135,7 @@ def companions_of(config: TrainConfig, objective: Objective, width: int) -> Comp
         raise WrongInitialWeights(
             f"--model.companions: no autoencoder and text encoder in {folder}: {error}; "
             f"name the folder that has them (`lavie weights fetch stable-diffusion-1.4`, or "
-            f"x4-upscaler for super-resolution)"
+            f"x4-upscaler for super-resolution; `lavie train autoencoder` for a small cascade)"
         ) from error
     if autoencoder.scale != objective.latent_scale:
         raise WrongInitialWeights(

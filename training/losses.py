@@ -8,6 +8,7 @@ width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,7 +29,7 @@ class FrameErrors:
 
 
 def objective_of(config: TrainConfig) -> Objective:
-    """The objective of a run: the stage's own with what the run changes.
+    """The objective of a run: the stage's own with what the run changes; its latents are the companions'.
 
     Raises:
         ValueError: The changes contradict each other.
@@ -63,6 +64,21 @@ def min_snr_weight(objective: Objective, timestep_B: Tensor, gamma: float) -> Te
     if objective.prediction == "epsilon":
         return clamped / snr
     return clamped / (snr + 1)
+
+
+def uninformed_loss(objective: Objective, variance_C: Tensor, timesteps: Sequence[int]) -> float:
+    """Mean squared error of the best predictor that knows no more than mean and variance of each channel.
+
+    With x_t = a x_0 + b eps, a^2 = alpha_bar_t, b^2 = 1 - a^2, and s^2 the variance of x_0, the best linear
+    guess from x_t leaves a^2 s^2 / n of eps, s^2 / n of v and b^2 s^2 / n of x_0, where n = a^2 s^2 + b^2.
+    What a network has learnt of the films is what it stays below that.
+    """
+    schedule = objective.schedule
+    a, b = schedule.signal_and_noise(torch.tensor(timesteps, device=variance_C.device))
+    power = {"epsilon": a**2, "velocity": torch.ones_like(a), "sample": b**2}[objective.prediction]
+    a, b, power = a[:, None], b[:, None], power[:, None]
+    variance = variance_C.double()[None]
+    return float((power * variance / (a**2 * variance + b**2)).mean())
 
 
 def with_offset(eps_BCFHW: Tensor, shift_BCK: Tensor, num_video_frames: int) -> Tensor:

@@ -13,6 +13,9 @@ from tyro.conf import Suppress, arg
 
 from training.models.schedule import Objective, Prediction, Stage
 
+FRESH = ("tiny", "mini")
+"""Networks that a run can start from without any weights, by their size."""
+
 
 def _check(rule: bool, text: str) -> None:
     if not rule:
@@ -166,7 +169,7 @@ class ModelConfig:
     """Which network is trained, from what, beside which frozen companions."""
 
     initial_weights: str = "tiny"
-    """Model folder, released .pt, image model's folder to grow from, or 'tiny' (small, untrained)."""
+    """Model folder, released .pt, image model's folder to grow from, or 'tiny', 'mini' (untrained)."""
     companions: str | None = None
     """Folder with vae/, text_encoder/, tokenizer/; None takes those of the initial weights."""
     first_frame_channels: bool = False

@@ -105,6 +105,7 @@ class Trainer:
         self._phase: int | None = None
         self._replaced: list[dict[str, Any]] = []
         self._held_out: HeldOut | None = None
+        self._uninformed: dict[str, float] | None = None
         self.held_out_losses: dict[str, float] = {}
         self._scored_at = -1
         if self._scratch is not None and ranks.is_first:
@@ -293,6 +294,9 @@ class Trainer:
                         self.learner.net, self.ranks, every_rank_all=self.learner.sharded
                     )
                 found.update({f"held_out/{name}/{key}": value for key, value in losses.items()})
+            if self._uninformed is None:
+                self._uninformed = self._held_out.uninformed(self.ranks)
+        found.update({f"held_out/uninformed/{k}": v for k, v in self._uninformed.items()})
         self.held_out_losses = found
         self._scored_at = self.step
         # Step k - 1 made the weights; before the first step there is no such line.

@@ -446,7 +446,9 @@ TAXONOMY = (
 
 CAPTIONS = (
     Column("caption", STR, "the caption to train with, short; null where there is none"),
-    Column("caption_long", STR, "a paragraph; null where no model wrote the caption"),
+    Column(
+        "caption_long", STR, "a paragraph; null where neither a model nor a `timed` file gave one"
+    ),
     Column(
         "captions",
         STRINGS,
@@ -472,7 +474,7 @@ CAPTIONS = (
     Column(
         "caption_engine",
         STR,
-        "'given', 'tags' (stop-gap, not a caption model), or the model engine that was asked "
+        "'timed', 'given', 'tags' (stop-gap, not a caption model), or the model engine that was asked "
         "('transformers', 'endpoint', 'vllm'); null where no engine had a word to say",
     ),
     Column(

@@ -22,18 +22,10 @@ from curation.corpus.schema import layer_schema
 from curation.errors import MissingColumn
 from curation.stations.clip_model import ClipModel, ClipText
 from curation.stations.station import Resources, Station
-from curation.weights.catalog import MINILM, MINILM_TOKENIZER, Weight, find
+from curation.weights.catalog import MINILM, MINILM_SHAPE, MINILM_TOKENIZER, Weight, find
 from curation.weights.torchvision_shim import ensure_torchvision
 
 MINILM_LABEL = "all-MiniLM-L6-v2 on tags"
-_MINILM_SHAPE: dict[str, Any] = {
-    "vocab_size": 30522,
-    "hidden_size": 384,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-}
-"""As config.json of all-MiniLM-L6-v2 has it."""
 _MINILM_MAX_TOKENS = 256
 
 
@@ -197,7 +189,7 @@ class SentenceEncoder:
         self._tokenizer = Tokenizer.from_file(str(find(MINILM_TOKENIZER)))
         self._tokenizer.enable_truncation(_MINILM_MAX_TOKENS)
         self._tokenizer.enable_padding()
-        self._model: Any = BertModel(BertConfig(**_MINILM_SHAPE), add_pooling_layer=False)
+        self._model: Any = BertModel(BertConfig(**MINILM_SHAPE), add_pooling_layer=False)
         state = load_file(find(MINILM))
         wanted = {name: state[name] for name in self._model.state_dict() if name in state}
         self._model.load_state_dict(wanted, strict=True)

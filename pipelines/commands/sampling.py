@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +27,7 @@ from training.models.schedule import Stage
 if TYPE_CHECKING:
     from inference.weights import Weights
     from pipelines.sample import Personalisation
+    from training.models.exported import SampleShape
 
 UNTRAINED = "tiny untrained networks: the video is coloured noise, for trying the machinery"
 
@@ -60,6 +61,18 @@ class Cascade(CascadeConfig):
 
     stages: Annotated[tuple[Stage, ...], _STAGES] = ("base",)
     """Stages with commas, in this order; without base, --video is what they start from."""
+
+    def at(self, samples: SampleShape | None) -> Cascade:
+        """The same for a base network that was trained on these videos; None leaves all as it is."""
+        if samples is None:
+            return self
+        return replace(
+            self,
+            height=samples.height,
+            width=samples.width,
+            num_frames=samples.num_frames,
+            base=replace(self.base, fps=samples.fps),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

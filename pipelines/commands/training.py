@@ -105,7 +105,7 @@ class Train:
         Raises:
             UsageError: for arguments that do not fit together.
         """
-        from training.stages import stage_of
+        from training.stages import check_stage
 
         config = self.config if self.config_file is None else read_config(self.config_file)
         if config.stage != self.network.replace("-", "_"):
@@ -122,7 +122,7 @@ class Train:
                 last = replace(config.phases[-1], steps=self.steps)
             config = replace(config, phases=(*config.phases[:-1], last))
         with typed(f"train {self.network}"):
-            stage_of(config)  # refuses settings that do not fit the stage
+            check_stage(config)  # refuses settings that do not fit the stage
         if not config.model.initial_weights:
             config = replace(config, model=released_initial_weights(config))
         return config
@@ -245,13 +245,14 @@ def unknown_settings(given: Any, known: Any, name: str = "") -> list[str]:
 
 
 def held_out_table(losses: Mapping[str, float]) -> Table:
-    """Last held-out losses, raw and averaged weights side by side."""
+    """Last held-out losses, raw and averaged weights beside the best guess without a network."""
     table = Table(title="held-out loss")
-    for header in ("of", "raw weights", "averaged"):
+    for header in ("of", "raw weights", "averaged", "no network"):
         table.add_column(header, justify="left" if header == "of" else "right")
     names = sorted({name.split("/", 2)[2] for name in losses})
     for name in names:
-        cells = [losses[f"held_out/{weights}/{name}"] for weights in ("raw", "average")]
+        kinds = ("raw", "average", "uninformed")
+        cells = [losses[f"held_out/{kind}/{name}"] for kind in kinds]
         table.add_row(name, *(f"{cell:.5f}" for cell in cells))
     return table
 
@@ -292,8 +293,12 @@ class Progress:
         import time
 
         if "held_out/average/video" in values:
-            raw, averaged = values["held_out/raw/video"], values["held_out/average/video"]
-            self._print(step, f"held-out loss {raw:.5f}, of averaged weights {averaged:.5f}")
+            kinds = ("raw", "average", "uninformed")
+            raw, averaged, guess = (values[f"held_out/{kind}/video"] for kind in kinds)
+            self._print(
+                step,
+                f"held-out loss {raw:.5f}, of averaged weights {averaged:.5f}, without a network {guess:.5f}",
+            )
         if "loss" not in values:
             return
         now = time.monotonic()

@@ -14,6 +14,7 @@ from training.losses import (
     min_snr_weight,
     objective_of,
     target,
+    uninformed_loss,
     with_offset,
 )
 from training.models.schedule import NoiseSchedule, Objective
@@ -131,3 +132,28 @@ def test_a_run_may_change_prediction_and_schedule_of_its_stage():
     assert objective.schedule.zero_terminal_snr
     with pytest.raises(ValueError, match=r"zero_terminal_snr needs loss\.prediction velocity"):
         objective_of(TrainConfig(loss=LossConfig(zero_terminal_snr=True)))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "velocity", "sample"])
+def test_the_loss_without_a_network_is_that_of_the_best_linear_guess(prediction):
+    objective = replace(Objective.of("base"), prediction=prediction)
+    draw = torch.Generator().manual_seed(0)
+    deviation_C = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)
+    mean_C = torch.tensor([1.0, -2.0, 0.0], dtype=torch.float64)
+    x0 = mean_C + deviation_C * torch.randn(200_000, 3, generator=draw, dtype=torch.float64)
+    eps = torch.randn(x0.shape, generator=draw, dtype=torch.float64)
+    for timestep in (50, 450, 850):
+        times = torch.full((len(x0),), timestep)
+        noisy = objective.schedule.add_noise(x0, eps, times)
+        wanted = target(objective, x0, eps, times)
+        left = 0.0
+        for channel in range(
+            3
+        ):  # numpy's least squares with a constant: the best linear guess there is
+            known = np.stack([noisy[:, channel].numpy(), np.ones(len(x0))], axis=1)
+            left += (
+                np.linalg.lstsq(known, wanted[:, channel].numpy(), rcond=None)[1][0] / len(x0) / 3
+            )
+        assert uninformed_loss(objective, deviation_C**2, [timestep]) == pytest.approx(
+            left, rel=0.02
+        )

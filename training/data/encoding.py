@@ -122,9 +122,7 @@ class Companions:
     def plan(self) -> dict[str, Any]:
         """Shapes and scale of what they give."""
         return {
-            "latent_channels": int(self.autoencoder.vae.config["latent_channels"]),
-            "latent_scale": self.autoencoder.scale,
-            "downsampling": self.autoencoder.downsampling,
+            **self.autoencoder.latents.to_plan(),
             "num_tokens": self.text_encoder.num_tokens,
             "text_width": self.text_encoder.width,
         }

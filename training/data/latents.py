@@ -28,9 +28,9 @@ from curation.corpus.parts import read_table
 from curation.corpus.shards import manifest_digest
 from curation.corpus.store import Store
 from curation.errors import TornPart, TrainingDataError
+from training.data.companions import latent_space_of
 from training.data.filtering import ClipRequirements, IndexReader, Kind
 from training.data.samples import Medium, Row, SampleKey
-from training.models.schedule import Objective
 from training.run_config import SampleConfig, TrainConfig
 
 NAME, VERSION = "latents", 1
@@ -97,7 +97,7 @@ class EncodedLayer:
             TrainingDataError: names the setting, what was encoded and what is asked for; or says that
                 the shards have grown since.
         """
-        sample, settings = config.sample, self.plan["settings"]
+        sample, settings, latents = config.sample, self.plan["settings"], latent_space_of(config)
         sizes = sorted(tuple(size) for size in settings["sizes_px"])
         asked: list[tuple[str, Any, Any]] = [
             ("the shards", self.plan["shards"], shards_name(shards)),
@@ -106,7 +106,9 @@ class EncodedLayer:
             ("fit", "cover", sample.fit),
             ("crop", "center", sample.crop),
             ("image_clips", False, sample.image_clips),
-            ("latent_scale", self.plan["latent_scale"], Objective.of(config.stage).latent_scale),
+            ("latent_scale", self.plan["latent_scale"], latents.scale),
+            ("latent_channels", self.plan["latent_channels"], latents.channels),
+            ("downsampling", self.plan["downsampling"], latents.downsampling),
         ]
         asked += [
             (f"sizes_px of phase {phase.name!r}", sizes, sorted(phase.sizes_px))

@@ -1,39 +1,71 @@
 """Between pixels and latents: the image autoencoders that LaVie keeps frozen.
 
 Base and interpolation use Stable Diffusion 1.4's (an eighth of the size, latents times 0.18215),
-super-resolution the x4 upscaler's (a quarter, times 0.08333). Both see one frame at a time.
+super-resolution the x4 upscaler's (a quarter, times 0.08333), small cascades a `PatchAutoencoder`. All
+see one frame at a time. Which one a folder holds is told by its config.json.
 
-Shape letters: B samples, T frames, H W pixels, h w latents' height and width.
+Shape letters: B samples, T frames, C latent channels, H W pixels, h w latents' height and width.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from curation.weights.torchvision_shim import ensure_torchvision
+from training.models.latent_space import LatentSpace
 from training.models.layout import fold_frames, unfold_frames
+from training.models.patch_autoencoder import CLASS_NAME, CONFIG, WEIGHTS, PatchAutoencoder
 
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+class ImageAutoencoder(Protocol):
+    """What an image autoencoder offers, under the names of diffusers' AutoencoderKL."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Contents of config.json, of which `LatentSpace` is told."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format in which it computes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+
+    def encode(self, x: Tensor, return_dict: bool) -> Any:
+        """Frames -1 to 1 ``[N, 3, H, W]`` to a tuple of a posterior with `parameters`."""
+
+    def decode(self, z: Tensor, return_dict: bool) -> Any:
+        """Latents ``[N, C, h, w]`` to a tuple of frames."""
+
+    def enable_tiling(self) -> None:
+        """Bound the memory of large frames."""
+
+    def disable_tiling(self) -> None:
+        """Take whole frames."""
+
+    def save_pretrained(self, folder: Path, *, safe_serialization: bool) -> None:
+        """Write config.json and safetensors."""
 
 
 class Autoencoder(nn.Module):
     """A frozen image autoencoder applied to every frame of a video.
 
     Args:
-        vae: The image autoencoder.
+        vae: The image autoencoder, an `ImageAutoencoder` that is a module.
         frames_at_once: Frames that go through it together; bounds memory, leaves the numbers. At
             1280x2048 the x4 upscaler's decoder needs 80 TFLOP a frame.
     """
 
-    def __init__(self, vae: "AutoencoderKL", *, frames_at_once: int = 4) -> None:
+    def __init__(self, vae: Any, *, frames_at_once: int = 4) -> None:
         super().__init__()
         if frames_at_once < 1:
             raise ValueError(f"frames_at_once must be at least 1, got {frames_at_once}")
-        self.vae = vae.eval().requires_grad_(False)
+        self.vae: ImageAutoencoder = vae.eval().requires_grad_(False)
         self.frames_at_once = frames_at_once
 
     @classmethod
@@ -42,10 +74,12 @@ class Autoencoder(nn.Module):
 
         The x4 upscaler's decoder overflows in fp16; cast with care.
         """
+        _check_folder(folder, CONFIG, WEIGHTS)
+        if json.loads((folder / CONFIG).read_text("utf-8")).get("_class_name") == CLASS_NAME:
+            return cls(PatchAutoencoder.from_pretrained(folder), frames_at_once=frames_at_once)
         ensure_torchvision()
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        _check_folder(folder, "config.json", "diffusion_pytorch_model.safetensors")
         vae: Any = AutoencoderKL.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
         )
@@ -56,14 +90,19 @@ class Autoencoder(nn.Module):
         self.vae.save_pretrained(folder, safe_serialization=True)
 
     @property
+    def latents(self) -> LatentSpace:
+        """Channels, size and scale of its latents."""
+        return LatentSpace.of_config(self.vae.config)
+
+    @property
     def scale(self) -> float:
         """Factor between the autoencoder's latents and those of the network."""
-        return float(self.vae.config["scaling_factor"])
+        return self.latents.scale
 
     @property
     def downsampling(self) -> int:
         """Pixels per latent along height and width: 8 or 4."""
-        return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
+        return self.latents.downsampling
 
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor, *, noise: torch.Generator | None = None) -> Tensor:
@@ -74,7 +113,7 @@ class Autoencoder(nn.Module):
             noise: Generator of the sample, on the video's device.
 
         Returns:
-            Latents ``[B, 4, T, h, w]``.
+            Latents ``[B, C, T, h, w]``.
         """
         mean, std = self.encode_moments(video_BCTHW)
         drawn = torch.randn(mean.shape, generator=noise, device=mean.device, dtype=mean.dtype)
@@ -82,7 +121,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def encode_moments(self, video_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every frame's posterior, unscaled, ``[B, 4, T, h, w]``."""
+        """Mean and standard deviation of every frame's posterior, unscaled, ``[B, C, T, h, w]``."""
         shape = tuple(video_BCTHW.shape)
         if len(shape) != 5 or shape[1] != 3:
             raise ValueError(f"video must be [B, 3, T, H, W], got shape {shape}")
@@ -98,9 +137,9 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode(self, latents_BCTHW: Tensor) -> Tensor:
-        """Frames of the network's latents ``[B, 4, T, h, w]``, RGB about -1 to 1, not clamped."""
+        """Frames of the network's latents ``[B, C, T, h, w]``, RGB about -1 to 1, not clamped."""
         shape = tuple(latents_BCTHW.shape)
-        channels = self.vae.config["latent_channels"]
+        channels = self.latents.channels
         if len(shape) != 5 or shape[1] != channels:
             raise ValueError(f"latents must be [B, {channels}, T, h, w], got shape {shape}")
         return self._by_frames(self._pixels, latents_BCTHW / self.scale)

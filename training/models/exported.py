@@ -1,6 +1,6 @@
 """A trained network on disk: a folder that says what it is and cannot be loaded as something else.
 
-    config.json              format, objective (noise schedule, prediction, latent scale), origin
+    config.json              format, objective (noise schedule, prediction, latent scale), samples, origin
     unet/config.json         architecture
     unet/model.safetensors   tensors; the objective's digest is in the file's own metadata
     vae/ text_encoder/ tokenizer/      companions, where they were exported too (diffusers folders)
@@ -36,6 +36,20 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleShape:
+    """What the videos were like that a network was trained on: what it is sampled at by default."""
+
+    num_frames: int
+    """T."""
+    fps: float
+    """Frames a second."""
+    height: int
+    """H, pixels; the first size where there were several."""
+    width: int
+    """W, pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedModel:
     """A network with what it was trained for and, where exported together, its companions."""
 
@@ -47,6 +61,8 @@ class ExportedModel:
     """Between pixels and latents; its scale must be the objective's."""
     text_encoder: TextEncoder | None = None
     """From prompts to text states."""
+    samples: SampleShape | None = None
+    """The videos of its training; None where that is not known, as of the released checkpoints."""
     origin: str = ""
     """Where the weights come from, in words: a file and its digest, or a training run."""
 
@@ -62,6 +78,11 @@ class ExportedModel:
             raise ValueError(
                 f"autoencoder must have the objective's latent scale {objective.latent_scale}, "
                 f"got {self.autoencoder.scale}"
+            )
+        channels = self.autoencoder and self.autoencoder.latents.channels
+        if channels and channels != config.out_channels:
+            raise ValueError(
+                f"autoencoder must have the network's {config.out_channels} latent channels, got {channels}"
             )
         if self.text_encoder is not None and self.text_encoder.width != config.cross_attention_dim:
             raise ValueError(
@@ -92,6 +113,7 @@ def save_model(model: ExportedModel, folder: Path) -> None:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "objective": model.objective.to_json(),
+            "samples": model.samples and asdict(model.samples),
             "origin": model.origin,
         }
         _write_json(draft / "config.json", config)
@@ -105,6 +127,23 @@ def read_objective(folder: Path) -> Objective:
         ValueError: It is no model folder.
     """
     return Objective.from_json(_read_config(folder).get("objective"))
+
+
+def read_samples(folder: Path) -> SampleShape | None:
+    """What the videos of a model's training were like, without reading its weights.
+
+    Raises:
+        FileNotFoundError: There is no model.
+        ValueError: It is no model folder.
+    """
+    return _samples(_read_config(folder).get("samples"))
+
+
+def _samples(values: Any) -> SampleShape | None:
+    try:
+        return None if values is None else SampleShape(**values)
+    except TypeError as error:
+        raise ValueError(f"not the shape of samples: {error}; got {values}") from error
 
 
 def load_model(folder: Path, expected: Objective) -> ExportedModel:
@@ -138,6 +177,7 @@ def load_model(folder: Path, expected: Objective) -> ExportedModel:
         objective=objective,
         autoencoder=Autoencoder.load(folder / "vae") if (folder / "vae").is_dir() else None,
         text_encoder=TextEncoder.load(folder) if has_text else None,
+        samples=_samples(config.get("samples")),
         origin=config.get("origin", ""),
     )
 

@@ -23,13 +23,8 @@ NUM_TOKENS = 77
 
 def tiny_config(stage: Stage) -> UNetConfig:
     """LaVie's architecture of a stage with two levels and narrow blocks."""
-    full = {
-        "base": UNetConfig.base,
-        "interpolation": UNetConfig.interpolation,
-        "super_resolution": UNetConfig.super_resolution,
-    }[stage]()
     return replace(
-        full,
+        UNetConfig.of(stage),
         block_out_channels=(32, 64),
         num_attention_heads=(1, 2),
         attention_levels=(False, True) if stage == "super_resolution" else (True, False),

@@ -6,8 +6,13 @@ They share every building block; the fields from ``only_cross_attention`` downwa
 differ. Field names follow diffusers where diffusers has the thing.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from training.models.latent_space import LatentSpace
+from training.models.schedule import Stage
 
 ROTARY_DIMS = 32
 """Leading dimensions of each head that the released networks rotate; the rest pass through."""
@@ -119,6 +124,21 @@ class UNetConfig:
         """Whether any transformer has this level's width: its own, or that of the middle."""
         return self.attention_levels[level] or level == len(self.block_out_channels) - 1
 
+    def on(self, latents: LatentSpace, text_width: int) -> UNetConfig:
+        """The same network for other latents and other text; conditioning channels follow the latents.
+
+        Super-resolution has three of low-resolution RGB, interpolation the latents of a key frame.
+        """
+        conditioning = self.in_channels - self.out_channels
+        if conditioning == self.out_channels:  # latents too
+            conditioning = latents.channels
+        return replace(
+            self,
+            in_channels=latents.channels + conditioning,
+            out_channels=latents.channels,
+            cross_attention_dim=text_width,
+        )
+
     @property
     def time_embedding_dim(self) -> int:
         """Width of the time embedding: four times that of the finest level."""
@@ -130,12 +150,22 @@ class UNetConfig:
         return self.num_class_embeds is not None
 
     @classmethod
-    def base(cls) -> "UNetConfig":
+    def of(cls, stage: Stage) -> UNetConfig:
+        """The released network of a stage."""
+        named = {
+            "base": cls.base,
+            "interpolation": cls.interpolation,
+            "super_resolution": cls.super_resolution,
+        }
+        return named[stage]()
+
+    @classmethod
+    def base(cls) -> UNetConfig:
         """The base text-to-video network, ``lavie_base.pt``: 909.1 M parameters."""
         return cls()
 
     @classmethod
-    def interpolation(cls) -> "UNetConfig":
+    def interpolation(cls) -> UNetConfig:
         """The temporal interpolation network, ``lavie_interpolation.pt``: 909.1 M parameters.
 
         Its sample holds the noisy latents on channels 0-3 and the latents of the nearest key frame
@@ -150,7 +180,7 @@ class UNetConfig:
         )
 
     @classmethod
-    def super_resolution(cls) -> "UNetConfig":
+    def super_resolution(cls) -> UNetConfig:
         """The video super-resolution network, ``lavie_vsr.pt``: 691.0 M parameters.
 
         Its sample holds the noisy latents on channels 0-3 and the noisy low-resolution RGB frames,

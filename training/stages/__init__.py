@@ -6,6 +6,6 @@ named by seed, step and position, and turns a batch into the network's arguments
 """
 
 from training.stages.feed import encoded
-from training.stages.stage import Companions, Feed, Stage, stage_of
+from training.stages.stage import Companions, Feed, Stage, check_stage, stage_of
 
-__all__ = ["Companions", "Feed", "Stage", "encoded", "stage_of"]
+__all__ = ["Companions", "Feed", "Stage", "check_stage", "encoded", "stage_of"]

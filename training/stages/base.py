@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.data.batch import Batch, Sample
+from training.models.latent_space import LatentSpace
 from training.models.schedule import Objective
 from training.run_config import TrainConfig
 from training.stages.feed import (
@@ -28,17 +29,17 @@ class Base:
     """The run."""
     objective: Objective
     """Schedule and prediction."""
-    downsampling: int
-    """Pixels per latent."""
+    latents: LatentSpace
+    """Channels of a latent, and pixels per latent."""
 
     def draw(self, step: int, sample: Sample) -> dict[str, Tensor]:
         """Time, noise and posterior sample."""
-        return draw_noise(self.config, step, sample, self.downsampling)
+        return draw_noise(self.config, step, sample, self.latents)
 
     def feed(self, batch: Batch, companions: Companions) -> Feed:
         """Arguments of the base network.
 
-        With first-frame channels the sample is [noisy 4 | mask 1 | masked latents 4]: the mask is 0
+        With first-frame channels the sample is [noisy C | mask 1 | masked latents C]: the mask is 0
         on the given first frame and 1 on frames to generate, whose masked latents are 0; images
         are generated whole (SEINE's layout).
         """
@@ -58,7 +59,7 @@ class Base:
 
 
 def first_frame_condition(x0_BCFhw: Tensor, num_video_frames: int) -> Tensor:
-    """Mask and masked latents, ``[B, 5, F, h, w]``: frame 0 is given, all else is not."""
+    """Mask and masked latents, ``[B, 1 + C, F, h, w]``: frame 0 is given, all else is not."""
     mask = torch.ones_like(x0_BCFhw[:, :1])
     if num_video_frames:
         mask[:, :, 0] = 0

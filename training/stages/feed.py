@@ -15,11 +15,10 @@ from training.data.batch import Batch, Sample
 from training.data.random_numbers import generator, normal
 from training.losses import with_offset
 from training.models.autoencoder import Autoencoder
+from training.models.latent_space import LatentSpace
 from training.models.schedule import Objective
 from training.models.text_encoder import TextEncoder
 from training.run_config import TrainConfig
-
-LATENT_CHANNELS = 4  # of both autoencoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +65,17 @@ class LatentShape:
 
 
 def draw_noise(
-    config: TrainConfig, step: int, sample: Sample, downsampling: int
+    config: TrainConfig, step: int, sample: Sample, latents: LatentSpace
 ) -> dict[str, Tensor]:
     """Time, noise and the autoencoder's own sample, which every stage needs; on the CPU.
 
     Returns:
-        timestep, an integer; eps and posterior, ``[4, F, h, w]``; offset ``[4, K]`` where asked for.
+        timestep, an integer; eps and posterior, ``[C, F, h, w]``; offset ``[C, K]`` where asked for.
     """
     seed, place = config.seed, (step, sample.position)
-    latent = LatentShape.of(sample.size_px, downsampling)
+    latent = LatentShape.of(sample.size_px, latents.downsampling)
     frames = sample.num_video_frames + sample.num_images
-    shape = (LATENT_CHANNELS, frames, latent.height, latent.width)
+    shape = (latents.channels, frames, latent.height, latent.width)
     time = int(
         generator(seed, "timestep", *place).integers(Objective.of(config.stage).schedule.num_steps)
     )
@@ -87,7 +86,7 @@ def draw_noise(
     }
     if config.loss.offset_noise:
         texts = min(1, sample.num_video_frames) + sample.num_images
-        shift = normal((LATENT_CHANNELS, texts), seed, "offset", *place)
+        shift = normal((latents.channels, texts), seed, "offset", *place)
         drawn["offset"] = config.loss.offset_noise * shift
     return drawn
 
@@ -101,7 +100,7 @@ def clean_latents(batch: Batch, companions: Companions, scale: float) -> Tensor:
     """x_0 of every frame: the posterior's mean plus its deviation times the drawn noise, scaled.
 
     Returns:
-        ``[B, 4, F, h, w]``, fp32.
+        ``[B, C, F, h, w]``, fp32.
     """
     mean, std = _posterior(batch, companions)
     return scale * (mean + std * batch.draws["posterior"])

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from training.data.batch import Batch, Sample
 from training.data.random_numbers import generator, normal
+from training.models.latent_space import LatentSpace
 from training.models.schedule import Objective
 from training.run_config import TrainConfig
 from training.stages.feed import (
-    LATENT_CHANNELS,
     Companions,
     Feed,
     LatentShape,
@@ -45,7 +45,7 @@ def num_keys(num_frames: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Interpolation:
-    """Noisy latents on channels 0-3, latents of the nearest key frame on channels 4-7.
+    """Noisy latents, and on as many further channels the latents of the nearest key frame.
 
     An image is a film of one frame, which is its own key frame.
     """
@@ -54,18 +54,18 @@ class Interpolation:
     """The run."""
     objective: Objective
     """Schedule and prediction."""
-    downsampling: int
-    """Pixels per latent."""
+    latents: LatentSpace
+    """Channels of a latent, and pixels per latent."""
 
     def draw(self, step: int, sample: Sample) -> dict[str, Tensor]:
         """Time, noise and posterior sample; time and noise of the key frames where asked for."""
-        drawn = draw_noise(self.config, step, sample, self.downsampling)
+        drawn = draw_noise(self.config, step, sample, self.latents)
         largest = self.config.loss.condition_noise_steps
         if largest:
             seed, place = self.config.seed, (step, sample.position)
-            latent = LatentShape.of(sample.size_px, self.downsampling)
+            latent = LatentShape.of(sample.size_px, self.latents.downsampling)
             keys = self._num_keys(sample.num_video_frames) + sample.num_images
-            shape = (LATENT_CHANNELS, keys, latent.height, latent.width)
+            shape = (self.latents.channels, keys, latent.height, latent.width)
             time = int(generator(seed, "condition_timestep", *place).integers(largest))
             drawn["condition_timestep"] = torch.tensor(time)
             drawn["condition_eps"] = normal(shape, seed, "condition_eps", *place)

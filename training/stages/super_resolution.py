@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from training.data.batch import Batch, Sample
 from training.data.random_numbers import generator, normal
+from training.models.latent_space import LatentSpace
 from training.models.layout import fold_frames, unfold_frames
 from training.models.schedule import Objective
 from training.run_config import TrainConfig
@@ -29,7 +30,7 @@ SCALE = 4  # of height and width; the x4 upscaler's latents have the low resolut
 
 @dataclass(frozen=True, slots=True)
 class SuperResolution:
-    """Noisy latents on channels 0-3, noisy low-resolution RGB on channels 4-6, and its noise level.
+    """Noisy latents, noisy low-resolution RGB on three further channels, and its noise level.
 
     Low resolution is the mean of 4 x 4 pixels; the paper describes no other degradation.
     """
@@ -38,12 +39,12 @@ class SuperResolution:
     """The run."""
     objective: Objective
     """Schedules of latents and of low-resolution frames, and the prediction."""
-    downsampling: int
-    """Pixels per latent."""
+    latents: LatentSpace
+    """Channels of a latent, and pixels per latent."""
 
     def draw(self, step: int, sample: Sample) -> dict[str, Tensor]:
         """Time, noise and posterior sample; level and noise of the low-resolution frames."""
-        drawn = draw_noise(self.config, step, sample, self.downsampling)
+        drawn = draw_noise(self.config, step, sample, self.latents)
         seed, place = self.config.seed, (step, sample.position)
         latent = LatentShape.of(sample.size_px, SCALE)
         frames = sample.num_video_frames + sample.num_images

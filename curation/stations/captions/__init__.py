@@ -1,12 +1,14 @@
 """Station `captions`: the sentence that a clip is trained with.
 
-Engines are asked in turn until one has a sentence; which one it was stands beside it. `given` takes
-the text that came with the source. `tags` strings what a classifier saw into a sentence: a stop-gap
-for machines without a captioning model, and labelled as such. `transformers`, `endpoint` and `vllm`
-show keyframes to a vision-language model (`curation.stations.caption_models`); one of them may come last.
+Engines are asked in turn until one has a sentence; which one it was stands beside it. `timed` takes
+what a person wrote for stretches of films, `given` the text that came with the source. `tags` strings
+what a classifier saw into a sentence: a stop-gap for machines without a captioning model, and labelled
+as such. `transformers`, `endpoint` and `vllm` show keyframes to a vision-language model
+(`curation.stations.caption_models`); one of them may come last.
 
     config      settings, and what of them determines the captions
     rows        one row of the layer: from given text, from tags, from a model's answer
+    timed       captions for stretches of films
     station     the station
     cost        what a run took, for its last lines
 """

@@ -1,4 +1,4 @@
-"""One row of the layer: from given text, from tags, or from a model's answer."""
+"""One row of the layer: from written text, from tags, or from a model's answer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from curation.stations.caption_models.answer import Answer, cleaned
 from curation.stations.captions.settings import CaptionsConfig, CaptionWeights
+from curation.stations.captions.timed import Stretch
 
 
 class Caption(NamedTuple):
@@ -55,6 +56,21 @@ def given_caption(row: Mapping[str, Any], columns: Sequence[str]) -> Caption:
                 captions=tuple(texts), caption_weights=(1 / len(texts),) * len(texts)
             )
     return Caption(caption_status="nothing_given")
+
+
+def timed_caption(stretch: Stretch | None, weights: CaptionWeights) -> Caption:
+    """The row of a clip that a stretch of captioned film covers, or of one that none does."""
+    if stretch is None:
+        return Caption(caption_status="nothing_given")
+    texts = {stretch.short: weights.short}
+    if stretch.long and weights.long > 0:
+        texts.setdefault(stretch.long, weights.long)
+    total = sum(texts.values())
+    return _plain(stretch.short, "timed", "timed")._replace(
+        caption_long=stretch.long,
+        captions=tuple(texts),
+        caption_weights=tuple(weight / total for weight in texts.values()),
+    )
 
 
 def tags_caption(row: Mapping[str, Any], settings: CaptionsConfig) -> Caption:

@@ -8,9 +8,9 @@ from typing import Literal
 from curation.stations.caption_models.prompts import check_name
 from curation.stations.caption_models.settings import EndpointConfig, TransformersConfig, VllmConfig
 
-Engine = Literal["given", "tags", "transformers", "endpoint", "vllm"]
+Engine = Literal["timed", "given", "tags", "transformers", "endpoint", "vllm"]
 GivenColumn = Literal["given_caption", "title", "description"]
-ENGINES = ("given", "tags", "transformers", "endpoint", "vllm")
+ENGINES = ("timed", "given", "tags", "transformers", "endpoint", "vllm")
 MODEL_ENGINES = ("transformers", "endpoint", "vllm")
 
 
@@ -42,6 +42,8 @@ class CaptionsConfig:
     given_columns: tuple[GivenColumn, ...] = ("given_caption", "description", "title")
     """Columns of the source list that count as captions, in order of precedence: what was written
     as a caption, then what describes, then what only names. All clips of a source get the same."""
+    timed: str = ""
+    """File of captions for stretches of films, that `timed` reads; on every machine."""
     num_tags: int = 3
     """Most tags in a sentence of `tags`."""
     min_tag_score: float = 0.1
@@ -76,6 +78,11 @@ class CaptionsConfig:
             )
         if "endpoint" in self.engines and not (self.endpoint.base_url and self.endpoint.model):
             raise ValueError("captions.endpoint needs base_url and model, got an empty one")
+        if ("timed" in self.engines) != bool(self.timed):
+            raise ValueError(
+                "captions.timed must name a file where captions.engines has 'timed', and only there, got "
+                f"{self.timed!r} with {', '.join(self.engines)}"
+            )
         check_name(self.prompt)
         allowed = {"given_caption", "title", "description"}
         if set(self.given_columns) - allowed:

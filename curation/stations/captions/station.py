@@ -21,10 +21,17 @@ from curation.stations.caption_models.captioner import (
 from curation.stations.caption_models.checkpoint import model_digest, model_files
 from curation.stations.caption_models.prompts import Prompt, load_prompt
 from curation.stations.captions.cost import counted
-from curation.stations.captions.rows import Caption, given_caption, model_caption, tags_caption
+from curation.stations.captions.rows import (
+    Caption,
+    given_caption,
+    model_caption,
+    tags_caption,
+    timed_caption,
+)
 from curation.stations.captions.settings import CaptionsConfig, CaptionsIdentity
+from curation.stations.captions.timed import TimedCaptions
 from curation.stations.station import Resources, Station
-from curation.weights.catalog import Weight
+from curation.weights.catalog import Weight, find, weight_at
 
 
 class Captions(Station[CaptionsConfig]):
@@ -46,6 +53,9 @@ class Captions(Station[CaptionsConfig]):
             engines=config.engines,
             given_columns=config.taken_columns,
             tags=(config.num_tags, config.min_tag_score) if "tags" in config.engines else (),
+            weights=(config.weights.short, config.weights.long)
+            if "timed" in config.engines
+            else (),
         )
         if engine is None:
             return plain
@@ -91,6 +101,8 @@ class Captions(Station[CaptionsConfig]):
         needs: list[str] = list(self.config.taken_columns)
         if "given_caption" in needs:
             needs.append("given_captions")
+        if "timed" in self.config.engines:
+            needs += ["source_sha256", "start_s", "end_s"]
         if "tags" in self.config.engines:
             needs += ["media", "tags", "tag_scores"]
         if self.config.model_engine:
@@ -98,7 +110,13 @@ class Captions(Station[CaptionsConfig]):
         return needs
 
     def weights(self) -> Sequence[Weight]:
-        """The files of a model in this process; none otherwise."""
+        """The file of timed captions, and those of a model in this process."""
+        return [*self._timed_file(), *self._model_files()]
+
+    def _timed_file(self) -> list[Weight]:
+        return [weight_at(self.config.timed)] if self.config.timed else []
+
+    def _model_files(self) -> Sequence[Weight]:
         engine = self.config.model_engine
         if engine in ("transformers", "vllm"):
             chosen = getattr(self.config, engine)
@@ -111,6 +129,7 @@ class Captions(Station[CaptionsConfig]):
         Raises:
             LavieError: it cannot; says what to do.
         """
+        self._read_timed()
         captioner = self._captioner(load_prompt(self.config.prompt))
         if captioner is not None:
             captioner.check()
@@ -119,9 +138,13 @@ class Captions(Station[CaptionsConfig]):
         """Load the model, or whatever is needed to ask it."""
         self.prompt = load_prompt(self.config.prompt)
         self.captioner = self._captioner(self.prompt)
-        self.digest = model_digest(self.weights()) if self.weights() else None
+        self.digest = model_digest(self._model_files()) if self._model_files() else None
+        self.timed = self._read_timed()
         if self.captioner is not None:
             self.captioner.setup()
+
+    def _read_timed(self) -> TimedCaptions | None:
+        return TimedCaptions(find(file)) if (file := next(iter(self._timed_file()), None)) else None
 
     def _captioner(self, prompt: Prompt) -> Captioner | None:
         """The chosen model engine; the others are not even imported."""
@@ -161,7 +184,11 @@ class Captions(Station[CaptionsConfig]):
         """The first plain engine's answer that is a sentence, else the last one's reason."""
         answer = Caption(caption_status="no_keyframes")
         for engine in self.config.engines:
-            if engine == "given":
+            if engine == "timed":
+                assert self.timed is not None, "setup() comes first"
+                place = (row["source_sha256"], row["start_s"], row["end_s"])
+                answer = timed_caption(self.timed.of(*place), self.config.weights)
+            elif engine == "given":
                 answer = given_caption(row, self.config.given_columns)
             elif engine == "tags":
                 answer = tags_caption(row, self.config)

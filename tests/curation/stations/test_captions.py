@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pytest
 
-from curation.errors import MissingColumn
+from curation.errors import MissingColumn, UsageError
 from curation.stations.captions import Captions, CaptionsConfig
 from curation.stations.station import check_order, check_output
+from curation.weights.catalog import digest
 
 COLUMNS = {
     "given_caption": pa.string(),
@@ -145,3 +148,99 @@ def test_tags_need_the_taxonomy_before_them():
 def test_settings_out_of_range_are_refused_by_name(change, words):
     with pytest.raises(ValueError, match=words):
         CaptionsConfig(**change)
+
+
+@pytest.fixture
+def timed_file(tmp_path):
+    """Two stretches of one film, the second with a paragraph."""
+    lines = (
+        {
+            "source_sha256": "ab",
+            "start_s": 2.0,
+            "end_s": 6.0,
+            "short": "A fox  runs.",
+            "film": "f.mp4",
+        },
+        {
+            "source_sha256": "ab",
+            "start_s": 6.0,
+            "end_s": 20,
+            "short": "It rests.",
+            "long": "It lies.",
+        },
+    )
+    path = tmp_path / "timed.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def spans(*rows: tuple[str, float, float]) -> pa.Table:
+    films, starts, ends = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "clip_id": [f"clip-{i}" for i in range(len(rows))],
+            "source_sha256": films,
+            "start_s": starts,
+            "end_s": ends,
+        }
+    )
+
+
+def test_a_clip_takes_the_stretch_that_covers_most_of_it_if_that_is_half(timed_file):
+    clips_of_film = spans(
+        ("ab", 2.0, 6.0),
+        ("ab", 4.0, 9.0),  # 2 s of the first, 3 s of the second
+        ("ab", 0.0, 4.0),  # half of it
+        ("ab", 0.0, 3.9),  # less
+        ("cd", 2.0, 6.0),
+        ("ab", 19.0, 22.0),
+    )
+    rows = captioned(clips_of_film, engines=("timed",), timed=str(timed_file))
+    assert [row["caption"] for row in rows] == [
+        "A fox runs.",
+        "It rests.",
+        "A fox runs.",
+        None,
+        None,
+        None,
+    ]
+    assert [row["caption_status"] for row in rows[2:4]] == ["ok", "nothing_given"]
+    assert rows[0]["captions"] == ["A fox runs."]
+    assert (rows[1]["caption_long"], rows[1]["captions"]) == ("It lies.", ["It rests.", "It lies."])
+    assert rows[1]["caption_weights"] == pytest.approx([2 / 3, 1 / 3])
+    assert rows[0]["caption_engine"] == "timed"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"source_sha256": "ab", "start_s": 1, "end_s": 2}', "line 1: short must be given"),
+        ('{"source_sha256": "a", "start_s": 2, "end_s": 2, "short": "x"}', "end after the start"),
+        ('{"source_sha256": "a", "start_s": "1", "end_s": 2, "short": "x"}', "got '1' and 2"),
+        ('{"source_sha256": "a", "start_s": 1, "end_s": 2, "short": "--"}', "must be a sentence"),
+        ("no JSON", "line 1: the line is no JSON"),
+        ("", "holds no line"),
+    ],
+)
+def test_a_line_that_is_no_stretch_stops_the_run_before_any_work(line, words, tmp_path):
+    path = tmp_path / "timed.jsonl"
+    path.write_text(line)
+    station = Captions(CaptionsConfig(engines=("timed",), timed=str(path)))
+    with pytest.raises(UsageError, match=words):
+        station.check()
+
+
+def test_another_file_of_timed_captions_is_another_layer(timed_file, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(timed_file.read_text().replace("rests", "sleeps"))
+    first, second = (
+        digest(Captions(CaptionsConfig(engines=("timed",), timed=str(path))).weights()[0])
+        for path in (timed_file, other)
+    )
+    assert first != second
+
+
+@pytest.mark.parametrize("settings", [{"engines": ("timed",)}, {"timed": "captions.jsonl"}])
+def test_timed_captions_and_their_file_go_together(settings):
+    with pytest.raises(ValueError, match=r"captions\.timed must name a file where"):
+        CaptionsConfig(**settings)

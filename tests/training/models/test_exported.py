@@ -5,7 +5,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.models.exported import ExportedModel, load_model, save_model
+from training.models.autoencoder import Autoencoder
+from training.models.exported import (
+    ExportedModel,
+    SampleShape,
+    load_model,
+    read_samples,
+    save_model,
+)
+from training.models.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from training.models.schedule import NoiseSchedule, Objective
 from training.models.unet import UNet
 
@@ -156,3 +164,27 @@ def test_a_network_that_is_not_the_objectives_is_refused(tiny_config):
     net = UNet(tiny_config("base"))
     with pytest.raises(ValueError, match="must be a super_resolution network"):
         ExportedModel(net=net, objective=Objective.of("super_resolution"))
+
+
+def test_a_model_says_what_the_videos_of_its_training_were_like(tmp_path, tiny_net):
+    samples = SampleShape(num_frames=8, fps=8.0, height=64, width=112)
+    model = ExportedModel(net=tiny_net("base"), objective=Objective.of("base"), samples=samples)
+    save_model(model, tmp_path / "m")
+    assert read_samples(tmp_path / "m") == samples
+    assert load_model(tmp_path / "m", Objective.of("base")).samples == samples
+
+
+def test_a_model_of_an_earlier_version_says_nothing_of_them(exported):
+    path = exported / "config.json"
+    values = json.loads(path.read_text())
+    del values["samples"]
+    path.write_text(json.dumps(values))
+    assert read_samples(exported) is None
+
+
+def test_an_autoencoder_of_other_channels_than_the_network_is_refused(tiny_net):
+    vae = PatchAutoencoder(PatchAutoencoderConfig(scaling_factor=0.18215))
+    with pytest.raises(ValueError, match="must have the network's 4 latent channels, got 8"):
+        ExportedModel(
+            net=tiny_net("base"), objective=Objective.of("base"), autoencoder=Autoencoder(vae)
+        )
