@@ -398,7 +398,7 @@ class VideoPipeline(DiffusionPipeline):
         autoencoder = self.autoencoder
         for group in torch.split(latents_BCTHW, self._frames_at_once, dim=2):
             pixels = autoencoder.decode(group.to(self._execution_device))
-            check_finite(pixels, f"{self.stage}, decoded frames", self.vae)
+            check_finite(pixels, f"{self.stage}, decoded frames", autoencoder)
             yield (pixels.float() / 2 + 0.5).clamp(0, 1).cpu()
 
     def _output(self, latents_BCTHW: Tensor, output_type: OutputType) -> VideoOutput:
