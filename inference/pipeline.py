@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -398,7 +398,7 @@ class VideoPipeline(DiffusionPipeline):
         autoencoder = self.autoencoder
         for group in torch.split(latents_BCTHW, self._frames_at_once, dim=2):
             pixels = autoencoder.decode(group.to(self._execution_device))
-            check_finite(pixels, f"{self.stage}, decoded frames", autoencoder)
+            check_finite(pixels, f"{self.stage}, decoded frames", cast(torch.nn.Module, self.vae))
             yield (pixels.float() / 2 + 0.5).clamp(0, 1).cpu()
 
     def _output(self, latents_BCTHW: Tensor, output_type: OutputType) -> VideoOutput:
