@@ -27,6 +27,7 @@ from tyro._errors import InstantiationFailure, ParseErrorEvent, on_parse_error
 from tyro.conf import OmitArgPrefixes, UseAppendAction
 
 from curation.errors import LavieError, UsageError
+from pipelines.logs import ReadableLines, is_json
 
 DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
 STAGES = ("base", "interpolation", "super-resolution")
@@ -362,6 +363,9 @@ def _check_once(arguments: Sequence[str], command: type) -> None:
 
 
 def _say(message: str) -> None:
+    if is_json():
+        logging.getLogger(__name__).error("%s", message)
+        return
     console = Console(stderr=True)
     console.print("[red]error:[/red]", end=" ")
     console.print(message, soft_wrap=True, highlight=False, markup=False)
@@ -427,7 +431,9 @@ def _terminable() -> Iterator[None]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = spelled(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    lines = logging.StreamHandler()
+    lines.setFormatter(ReadableLines())
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
     try:
         command = parse(arguments)
         own = arguments[: arguments.index("--")] if "--" in arguments else arguments

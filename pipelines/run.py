@@ -30,6 +30,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from curation.errors import LavieError, MachineFault
+from pipelines.logs import facts, tell_again
 from pipelines.metrics import RunMetrics
 from pipelines.pools import LiveWorker, Pool
 from pipelines.staff import Staff
@@ -186,6 +187,7 @@ class _Scheduler:
             self._take_back(stage, unit, error)
             return
         worker.cost_s += ran.setup_s
+        _tell(stage.name, unit, worker.node, ran)
         self._staff.is_free(worker)
         self._commit(stage, unit, ran)
 
@@ -201,12 +203,16 @@ class _Scheduler:
         elif isinstance(cause, LavieError):
             raise cause from None
         why = describe(cause)
-        logger.info("%s of part %d: %s", stage.name, unit, error)  # the whole traceback
+        about = facts(stage=stage.name, part=unit)
+        logger.info(
+            "%s of part %d: %s", stage.name, unit, error, extra=about
+        )  # the whole traceback
         if is_loss_of_node(cause) and self._tries.lost(stage.name, unit):
-            logger.warning("%s of part %d lost its machine: it is done again", stage.name, unit)
+            lost = "%s of part %d lost its machine: it is done again"
+            logger.warning(lost, stage.name, unit, extra=about)
             self._queue(stage, unit)
             return
-        logger.warning("%s of part %d failed: %s", stage.name, unit, why)
+        logger.warning("%s of part %d failed: %s", stage.name, unit, why, extra=about)
         self._metrics.failed(stage.name)
         if self._is_narrowed(stage, unit, cause, why):
             self._queue(stage, unit)
@@ -243,6 +249,23 @@ class _Scheduler:
         for later in self._stages.values():
             if stage.name in later.after:
                 self._offer(later, unit)
+
+
+def _tell(stage: str, unit: int, node: str | None, ran: Ran) -> None:
+    """Log what a worker has said of a unit, and what the unit took."""
+    for line in ran.lines:
+        tell_again(line, stage=stage, part=unit, node=node)
+    about = {
+        "stage": stage,
+        "part": unit,
+        "node": node,
+        "wall_s": round(ran.wall_s, 3),
+        "setup_s": round(ran.setup_s, 3),
+        "cpu_s": round(ran.cpu_s, 3),
+        "memory_bytes": ran.memory_bytes,
+        "counts": dict(ran.result.counts),
+    }
+    logger.info("%s of part %d: %.1f s", stage, unit, ran.wall_s, extra=facts(**about))
 
 
 def run_stages(

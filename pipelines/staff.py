@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from pipelines.logs import level
 from pipelines.nodes import Nodes, Request, has
 from pipelines.pools import LiveWorker, Pool, share_workers, targets
 from pipelines.stages import Stage, StageCost
@@ -174,7 +175,7 @@ class Staff:
         self._say_capped(pool, request)
         actor = Worker.options(  # type: ignore[attr-defined]
             max_restarts=0, max_task_retries=0, **request.options, **_elsewhere(avoided)
-        ).remote({stage.name: stage.job for stage in pool.stages})
+        ).remote({stage.name: stage.job for stage in pool.stages}, level())
         worker = LiveWorker(actor, pool, request, avoided, time.monotonic())
         pool.pending.append(worker)
         self.starting[actor.node.remote()] = worker

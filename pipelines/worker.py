@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ import ray
 
 from curation.corpus.ledger import Commit
 from curation.errors import MachineFault, machine_fault
+from pipelines.logs import Line, kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,8 @@ class Ran:
     """Of ``wall_s``, what setting the job up took: 0 but for the first unit of a stage."""
     cpu_s: float
     memory_bytes: int
+    lines: Sequence[Line] = ()
+    """What was logged meanwhile."""
 
 
 @ray.remote
@@ -73,10 +77,12 @@ class Worker:
 
     Args:
         jobs: by the name of their stage; each is set up when its first unit comes.
+        log_level: from which level on lines of the log are handed over.
     """
 
-    def __init__(self, jobs: Mapping[str, Job]) -> None:
+    def __init__(self, jobs: Mapping[str, Job], log_level: int = logging.WARNING) -> None:
         self._jobs = jobs
+        self._log_level = log_level
         self._ready: set[str] = set()
 
     def node(self) -> str:
@@ -96,7 +102,9 @@ class Worker:
             MachineFault: this machine cannot do it; another may.
         """
         try:
-            return self._run(stage, unit, plan, failed)
+            with kept(self._log_level) as lines:
+                ran = self._run(stage, unit, plan, failed)
+            return replace(ran, lines=lines)
         except (OSError, MemoryError, MachineFault) as error:
             fault = machine_fault(error)
             if fault is None:

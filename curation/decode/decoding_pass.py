@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,12 +33,14 @@ from curation.media.image import upright_rgb
 from curation.media.orientation import UPRIGHT
 from curation.media.probe import Probe, facts, is_whole, open_video, picture_stream
 from curation.media.recordings import Recording, recordings
-from curation.sources import OptedOut, WebClient, fetched
+from curation.sources import OptedOut, WebClient, fetched, redacted
 from curation.stations.station import Resources
 from curation.weights.catalog import TRANSNETV2, Weight, find
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["LAYERS", "DecodeConfig", "DecodingPass", "SourceRows", "decode_source", "decode_tables"]
 
@@ -359,7 +363,9 @@ class DecodingPass:
                 else:
                     if before is not None:
                         before(source_row)
+                    begun = time.monotonic()
                     tables = self._tables_of(source, Path(scratch))
+                    _tell(source["uri"], tables["probe"], time.monotonic() - begun)
                 tables["scenes"] = _filled(tables["scenes"], "source_row", source_row)
                 for name in LAYERS:
                     found[name].append(tables[name])
@@ -390,6 +396,14 @@ class DecodingPass:
         for name, value in said.items():
             tables["probe"] = _filled(tables["probe"], name, value)
         return tables
+
+
+def _tell(uri: str, probe: pa.Table, took_s: float) -> None:
+    """Log what became of a source, without the query of its address."""
+    source, row = redacted(uri), probe.select(["source_reject", "num_scenes"]).to_pylist()[0]
+    became = row["source_reject"] or f"{row['num_scenes']} scenes"
+    about = {"source": source, "reject": row["source_reject"], "seconds": round(took_s, 3)}
+    logger.info("%s: %s in %.1f s", source, became, took_s, extra={"facts": about})
 
 
 def _filled(table: pa.Table, name: str, value: Any) -> pa.Table:

@@ -47,6 +47,7 @@ from pipelines.curation_config import CurationConfig
 from pipelines.growing import OnIncomplete, PlannedShards
 from pipelines.listing import ListingConfig, listed
 from pipelines.locking import command_line, locked
+from pipelines.logs import LogAs, log_as
 from pipelines.places import check_writable, store_at
 from pipelines.presets import PRESETS, PresetName
 from pipelines.progress import PartBar
@@ -106,6 +107,9 @@ class Curate:
     """Number that decides which of several duplicates is the best one."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    log: LogAs = "warnings"
+    """What goes to stderr beside errors: warnings; readable lines, also of what each worker did for how long,
+    with part and source; or the same with one JSON object a line."""
     incomplete_layers: OnIncomplete = "refuse"
     """What becomes of layers of earlier runs whose stations this run leaves out, where they would lack
     parts or be outdated: refuse the run; fill them by the settings on record; or drop them from the
@@ -138,6 +142,7 @@ class Curate:
         from pipelines import curate  # imports Ray: not to show flags
         from pipelines.ray_cluster import check_address, start_ray
 
+        log_as(self.log)
         if self.until not in STEPS:
             raise UsageError(f"--until must be one of {', '.join(STEPS)}, got {self.until!r}")
         steps = STEPS[: STEPS.index(self.until) + 1]
@@ -311,6 +316,9 @@ class Export:
     """Name of the selection."""
     ray_address: str = "local"
     """'local' starts a private Ray on this machine; 'auto' or an address joins a cluster."""
+    log: LogAs = "warnings"
+    """What goes to stderr beside errors: warnings; readable lines, also of what each worker did for how long,
+    with part and source; or the same with one JSON object a line."""
     retry_failed: Annotated[bool, FlagCreatePairsOff] = False
     """Cut also clips that earlier exports could not cut for reasons that may pass."""
     preset: PresetName = "embedded"
@@ -323,6 +331,7 @@ class Export:
 
     def run(self) -> int:
         """Export what is not exported yet."""
+        log_as(self.log)
         check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
             console = _console()
