@@ -6,7 +6,7 @@ endif
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install weights demo test test-all check format docs clean
+.PHONY: help install weights demo mini test test-all check format docs clean
 
 help:  ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ weights: $(INSTALLED)  ## the model files of the embedded preset, sha256 checked
 demo: weights  ## curate the film Big Buck Bunny on this machine: corpus, shards and report under demo/
 	$(BIN)/lavie weights fetch demo
 	$(BIN)/lavie curate "$$($(BIN)/lavie weights path big-buck-bunny.mp4)" "$$($(BIN)/lavie weights path big-buck-bunny-trailer.mp4)" --out demo --preset embedded
+
+mini: weights  ## train lavie-mini on the films that packages ship, under mini/: hours; goes on where it was stopped
+	$(BIN)/python examples/mini.py mini
 
 test: weights  ## the test suite without the tests marked slow
 	$(BIN)/lavie weights fetch demo

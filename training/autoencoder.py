@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.films import FramesConfig
+from training.data.films import FramesConfig, parts_of
 from training.data.random_numbers import generator, normal
 from training.models.patch_autoencoder import (
     PatchAutoencoder,
@@ -74,16 +74,11 @@ class Fidelity:
     """Of the decoder, from latents with the noise that it was trained with."""
 
 
-def to_unit(frames_NCHW: Tensor) -> Tensor:
-    """uint8 frames as fp32, -1 to 1."""
-    return frames_NCHW.float() / 127.5 - 1
-
-
 def with_components(config: AutoencoderConfig, frames_NCHW: Tensor) -> PatchAutoencoder:
     """An autoencoder whose encoder fits some frames, uint8, and whose decoder is the plain inversion."""
     statistics = PatchStatistics(config.network.patch_px)
     for part in torch.split(frames_NCHW, AT_ONCE):
-        statistics.add(to_unit(part))
+        statistics.add(parts_of(part, config.frames.size_px, None))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         vae = PatchAutoencoder(config.network)
@@ -111,7 +106,7 @@ def train_decoder(
             group["lr"] = learning_rate(schedule, phase, step)
         draw = generator(config.seed, "autoencoder_frames", step)
         chosen = torch.from_numpy(draw.integers(len(frames_NCHW), size=config.batch_size))
-        wanted = to_unit(frames_NCHW[chosen])
+        wanted = parts_of(frames_NCHW[chosen], config.frames.size_px, draw)
         loss = functional.mse_loss(vae.decode(_noisy(vae, wanted, config.seed, step))[0], wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -136,7 +131,7 @@ def fidelity(vae: PatchAutoencoder, frames_NCHW: Tensor, seed: int) -> Fidelity:
     """How well frames, uint8, come back; what is outside -1 to 1 is cut off, as in a video."""
     errors = {"plain": 0.0, "decoded": 0.0, "decoded_with_noise": 0.0}
     for number, part in enumerate(torch.split(frames_NCHW, AT_ONCE)):
-        wanted = to_unit(part)
+        wanted = parts_of(part, (part.shape[-2], part.shape[-1]), None)
         mean = vae.encode(wanted)[0].parameters.chunk(2, dim=1)[0]
         found = {
             "plain": vae.inverted(mean),

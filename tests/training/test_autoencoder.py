@@ -12,7 +12,7 @@ from training.data.films import FramesConfig
 from training.models.patch_autoencoder import PatchAutoencoderConfig
 
 CONFIG = AutoencoderConfig(
-    frames=FramesConfig(size_px=(16, 16)),
+    frames=FramesConfig(size_px=(16, 16), zoom=1),
     network=PatchAutoencoderConfig(
         patch_px=4, latent_channels=4, width=16, num_blocks=1, fine_width=8
     ),
