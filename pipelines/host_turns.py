@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
 
 from curation.sources import HostTurns
 
@@ -45,10 +44,7 @@ class RayTurns:
     def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
         if self._actor is None:
             self._actor = ray.get_actor(NAME)
-        try:
-            return ray.get(getattr(self._actor, method).remote(*arguments, **named))
-        except RayActorError:  # it is started again, elsewhere
-            return ray.get(getattr(self._actor, method).remote(*arguments, **named))
+        return ray.get(getattr(self._actor, method).remote(*arguments, **named))
 
 
 @contextlib.contextmanager
@@ -61,9 +57,11 @@ def shared_turns(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # No cores: it waits for messages. Restarts are not bounded: a run lasts for weeks.
+    # No cores: it waits for messages. Restarts are not bounded, for a run lasts for weeks; what was asked
+    # meanwhile is asked again, which changes nothing.
     asked: Any = ray.remote(HostTurns)
-    actor = asked.options(name=NAME, num_cpus=0, max_restarts=-1).remote()
+    lives_on = {"max_restarts": -1, "max_task_retries": -1}
+    actor = asked.options(name=NAME, num_cpus=0, **lives_on).remote()
     ray.get(actor.end.remote("", ""))  # it has started
     try:
         yield

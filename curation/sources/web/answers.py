@@ -49,7 +49,8 @@ CONNECTION_ERRORS = (
 
 def fault_of(error: Exception) -> Exception:
     """What an error of a connection is: no answer, this machine's fault, or that of what was asked for."""
-    cause = error.__cause__
+    # httpcore2 hands the cause over as the argument, and cuts it off from the chain.
+    cause = next((each for each in error.args if isinstance(each, BaseException)), None)
     if cause is not None and (fault := machine_fault(cause)):
         return fault
     if isinstance(cause, ssl.SSLCertVerificationError):

@@ -78,7 +78,9 @@ class _Asked:
     uri: str
     copy: Copy
     ends: float
-    """When its time is over, on the monotonic clock."""
+    """When its time is over, on the monotonic clock; waiting for turns does not count."""
+    patience_ends: float = 0.0
+    """When its server's time is over that gives no answer; nor does it here."""
     signals: set[str] = field(default_factory=set)
 
 
@@ -154,16 +156,19 @@ class WebClient:
         """Ask until there is the whole source, or the server's or the source's time is over."""
         host = urlsplit(asked.uri).netloc
         patience_s = 0.0 if host in self._down else self.config.patience_s
-        deadline, tries, had = time.monotonic() + patience_s, 0, 0
+        asked.patience_ends, tries, had = time.monotonic() + patience_s, 0, 0
         while True:
             try:
                 from_web = self._redirected(asked)
             except NoAnswer as fault:
                 if asked.copy.received >= had + PROGRESS_BYTES:
-                    had, tries, deadline = asked.copy.received, 0, time.monotonic() + patience_s
+                    had, tries = asked.copy.received, 0
+                    asked.patience_ends = time.monotonic() + patience_s
                 tries += 1
                 pause_s = fault.retry_after_s or min(10.0, 2.0**tries) * random.uniform(0.5, 1)  # noqa: S311
-                if fault.is_final or time.monotonic() + pause_s > min(deadline, asked.ends):
+                if fault.is_final or time.monotonic() + pause_s > min(
+                    asked.patience_ends, asked.ends
+                ):
                     self._down.add(host)
                     raise BadSource("unreachable", fault.told(tries)) from fault
                 time.sleep(pause_s)
@@ -176,7 +181,7 @@ class WebClient:
         url = asked.uri
         for _ in range(MAX_REDIRECTS + 1):
             self._ask_robots(url, asked)
-            with self._answer(url, asked.copy.range_headers(), asked.ends) as answer:
+            with self._answer(url, asked.copy.range_headers(), asked) as answer:
                 if answer.location is None:
                     self._take(answer, url, asked)
                     return FromWeb(_without_query(url), in_words(asked.signals))
@@ -185,7 +190,7 @@ class WebClient:
 
     @contextlib.contextmanager
     def _answer(
-        self, url: str, headers: dict[str, str], ends: float, delay_s: float | None = None
+        self, url: str, headers: dict[str, str], asked: _Asked, delay_s: float | None = None
     ) -> Iterator[Answer]:
         """The head of an answer, in a turn at its host; its body is to be read while the context lasts.
 
@@ -193,14 +198,14 @@ class WebClient:
             NoAnswer: there is none, or one that may be better another time.
         """
         place, pause_s = _place(url), 0.0
-        self._take_turn(place, self._delay_s(url) if delay_s is None else delay_s, ends)
+        self._take_turn(place, self._delay_s(url) if delay_s is None else delay_s, asked)
         asked_with = {
             "User-Agent": self.config.user_agent,
             "Accept": "*/*",
             "Accept-Encoding": "identity",
             **headers,
         }
-        self._clock.ends = min(ends, time.monotonic() + CONNECT_S + ANSWER_S)
+        self._clock.ends = min(asked.ends, time.monotonic() + CONNECT_S + ANSWER_S)
         timeouts = {"connect": CONNECT_S, "read": ANSWER_S, "write": ANSWER_S, "pool": ANSWER_S}
         try:
             with self._pool.stream(
@@ -216,12 +221,14 @@ class WebClient:
             pause_s = min(pause_s, self.config.patience_s)
             self._turns.end(place, self._holder, pause_s=pause_s)
 
-    def _take_turn(self, place: str, delay_s: float, ends: float) -> None:
-        most = self.config.requests_per_host
+    def _take_turn(self, place: str, delay_s: float, asked: _Asked) -> None:
+        """Wait for a turn; hosts that many ask for are nobody's fault."""
+        begun, most = time.monotonic(), self.config.requests_per_host
         while wait_s := self._turns.wait_s(place, self._holder, delay_s=delay_s, most=most):
-            if time.monotonic() > ends:
-                raise NoAnswer("no turn at its host within the time for one source", is_final=True)
             time.sleep(min(wait_s, MAX_WAIT_S))
+        waited_s = time.monotonic() - begun
+        asked.ends += waited_s
+        asked.patience_ends += waited_s
 
     def _take(self, answer: Answer, url: str, asked: _Asked) -> None:
         """The body of an answer, into the copy."""
@@ -253,7 +260,7 @@ class WebClient:
         known, read_at = self._robots.get(origin, (None, float("-inf")))
         if time.monotonic() - read_at > ROBOTS_AGE_S:
             try:
-                known = self._read_robots(origin, asked.ends)
+                known = self._read_robots(origin, asked)
             except NoAnswer:
                 if self.config.honour_opt_outs:
                     raise
@@ -266,11 +273,11 @@ class WebClient:
             if self.config.honour_opt_outs:
                 raise OptedOut(asked.signals, _without_query(url))
 
-    def _read_robots(self, origin: str, ends: float) -> Robots | None:
+    def _read_robots(self, origin: str, asked: _Asked) -> Robots | None:
         """A host's robots.txt; None where it has none, which allows all."""
         url = f"{origin}/robots.txt"
         for _ in range(MAX_REDIRECTS + 1):
-            with self._answer(url, {}, ends, delay_s=0.0) as answer:
+            with self._answer(url, {}, asked, delay_s=0.0) as answer:
                 if answer.location is not None:
                     url = _next_address(url, answer.location)
                     continue

@@ -161,9 +161,10 @@ class PinnedConnections(httpcore2.NetworkBackend):
         try:
             found = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            raise UnknownHost(f"{host}: {getattr(error, 'strerror', None) or error}") from error
+            what = getattr(error, "strerror", None) or error
+            raise UnknownHost(f"{host}: {what}", getattr(error, "errno", None)) from error
         if not found:
-            raise UnknownHost(f"{host}: no address")
+            raise UnknownHost(f"{host}: no address", None)
         inside = [address for address in found if not is_public(address)]
         if inside and not self._config.allows_private(host, port):
             raise BadSource(
@@ -175,9 +176,14 @@ class PinnedConnections(httpcore2.NetworkBackend):
 
 
 class UnknownHost(Exception):
-    """A host's name has no address, as far as this machine can tell."""
+    """A host's name has no address, as far as this machine can tell.
 
-    @property
-    def is_final(self) -> bool:
+    Args:
+        seen: for a person.
+        number: of the resolver's error.
+    """
+
+    def __init__(self, seen: str, number: int | None) -> None:
+        super().__init__(seen)
+        self.is_final = number != socket.EAI_AGAIN
         """Whether the name is known not to be there, rather than that nobody could say."""
-        return getattr(self.__cause__, "errno", None) != socket.EAI_AGAIN

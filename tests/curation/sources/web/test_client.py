@@ -329,3 +329,22 @@ def test_a_client_travels_as_its_settings(site, client):
 def test_settings_that_cannot_be_are_refused(settings):
     with pytest.raises(ValueError, match=r"web\."):
         WebConfig(**settings)
+
+
+def test_waiting_for_turns_costs_a_source_none_of_its_time(site, client, fetch):
+    site.page("/robots.txt", b"")
+    site.page("/a.mp4", b"film")
+    asking = client(timeout_s=0.5)
+    asking._turns = Crowd(0.8)
+    assert fetch(asking, f"{site.base}/a.mp4") == b"film"
+
+
+class Crowd(Unlimited):
+    """Turns that take a while to come."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.ready_at = time.monotonic() + seconds
+
+    def wait_s(self, host: str, holder: str, *, delay_s: float, most: int) -> float:
+        return max(0.0, self.ready_at - time.monotonic())

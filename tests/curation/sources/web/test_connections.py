@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 
 import pytest
 
-from curation.errors import BadSource
+from curation.errors import BadSource, MachineFault
+from curation.sources.web import client as client_module
 from curation.sources.web.connections import is_public
 
 
@@ -120,3 +123,29 @@ def test_a_redirect_to_something_else_than_http_is_refused(site, client, fetch, 
         fetch(client(), f"{site.base}/a.mp4")
     assert caught.value.reason == "unreadable"
     assert "u:p" not in caught.value.detail
+
+
+def test_a_resolver_that_cannot_say_is_asked_again_and_a_name_that_is_not_there_is_not(
+    client, fetch, monkeypatch
+):
+    monkeypatch.setattr(client_module.time, "sleep", lambda seconds: None)
+    for number, least, most in ((socket.EAI_NONAME, 1, 1), (socket.EAI_AGAIN, 2, 10_000)):
+        asked = []
+
+        def resolve(host: str, port: int, number: int = number, asked: list = asked) -> list[str]:
+            asked.append(host)
+            raise socket.gaierror(number, "no")
+
+        with pytest.raises(BadSource, match="unreachable"):
+            fetch(client(resolve=resolve, patience_s=2.5), "http://films.example/a.mp4")
+        assert least <= len(asked) <= most
+
+
+def test_a_machine_without_descriptors_is_no_fault_of_the_source(client, fetch, monkeypatch):
+    def refuse(*arguments: object, **named: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    asking = client(resolve=lambda host, port: ["8.8.8.8"])
+    with pytest.raises(MachineFault, match="Too many open files"):
+        fetch(asking, "http://films.example/a.mp4")
