@@ -43,6 +43,7 @@ from training.data.catalog import open_catalog
 from training.data.filtering import ClipRequirements, IndexReader
 from training.data.loader import TrainingData
 from training.data.order import Permutation, ShardOrder
+from training.data.pace import Pace
 from training.data.picture import covering, view
 from training.data.reading import read_frames
 from training.data.samples import SampleKey
@@ -192,8 +193,7 @@ def catalog(rows: int) -> None:
         write_index(path, rows)
         requirements = ClipRequirements(
             sizes_px=(SIZE,),
-            num_frames=FRAMES,
-            fps=FPS,
+            pace=Pace(num_frames=FRAMES, fps=FPS, name="even", tolerance=0.25),
             fit="cover",
             kinds=("video",),
             holdout_share=0.01,

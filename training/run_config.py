@@ -30,6 +30,12 @@ class SampleConfig:
     """Frames of the clip in a sample, T; at least 1 (paper, section 4.1: 16)."""
     fps: float = 8.0
     """Frames taken of a second of film; the released base network's videos play at 8."""
+    pace: Literal["even", "nearest"] = "even"
+    """'even' takes every k-th frame (k = film's rate / `fps`, rounded), so that steps are alike and a sample
+    of 30 frames a second runs at 7.5, not 8; 'nearest' keeps `fps` and lets steps differ by a frame."""
+    rate_tolerance: float = 0.25
+    """How far the rate of a sample may be from `fps` at an even pace, as a share, 0 to below 1; other clips
+    are left out. A quarter lets films of 30 frames a second train a model of 24."""
     images_per_video: int = 4
     """Images beside each clip, M, with captions of their own (paper: 4); 0 for clips alone."""
     images_from: Literal["frames", "shards"] = "frames"
@@ -50,6 +56,10 @@ class SampleConfig:
         _check(self.num_frames >= 1, f"num_frames must be at least 1, got {self.num_frames}")
         _check(self.fps > 0, f"fps must be positive, got {self.fps}")
         _check(
+            0 <= self.rate_tolerance < 1,
+            f"rate_tolerance must be 0 to below 1, got {self.rate_tolerance}",
+        )
+        _check(
             self.images_per_video >= 0,
             f"images_per_video must be at least 0, got {self.images_per_video}",
         )
@@ -57,11 +67,6 @@ class SampleConfig:
             0 <= self.caption_dropout <= 1,
             f"caption_dropout must be 0 to 1, got {self.caption_dropout}",
         )
-
-    @property
-    def duration_s(self) -> float:
-        """From the first frame to the last."""
-        return (self.num_frames - 1) / self.fps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -745,7 +745,7 @@ ENCODED_ROWS = (
     Column(
         "encode_reject",
         STR,
-        "why the clip was not encoded: 'no caption', 'too short', 'frame rate too low', 'too small', "
+        "why the clip was not encoded: 'no caption', 'too short', 'frame rate too far off', 'too small', "
         "'undecodable', 'truncated'; else null",
     ),
     Column("row_group", I32, "of its first start in that file; null where there are none"),
@@ -753,6 +753,7 @@ ENCODED_ROWS = (
     Column("height", I32, "of the frames that were encoded, also where they were not", "px"),
     Column("width", I32, "of the frames that were encoded, also where they were not", "px"),
     Column("duration_s", F32, "of the media file; 0 for images", "s"),
+    Column("frame_rate", F32, "frames that were taken of a second of it; null for images", "1/s"),
     Column("sampling_weight", F32, "as in the selection"),
     Column("source_sha256", STR, "digest of the source's bytes"),
 )

@@ -269,6 +269,15 @@ def pools_table(pools: Sequence[PoolSummary]) -> Table:
     return table
 
 
+def rate_lines(pools: Sequence[PoolSummary]) -> list[str]:
+    """How fast the samples of each pool of clips run, a line a pool."""
+    return [
+        f"{name}: {', '.join(f'{share:.0%} at {rate}' for rate, share in rates.items())} frames a second"
+        for name, rates in {pool.pool: pool.rates for pool in pools}.items()
+        if rates
+    ]
+
+
 class Progress:
     """A line for every log interval: step, losses, speed, time left.
 
@@ -284,7 +293,10 @@ class Progress:
 
     def begin(self, trainer: Trainer) -> None:
         """Say what the run is fed with, and what it leaves out and why."""
-        self._console.print(pools_table(trainer.data.summary()))
+        pools = trainer.data.summary()
+        self._console.print(pools_table(pools))
+        for line in rate_lines(pools):
+            self._console.print(line, highlight=False, soft_wrap=True)
         if trainer.step:
             self._console.print(f"going on after step {trainer.step}", highlight=False)
 

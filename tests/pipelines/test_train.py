@@ -124,6 +124,7 @@ def test_what_a_run_is_fed_with_is_said_before_the_first_step(small_corpus, tmp_
     clips, _, _, held_out, *_ = [cell.strip() for cell in row.strip("│").split("│")][2:]
     assert int(clips) + int(held_out) == 38
     assert int(held_out) >= 1
+    assert "0-video-64x64: 100% at 8 frames a second" in told
 
     # The same run, trained with its first frame given, continues a frame.
     weights = exported_weights(tmp_path, ("base",))["base"]

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from training.data.filtering import IndexReader, Kind, PoolRows
 
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 """Raised by one whenever the same index would give other pools."""
 ROWS_PER_BATCH = 65_536
 """Rows of one Arrow batch; all but the last have as many, so a row's batch is a division."""
@@ -47,6 +47,8 @@ class PoolCounts:
     """Length of them."""
     dropped: Counter[str] = field(default_factory=Counter)
     """By reason."""
+    rates: Counter[str] = field(default_factory=Counter)
+    """Of clips to train on, by the frames that a sample takes of a second of film."""
 
     @property
     def total(self) -> int:
@@ -137,7 +139,10 @@ def open_catalog(index: IndexReader, *, source: int, cache: Path) -> Catalog:
     content = json.loads((folder / "pools.json").read_text())
     counts = {
         (entry["kind"], tuple(entry["size_px"])): PoolCounts(
-            clips=entry["clips"], seconds=entry["seconds"], dropped=Counter(entry["dropped"])
+            clips=entry["clips"],
+            seconds=entry["seconds"],
+            dropped=Counter(entry["dropped"]),
+            rates=Counter(entry["rates"]),
         )
         for entry in content
     }
@@ -153,7 +158,10 @@ def _build(index: IndexReader, folder: Path) -> None:
         for kind, size_px in index.pools:
             counts[kind, size_px] = PoolCounts()
         for dealt in index.deal():
-            _add(dealt, counts[dealt.kind, dealt.size_px], writers, scratch)
+            own = counts[dealt.kind, dealt.size_px]
+            _add(dealt, own, writers, scratch)
+            if dealt.kind == "video":
+                own.rates.update(f"{rate:.4g}" for rate in index.rates(dealt.train))
         for writer in writers.values():
             writer.close()
         entries = [
@@ -163,6 +171,7 @@ def _build(index: IndexReader, folder: Path) -> None:
                 "clips": own.clips,
                 "seconds": own.seconds,
                 "dropped": own.dropped,
+                "rates": own.rates,
             }
             for (kind, size_px), own in counts.items()
         ]

@@ -44,6 +44,7 @@ from training.data.latents import (
     layer_id,
     shards_name,
 )
+from training.data.pace import Pace
 from training.data.picture import view
 from training.data.reading import read_frames, read_image
 from training.data.samples import captions_of
@@ -60,8 +61,7 @@ def requirements(config: EncodeConfig) -> ClipRequirements:
     """Which clips can be encoded: those that can be trained on."""
     return ClipRequirements(
         sizes_px=config.sizes_px,
-        num_frames=config.num_frames,
-        fps=config.fps,
+        pace=Pace.of(config),
         fit="cover",
         kinds=("video", "image"),
         holdout_share=0.0,
@@ -70,13 +70,12 @@ def requirements(config: EncodeConfig) -> ClipRequirements:
     )
 
 
-def start_times(row: dict[str, Any], config: EncodeConfig) -> list[float]:
-    """First frame of each start of a clip, in seconds."""
-    last_s = (row["num_frames"] - 1) / row["fps"]
-    room_s = max(0.0, last_s - (config.num_frames - 1) / config.fps)
-    if config.starts == 1 or room_s == 0:
-        return [room_s / 2]
-    return [room_s * number / (config.starts - 1) for number in range(config.starts)]
+def frame_times(row: dict[str, Any], config: EncodeConfig) -> list[list[float]]:
+    """When the frames of each start of a clip are shown, in seconds from its first."""
+    starts = range(config.starts)
+    shares = [0.5] if config.starts == 1 else [number / (config.starts - 1) for number in starts]
+    times = [Pace.of(config).times_s(row, share) for share in shares]
+    return [own for number, own in enumerate(times) if own not in times[:number]]
 
 
 def companions_digest(folder: Path) -> dict[str, str]:
@@ -156,7 +155,7 @@ def begin_layer(
     plan = {
         "made_by": {"name": NAME, "version": VERSION},
         "settings": json.loads(json.dumps(asdict(config))),
-        "frames": "nearest timestamps; starts evenly spaced; covering, middle crop, bicubic",
+        "frames": "nearest timestamps at the pace; starts evenly spaced; covering, middle crop, bicubic",
         "shards": shards_name(manifest),
         "companions": digests,
         **models.plan(),
@@ -252,7 +251,7 @@ class ShardEncoder:
         table = rows.select(list(INDEX_COLUMNS))
         kinds, sizes = reader.kinds(table), reader.sizes(table)
         reasons = {kind: reader.reasons(table, kind, sizes) for kind in reader.requirements.kinds}
-        index, num_groups = [], 0
+        index, num_groups, pace = [], 0, Pace.of(self._config)
         with pq.ParquetWriter(
             path, schema(ENCODED), compression="zstd", write_page_checksum=True
         ) as writer:
@@ -280,6 +279,7 @@ class ShardEncoder:
                         "height": size_px[0],
                         "width": size_px[1],
                         "duration_s": row["duration_s"],
+                        "frame_rate": None if kind == "image" else float(pace.rate(row["fps"])),
                         "sampling_weight": row["sampling_weight"],
                         "source_sha256": row["source_sha256"],
                     }
@@ -297,16 +297,15 @@ class ShardEncoder:
         captions, weights = captions_of(sample.facts, sample.caption)
         states = [_bytes(state, config) for state in self._models.text_encoder.encode(captions)]
         shown = view(row["height"], row["width"], size_px, fit="cover", draw=None)
-        for start_s in [0.0] if kind == "image" else start_times(row, config):
+        for times_s in [[0.0]] if kind == "image" else frame_times(row, config):
             if kind == "image":
                 frames_FCHW = read_image(sample.media, shown)
             else:
-                times_s = [start_s + number / config.fps for number in range(config.num_frames)]
                 frames_FCHW = read_frames(sample.media, times_s, shown)
             mean, logvar = self._models.latents(frames_FCHW)
             yield {
                 "clip_id": row["clip_id"],
-                "start_s": start_s,
+                "start_s": times_s[0],
                 "num_frames": mean.shape[1],
                 "latent_height": mean.shape[2],
                 "latent_width": mean.shape[3],

@@ -19,22 +19,20 @@ from numpy.typing import NDArray
 
 from curation.corpus.shards import STILL_SELECTED, with_growth
 from curation.corpus.store import Store
+from training.data.pace import Pace
 from training.data.random_numbers import key64
 
 Kind = Literal["video", "image"]
 
-MIN_FPS_SHARE = 0.9
-"""Of the training frame rate that a clip must have: below it, frames would repeat within a sample.
-A film at 23.976 trains a model of 24."""
 MAX_ENLARGEMENT = 2.0
 """How far a clip may be scaled up to cover its size; more would teach blur."""
 READ_ROWS = 65_536
 """Rows of the index in hand at once."""
 
-NO_CAPTION, TOO_SHORT, TOO_SLOW, TOO_SMALL = (
+NO_CAPTION, TOO_SHORT, OTHER_RATE, TOO_SMALL = (
     "no caption",
     "too short",
-    "frame rate too low",
+    "frame rate too far off",
     "too small",
 )
 HELD_OUT = "held out"
@@ -73,10 +71,8 @@ class ClipRequirements:
 
     sizes_px: tuple[tuple[int, int], ...]
     """Height and width of each size, in pixels."""
-    num_frames: int
-    """Frames of a clip, T."""
-    fps: float
-    """Frames taken of a second of film."""
+    pace: Pace
+    """Which frames of a clip make a sample."""
     fit: Literal["cover", "patch"]
     """Whether frames are scaled."""
     kinds: tuple[Kind, ...]
@@ -230,18 +226,18 @@ class IndexReader:
         }
         if kind == "video":
             fps = _floats(table, "fps")
-            span_s = (_floats(table, "num_frames") - 1) / np.where(fps > 0, fps, np.inf)
-            # half a frame of slack: the last frame is the nearest to the time asked for
-            needed_s = (needed.num_frames - 1) / needed.fps - 0.5 / np.maximum(fps, needed.fps)
-            tests[TOO_SHORT] = span_s < needed_s
-            if needed.num_frames > 1:
-                tests[TOO_SLOW] = fps < MIN_FPS_SHARE * needed.fps
+            tests[OTHER_RATE] = needed.pace.is_far(fps)
+            tests[TOO_SHORT] = needed.pace.is_short(_floats(table, "num_frames"), fps)
         tests[TOO_SMALL] = (height < least[:, 0]) | (width < least[:, 1])
-        longest = max(map(len, (NO_CAPTION, TOO_SHORT, TOO_SLOW, TOO_SMALL)))
+        longest = max(map(len, (NO_CAPTION, TOO_SHORT, OTHER_RATE, TOO_SMALL)))
         reasons = np.full(table.num_rows, "", f"<U{longest}")
         for reason, failed in reversed(tests.items()):
             reasons[failed] = reason
         return reasons
+
+    def rates(self, table: pa.Table) -> NDArray[np.float64]:
+        """Frames that a sample takes of a second of each clip, ``[N]``."""
+        return self.requirements.pace.rate(_floats(table, "fps"))
 
     def _chances(self, table: pa.Table) -> NDArray[np.float64]:
         """A number in [0, 1) for each clip, the same for clips that are held out together."""

@@ -103,6 +103,7 @@ class EncodedLayer:
             ("the shards", self.plan["shards"], shards_name(shards)),
             ("num_frames", settings["num_frames"], sample.num_frames),
             ("fps", settings["fps"], sample.fps),
+            ("pace", settings.get("pace", "nearest"), sample.pace),  # all there was before
             ("fit", "cover", sample.fit),
             ("crop", "center", sample.crop),
             ("image_clips", False, sample.image_clips),
@@ -171,6 +172,7 @@ class EncodedIndexReader(IndexReader):
         "height",
         "width",
         "duration_s",
+        "frame_rate",
         "sampling_weight",
         "split",
         "source_sha256",
@@ -187,6 +189,12 @@ class EncodedIndexReader(IndexReader):
     def reasons(self, table: pa.Table, kind: Kind, size: NDArray[np.int64]) -> NDArray[np.str_]:
         """Why a clip was not encoded, or an empty text."""
         return np.asarray(pc.fill_null(table["encode_reject"], "").to_pylist(), np.str_)
+
+    def rates(self, table: pa.Table) -> NDArray[np.float64]:
+        """As they were encoded; an index that does not say so has frames at the asked rate."""
+        if "frame_rate" not in table.column_names:
+            return np.full(table.num_rows, self.requirements.pace.fps)
+        return np.asarray(pc.fill_null(table["frame_rate"], 0).to_numpy(), np.float64)
 
 
 class _Span(io.RawIOBase):

@@ -20,6 +20,7 @@ from curation.errors import BadSource, TrainingDataError
 from training.data.batch import Batch, Draw, Kind, Sample, stack
 from training.data.catalog import Pool
 from training.data.curriculum import PlannedStep
+from training.data.pace import Pace
 from training.data.picture import View, moving_view, view
 from training.data.random_numbers import generator
 from training.data.reading import read_frames, read_image, read_still
@@ -102,9 +103,7 @@ class ShardReader:
                 draw=at.draw("crop"),
             )
             return medium(read_image(data, shown))
-        last_s = (row["num_frames"] - 1) / row["fps"]
-        start_s = at.draw("start").random() * max(0.0, last_s - config.duration_s)
-        times_s = [start_s + number / config.fps for number in range(config.num_frames)]
+        times_s = Pace.of(config).times_s(row, at.draw("start").random())
         return medium(read_frames(data, times_s, self._view(row, size_px, at)))
 
     def image(self, row: Row, kind: str, size_px: tuple[int, int], at: SampleKey) -> Medium:

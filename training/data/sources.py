@@ -14,10 +14,17 @@ from curation.corpus.store import Store
 from curation.errors import TrainingDataError
 from training.data.catalog import Catalog, Pool, PoolCounts, open_catalog, pool_key
 from training.data.curriculum import PhasePlan, is_encoded
-from training.data.filtering import NO_CAPTION, ClipRequirements, IndexReader, Kind
+from training.data.filtering import (
+    NO_CAPTION,
+    OTHER_RATE,
+    ClipRequirements,
+    IndexReader,
+    Kind,
+)
 from training.data.latents import EncodedLayer, EncodedReader, open_layer
+from training.data.pace import LEAST_SHARE, Pace
 from training.data.samples import Reader, ShardReader
-from training.run_config import Phase, Source, TrainConfig
+from training.run_config import Phase, SampleConfig, Source, TrainConfig
 
 NO_FULL_BATCH = "no full batch of their size"
 
@@ -48,6 +55,8 @@ class PoolSummary:
     """Clips that are never trained on."""
     dropped: dict[str, int]
     """Clips that cannot be used, by reason."""
+    rates: dict[str, float]
+    """Frames that a sample takes of a second of film -> share of the clips that are trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +162,7 @@ def open_catalogs(config: TrainConfig, sources: Sequence[OpenSource], cache: Pat
     for sizes in dict.fromkeys(phase.sizes_px for phase in config.phases):
         requirements = ClipRequirements(
             sizes_px=sizes,
-            num_frames=config.sample.num_frames,
-            fps=config.sample.fps,
+            pace=Pace.of(config.sample),
             fit=config.sample.fit,
             kinds=read_kinds(config),
             holdout_share=config.data.holdout_share,
@@ -258,12 +266,12 @@ def _dropped(
 
 
 def _advice(config: TrainConfig, reasons: Counter[str]) -> str:
-    sample = config.sample
+    sample, least_s = config.sample, Pace.of(config.sample).longest_s
     known = {
         NO_CAPTION: "caption the corpus (docs/captions.md) or select with a caption rule",
-        "too short": f"select clips of at least {sample.duration_s:.2f} s (--rule "
-        f"'duration_s>={sample.duration_s + 0.25:.2f}'), or take fewer frames or more a second",
-        "frame rate too low": f"select clips of at least {0.9 * sample.fps:g} frames a second",
+        "too short": f"select clips of at least {least_s:.2f} s (--rule "
+        f"'duration_s>={least_s + 0.25:.2f}'), or take fewer frames or more a second",
+        OTHER_RATE: _other_rate(sample),
         "too small": "take smaller sizes_px, or select larger clips",
         NO_FULL_BATCH: f"take fewer sizes_px or a smaller batch_size than {config.data.batch_size}",
     }
@@ -271,6 +279,15 @@ def _advice(config: TrainConfig, reasons: Counter[str]) -> str:
     if not chosen:
         return "To go on all the same, take a larger max_dropped_share."
     return f"To mend it: {'; '.join(chosen)}; or allow it with a larger max_dropped_share."
+
+
+def _other_rate(sample: SampleConfig) -> str:
+    if sample.pace == "nearest":
+        return f"select clips of at least {LEAST_SHARE * sample.fps:g} frames a second"
+    return (
+        f"select clips whose rate is a multiple of {sample.fps:g}, nearly, or take a larger "
+        "sample.rate_tolerance, or sample.pace 'nearest', whose steps differ by a frame"
+    )
 
 
 def phase_plans(config: TrainConfig, catalogs: Catalogs) -> list[PhasePlan]:
@@ -353,6 +370,9 @@ def summarise(config: TrainConfig, catalogs: Catalogs) -> list[PoolSummary]:
             else 0,
             held_out=counts.clips["held_out"],
             dropped=dict(_dropped(config, pool, counts)),
+            rates={
+                rate: number / counts.rates.total() for rate, number in counts.rates.most_common()
+            },
         )
         for phase in config.phases
         for catalog in catalogs[phase.sizes_px]

@@ -6,11 +6,11 @@ from curation.corpus.shards import read_index, read_manifest
 from curation.corpus.store import Store
 from training.data.catalog import open_catalog
 from training.data.filtering import ClipRequirements, IndexReader
+from training.data.pace import Pace
 
 REQUIREMENTS = {
     "sizes_px": ((32, 48), (48, 32)),
-    "num_frames": 8,
-    "fps": 8.0,
+    "pace": Pace(num_frames=8, fps=8.0, name="even", tolerance=0.25),
     "fit": "cover",
     "kinds": ("video", "image"),
     "holdout_share": 0.1,

@@ -6,6 +6,7 @@ from curation.corpus.parts import to_parquet
 from curation.corpus.schema import SHARD_INDEX, schema
 from curation.corpus.store import Store
 from training.data.filtering import ClipRequirements, IndexReader, nearest_size
+from training.data.pace import Pace
 
 GOOD = {
     "shard": "b/000000.tar",
@@ -22,11 +23,12 @@ GOOD = {
 
 
 def requirements(**changes) -> ClipRequirements:
+    pace = {"num_frames": 16, "fps": 8.0, "name": "even", "tolerance": 0.25}
+    pace |= {name: changes.pop(name) for name in set(pace) & set(changes)}
     return ClipRequirements(
         **{
             "sizes_px": ((320, 512),),
-            "num_frames": 16,
-            "fps": 8.0,
+            "pace": Pace(**pace),
             "fit": "cover",
             "kinds": ("video", "image"),
             "holdout_share": 0.0,
@@ -69,7 +71,22 @@ CASES = {
     "just-long-enough": ({"num_frames": 46, "duration_s": 46 / 24}, {}, "train"),
     "a-frame-short": ({"num_frames": 45, "duration_s": 45 / 24}, {}, "too short"),
     "film-rate": ({"fps": 23.976, "num_frames": 80}, {"fps": 24.0}, "train"),
-    "slow-rate": ({"fps": 15.0, "num_frames": 80}, {"fps": 24.0}, "frame rate too low"),
+    "slow-rate": ({"fps": 15.0, "num_frames": 80}, {"fps": 24.0}, "frame rate too far off"),
+    "30-trains-24": ({"fps": 30.0, "num_frames": 80}, {"fps": 24.0}, "train"),
+    "30-is-no-24": (
+        {"fps": 30.0, "num_frames": 80},
+        {"fps": 24.0, "tolerance": 0.1},
+        "frame rate too far off",
+    ),
+    "30-at-exact-times": (
+        {"fps": 30.0, "num_frames": 80},
+        {"fps": 24.0, "tolerance": 0.1, "name": "nearest"},
+        "train",
+    ),
+    # every fourth frame of 30 a second: 15 * 4 + 1 frames
+    "long-enough-at-30": ({"fps": 30.0, "num_frames": 61}, {}, "train"),
+    "a-frame-short-at-30": ({"fps": 30.0, "num_frames": 60}, {}, "too short"),
+    "nearest-needs-less": ({"fps": 30.0, "num_frames": 57}, {"name": "nearest"}, "train"),
     "half-the-size": ({"width": 256, "height": 160}, {}, "train"),
     "under-half": ({"width": 256, "height": 158}, {}, "too small"),
     "patch-fits": ({"width": 512, "height": 320}, {"fit": "patch"}, "train"),

@@ -186,6 +186,7 @@ def test_held_out_latents_are_apart_from_trained_ones(of_latents):
 
 WRONG = {
     "frames": ({"num_frames": 6}, "num_frames 8, asked for 6"),
+    "pace": ({"pace": "nearest"}, "pace 'even', asked for 'nearest'"),
     "rate": ({"fps": 7.0}, "fps 8.0, asked for 7.0"),
     "crop": ({"crop": "random"}, "crop 'center', asked for 'random'"),
     "size": ({"phases": (Phase(sizes_px=((32, 48),)),)}, "sizes_px of phase 'only'"),

@@ -277,8 +277,8 @@ REFUSED = {
         r"no full batch of their size 3\d\. .* smaller batch_size than 64",
     ),
     "too few": ({"batch_size": 64, "max_dropped_share": 1.0}, "no full batch of 64 clips"),
-    "too long": ({"num_frames": 40}, r"too short 38.*select clips of at least 4\.88 s"),
-    "too fast": ({"fps": 30.0}, r"frame rate too low 38"),
+    "too long": ({"num_frames": 40}, r"too short 38.*select clips of at least 6\.50 s"),
+    "too fast": ({"fps": 40.0}, r"frame rate too far off 38.*multiple of 40, nearly"),
     "too large": ({"phases": (Phase(sizes_px=((512, 512),)),)}, "too small 38"),
     "mixed": ({"sources": (Source(corpus="a"), Source(corpus="b", encoded="c"))}, "all sources"),
 }
