@@ -138,6 +138,7 @@ def typed(what: str) -> Iterator[None]:
 LASTING: dict[str, str] = {
     "bad_row": "the row of a source list cannot be read",
     "removed": "it was taken out of the corpus at somebody's wish",
+    "superseded": "the row of a source list could not be used, and its list was corrected since",
     "bad_address": "the row of a source list names no file or object that may be fetched",
     "not_regular": "a link out of the source folder, a FIFO, a device or a folder",
     "empty": "the file holds no byte",
@@ -174,6 +175,8 @@ PASSING: dict[str, str] = {
 REJECT_REASONS: dict[str, str] = LASTING | PASSING
 """Why a source was rejected: the word in the row -> what it means."""
 
+ROOM_IS_DUE = "; free some space there (scratch lies where TMPDIR says)"
+"""What to do about a full disk, behind what names it."""
 _MACHINE_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),  # scratch: full, over quota, turned read-only
     *(errno.EMFILE, errno.ENFILE),  # descriptors of the process, of the machine
@@ -192,5 +195,6 @@ def machine_fault(error: BaseException) -> MachineFault | None:
     if isinstance(error, MemoryError):
         return MachineFault("out of memory")
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
-        return MachineFault(str(error))
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return MachineFault(f"{error}{ROOM_IS_DUE}" if is_full else str(error))
     return None

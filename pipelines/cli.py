@@ -6,28 +6,31 @@ import ast
 import errno
 import importlib
 import logging
-import math
 import os
-import re
 import signal
 import sys
 import threading
-import traceback
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import make_dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Union, get_type_hints
+from typing import Annotated, Any, Union
 
 import tyro
 from rich.console import Console
-from tyro._errors import InstantiationFailure, ParseErrorEvent, on_parse_error
-from tyro.conf import OmitArgPrefixes, UseAppendAction
+from tyro._errors import ParseErrorEvent, on_parse_error
 
 from curation.errors import LavieError, UsageError
 from pipelines.logs import ReadableLines, is_json
+from pipelines.mistyped import (
+    check_command,
+    check_numbers,
+    check_once,
+    checked,
+    flag_of,
+    refusal,
+)
 
 DESCRIPTION = "LaVie: curate a text-video corpus, train the cascade, sample videos."
 STAGES = ("base", "interpolation", "super-resolution")
@@ -35,13 +38,6 @@ EXIT_ERROR = 1  # something the user must see to
 EXIT_USAGE = 2  # wrong arguments, as everywhere
 EXIT_INTERRUPTED = 130  # Ctrl-C: 128 and the signal's number, as a shell counts
 EXIT_TERMINATED = 143  # SIGTERM
-
-
-_NOT_OF_THE_TYPE = {
-    "a number": r"could not convert string to float: (.+)$",
-    "a whole number": r"invalid literal for int\(\) with base 10: (.+)$",
-}
-"""What a flag takes -> how Python refuses a word that is not that."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -191,12 +187,24 @@ def _in_brief(command: str) -> Any:
     return Annotated[brief, tyro.conf.subcommand(command)]
 
 
+def _class_of(command: str) -> Any:
+    file, name = COMMANDS[command]
+    return getattr(importlib.import_module(f"pipelines.commands.{file}"), name)
+
+
+def _asked_for(arguments: Sequence[str]) -> Any:
+    """The dataclass of the command that is asked for; None where none is."""
+    if list(arguments[:2]) == ["train", "autoencoder"]:
+        from pipelines.commands.autoencoder import TrainAutoencoder
+
+        return TrainAutoencoder
+    return _class_of(arguments[0]) if arguments and arguments[0] in COMMANDS else None
+
+
 def _in_full(command: str, arguments: Sequence[str]) -> Any:
     """A command with all its flags, their defaults filled from a preset."""
     if command == "train" and "autoencoder" in arguments[1:2]:
-        from pipelines.commands.autoencoder import TrainAutoencoder
-
-        return Annotated[TrainAutoencoder, tyro.conf.subcommand(command)]
+        return Annotated[_asked_for(arguments), tyro.conf.subcommand(command)]
     if command == "train":
         default = _train(arguments)
     elif command == "sample":
@@ -204,9 +212,7 @@ def _in_full(command: str, arguments: Sequence[str]) -> Any:
     elif COMMANDS[command][0] == "curation":
         default = _with_preset(command, arguments)
     else:
-        file, name = COMMANDS[command]
-        kind = getattr(importlib.import_module(f"pipelines.commands.{file}"), name)
-        return Annotated[kind, tyro.conf.subcommand(command)]
+        return Annotated[_class_of(command), tyro.conf.subcommand(command)]
     return Annotated[type(default), tyro.conf.subcommand(command, default=default)]
 
 
@@ -226,18 +232,14 @@ def parse(arguments: Sequence[str]) -> Any:
     """The command that the arguments ask for, with all its settings.
 
     Raises:
-        UsageError: a setting outside its range; what tyro itself refuses, it says, and exits.
+        UsageError: a setting outside its range, or what is no flag, no command, or no value of a flag.
     """
+    check_command(arguments, COMMANDS)
+    kind = _asked_for(arguments)
 
     def refuse(event: ParseErrorEvent) -> None:
-        # tyro names the place in our tree of dataclasses; the flag is what was typed.
-        if isinstance(event, InstantiationFailure):
-            given = event.argument
-            if given is None or given.is_positional():
-                flag = _flag_of(event.message, arguments, _checked(sys.exception()))
-            else:
-                flag = f"{given.lowered.name_or_flags[-1]}: "
-            raise UsageError(f"{flag}{_plain(event.message)}")
+        if (said := refusal(event, arguments, kind)) is not None:
+            raise UsageError(said)
 
     try:
         with on_parse_error(refuse):
@@ -249,117 +251,10 @@ def parse(arguments: Sequence[str]) -> Any:
                 config=(tyro.conf.OmitSubcommandPrefixes,),
             )
     except ValueError as error:  # a setting outside its range, where tyro does not ask
-        raise UsageError(f"{_flag_of(str(error), arguments, _checked(error))}{error}") from error
-    _check_numbers(command, arguments)
+        flag = flag_of(str(error), arguments, checked(error), kind)
+        raise UsageError(f"{flag}{error}") from error
+    check_numbers(command, arguments, type(command))
     return command
-
-
-def _plain(message: str) -> str:
-    """What Python and tyro say of a word that is not of a flag's type, as one sentence for a person."""
-    errors = re.split(r"\n+(?:Got errors:\s*)?(?:- )?", message)  # of a union: one for each type
-    for due, said in _NOT_OF_THE_TYPE.items():
-        for error in errors:
-            if found := re.search(said, error):
-                return f"{due} is due, got {found[1]}"
-    return message
-
-
-def _check_numbers(settings: Any, arguments: Sequence[str]) -> None:
-    """Refuse nan and inf in any flag: every range check lets a nan pass.
-
-    Raises:
-        UsageError: names the flag as it was typed.
-    """
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        if is_dataclass(value):
-            _check_numbers(value, arguments)
-            continue
-        for number in value if isinstance(value, tuple) else (value,):
-            flag = _flag_of(each.name, arguments, type(settings))
-            if flag and isinstance(number, float) and not math.isfinite(number):
-                raise UsageError(f"{flag}a finite number is due, got {number}")
-            if is_dataclass(number):
-                _check_numbers(number, arguments)
-
-
-def _checked(error: BaseException | None) -> type | None:
-    """The settings whose own check (`__post_init__`) raised an error, or what is behind it."""
-    while error is not None:
-        for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-            if frame.f_code.co_name == "__post_init__":
-                return type(frame.f_locals["self"])
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _flag_of(message: str, arguments: Sequence[str], settings: type | None) -> str:
-    """'--decode.sample-fps: ' for a message with the setting's name; '' if none of those was typed.
-
-    Several groups of flags may have a setting of this name (`--height`, `--tiling.height`): the one of the
-    settings that were refused is meant, and of those the one whose value the message has.
-
-    Args:
-        message: what is wrong.
-        arguments: as they were typed.
-        settings: the dataclass that the setting is of.
-    """
-    words = set(re.findall(r"[\w.-]+", message)) | set(re.findall(r"\w+", message))
-    groups = _groups_of(settings, arguments)
-    found: list[tuple[bool, bool, int, str]] = []
-    for place, (argument, following) in enumerate(zip_longest(arguments, arguments[1:])):
-        flag, _, value = argument.partition("=")
-        *group, name = flag.removeprefix("--").replace("-", "_").split(".")
-        if flag.startswith("--") and name in words:
-            is_own = (group[-1] if group else "") in groups
-            has_value = (value or following) in words
-            found.append((not is_own, not has_value, place, flag))
-    return f"{min(found)[-1]}: " if found else ""
-
-
-def _groups_of(settings: type | None, arguments: Sequence[str]) -> set[str]:
-    """What the flags of some settings may have before their dot in the command that was typed."""
-    if settings is None or not arguments or arguments[0] not in COMMANDS:
-        return {""}
-    file, name = COMMANDS[arguments[0]]
-    command = getattr(importlib.import_module(f"pipelines.commands.{file}"), name)
-    found: set[str] = set()
-    waiting: list[tuple[str, type]] = [("", command)]
-    while waiting:
-        group, kind = waiting.pop()
-        if kind is settings:
-            found.add(group)
-        hints = get_type_hints(kind, include_extras=True)
-        for each in fields(kind):
-            hint = hints[each.name]
-            inner, marks = getattr(hint, "__origin__", hint), getattr(hint, "__metadata__", ())
-            if isinstance(inner, type) and is_dataclass(inner):
-                is_bare = any(m is OmitArgPrefixes or getattr(m, "name", None) == "" for m in marks)
-                waiting.append((group if is_bare else each.name, inner))
-    return found or {""}
-
-
-def _check_once(arguments: Sequence[str], command: type) -> None:
-    """Refuse a flag that is given twice and takes one value: the last would win in silence.
-
-    Raises:
-        UsageError: names the flag.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    marker = UseAppendAction[int].__metadata__[0]  # type: ignore[attr-defined]
-    repeatable = {
-        name for name, hint in hints.items() if marker in getattr(hint, "__metadata__", ())
-    }
-    flags = Counter(
-        argument.split("=")[0].removeprefix("--").replace("-", "_")
-        for argument in arguments
-        if argument.startswith("--") and len(argument) > 2
-    )
-    for flag, times in flags.items():
-        if times > 1 and flag not in repeatable:
-            raise UsageError(
-                f"--{flag.replace('_', '-')} is given {times} times, and takes one value"
-            )
 
 
 def _say(message: str) -> None:
@@ -417,13 +312,21 @@ def _terminable() -> Iterator[None]:
         yield
         return
 
+    is_told = False
+
     def end(number: int, _: object) -> None:
+        nonlocal is_told
+        is_told = True
         signal.signal(number, signal.SIG_DFL)
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except KeyboardInterrupt as error:  # Ray makes a bare one of ours where it waits
+        if is_told:
+            raise Terminated from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -437,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command = parse(arguments)
         own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-        _check_once(own, type(command))
+        check_once(own, type(command))
         with _terminable():
             return int(command.run())
     except Terminated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from curation.stations.station import Maker, Resources, Station
 from curation.weights.catalog import Weight, find, missing
 from pipelines import corpus, river
 from pipelines.again import forget, noted_parts
+from pipelines.corrected import supersede_rows
 from pipelines.curation_config import RiverConfig
 from pipelines.growing import (
     OnIncomplete,
@@ -38,6 +39,7 @@ from pipelines.growing import (
     filled,
     incomplete_layers,
     layers_after,
+    preset_named,
     refusal,
     settings_on_record,
 )
@@ -45,6 +47,7 @@ from pipelines.host_turns import RayTurns, shared_turns
 from pipelines.jobs import DecodeJob, ExportJob, StationJob
 from pipelines.listing import ListingConfig, listed
 from pipelines.metrics import in_one_sentence
+from pipelines.moved import moved_sources
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
@@ -71,6 +74,8 @@ class River:
     """Folders of the sources that the listing machine sees."""
     asks_web: bool = True
     """Whether sources lie on web servers."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Address of a source that is not there any more -> where the same bytes lie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,8 @@ class HowToRun:
     """Whether sources, captions and exported clips that failed for reasons that may pass are tried again."""
     incomplete_layers: OnIncomplete = "refuse"
     """What becomes of layers of earlier runs that this one would leave incomplete."""
+    moved_to: Sequence[str] = ()
+    """Where an export looks for films that are not at their addresses any more, by their bytes."""
     shards: PlannedShards | None = None
     """What the corpus is measured for; checked before any work."""
     web: WebConfig = field(default_factory=WebConfig)
@@ -163,9 +170,13 @@ def measure(
     configured = replace(configured, seen=SeenFolders.of(uris), asks_web=any(map(is_web, uris)))
     num_parts = dealing.num_parts
     settings = settings_on_record(corpus.existing(store), asdict(config))
-    known = dealing.write(ledger)
     retries = Retries(ledger, configured.stations, ids, layers, num_parts)
-    renewed = retries.rejected_among(dealing.changed, known) if dealing.changed else {}
+    renewed = retries.rejected_among(dealing.changed, dealing.known) if dealing.changed else {}
+    unchanged = sources.filter(pc.invert(among(sources, dealing.changed)))
+    retries.check_none_left_behind(
+        unchanged, dealing.known, retry_failed=how.retry_failed, renewed=renewed
+    )
+    known = dealing.write(ledger)
     info = CorpusInfo(
         num_parts=num_parts,
         layers=layers,
@@ -176,17 +187,17 @@ def measure(
     )
     info.write(store)
     check_sources_are_there(ledger, num_parts)
-    is_changed = pc.is_in(sources["uri"], value_set=pa.array(list(dealing.changed), pa.string()))
-    unchanged = sources.filter(pc.invert(is_changed))
+    if how.listing.limit is None and (num := supersede_rows(ledger, specs, sources, known)):
+        console.print(
+            f"{num:,} rows that could not be used stand otherwise in their lists now: superseded"
+        )
     _say_counts(
         "known sources got other texts from the list",
         retries.update_texts(unchanged, known),
         console,
     )
     if how.retry_failed:
-        others = sources.filter(
-            pc.is_in(sources["uri"], value_set=pa.array(list(renewed), pa.string()))
-        )
+        others = sources.filter(among(sources, renewed))
         _say_counts("are tried again", retries.note_failed(renewed, others), console)
     stages = _stages(ledger, configured, num_parts)
     failed = _run(ledger, configured, stages, console=console, ray_address=how.ray_address)
@@ -203,6 +214,11 @@ def measure(
     return info, rejects
 
 
+def among(sources: pa.Table, uris: Iterable[str]) -> pa.ChunkedArray:
+    """Which sources have one of some addresses."""
+    return pc.is_in(sources["uri"], value_set=pa.array(list(uris), pa.string()))
+
+
 def grown(
     ledger: Ledger, config: RiverConfig, num_parts: int, how: HowToRun, console: Console
 ) -> tuple[RiverConfig, River, dict[str, str]]:
@@ -212,8 +228,21 @@ def grown(
         CorpusError: if it would leave layers incomplete and was not told what to do with them, or
             shards that are there could not grow by it.
     """
+    info = corpus.existing(ledger.store)
+    with preset_named(info, how.preset):
+        return _grown(ledger, info, config, num_parts, how, console)
+
+
+def _grown(
+    ledger: Ledger,
+    info: CorpusInfo | None,
+    config: RiverConfig,
+    num_parts: int,
+    how: HowToRun,
+    console: Console,
+) -> tuple[RiverConfig, River, dict[str, str]]:
     configured = configure(config, how.web)
-    info, dropped = corpus.existing(ledger.store), list[str]()
+    dropped = list[str]()
     if info is not None:
         incomplete = incomplete_layers(ledger, info, configured.layers, num_parts)
         if incomplete and how.incomplete_layers == "refuse":
@@ -327,7 +356,7 @@ def _stages(
     stages = [
         Stage(
             name="decode",
-            job=DecodeJob(store, decoding, ids, configured.seen),
+            job=DecodeJob(store, decoding, ids, configured.seen, configured.moved),
             blame=blame_in_hand(store),
             resources=decoding.resources,
             units=units,
@@ -382,6 +411,8 @@ def export(
     writer.seen = SeenFolders.of(uris)
     writer.web = WebClient(how.web, RayTurns())
     done = frozenset(number for number, plan in enumerate(plans) if writer.is_done(plan))
+    if len(done) < len(plans):
+        writer.moved = moved_sources(store, info, how.moved_to)
     stage = Stage(
         name="export",
         job=ExportJob(writer),

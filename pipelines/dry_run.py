@@ -14,7 +14,7 @@ from curation.corpus.ledger import Ledger
 from curation.corpus.store import Store
 from curation.select import SelectConfig
 from pipelines.corpus import deal_sources, existing
-from pipelines.curate import HowToRun, grown
+from pipelines.curate import HowToRun, among, grown
 from pipelines.curation_config import RiverConfig
 from pipelines.recording import check_sources_are_there
 from pipelines.rejects import Rejects, num_to_cut_again
@@ -57,6 +57,10 @@ def show(
         check_sources_are_there(ledger, there)
     retries = Retries(ledger, configured.stations, layers, current, there)
     renewed = retries.rejected_among(dealing.changed, dealing.known) if dealing.changed else {}
+    unchanged = sources.filter(pc.invert(among(sources, dealing.changed)))
+    retries.check_none_left_behind(
+        unchanged, dealing.known, retry_failed=how.retry_failed, renewed=renewed
+    )
     _say(console, f"output: {store.root} ({f'a corpus of {there} parts' if info else 'new'})")
     images = pc.sum(pc.equal(sources["media"], "image")).as_py() or 0
     size_mb = (pc.sum(sources["size_bytes"]).as_py() or 0) / 1e6
@@ -86,8 +90,6 @@ def show(
 
 def _say_tried_again(console: Console, retries: Retries, renewed: Mapping[str, int]) -> None:
     sources, captions = retries.failed_sources(renewed), retries.failed_captions()
-    if sources or captions:
-        retries.check_none_left_behind("--retry-failed")
     uris = [uri for rows in sources.values() for uri in rows.values()]
     num_captions = sum(map(len, captions.values()))
     _say(console, f"tried again: {len(uris):,} sources, {num_captions:,} captions")

@@ -8,6 +8,7 @@ what is missing from the settings on record, or lets the layer go; as it was tol
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.settings import settings_from
 from curation.corpus.store import Store
-from curation.errors import CorpusError
+from curation.errors import CorpusError, MissingWeights, UsageError
 from curation.export import ExportConfig
 from curation.select import SelectConfig
 from curation.stations.station import Station
@@ -45,6 +46,25 @@ class Incomplete:
         if self.outdated_by is not None:
             return f"{self.name} was made of another {self.outdated_by} than this run makes"
         return f"{self.name} would lack {self.num_lacking} of {num_parts} parts"
+
+
+@contextmanager
+def preset_named(info: CorpusInfo | None, preset: str) -> Iterator[None]:
+    """Name the preset of a corpus where a run with another one is refused.
+
+    Args:
+        info: contents of the corpus; None where there is none yet.
+        preset: that this run's flags begin with.
+    """
+    try:
+        yield
+    except (CorpusError, UsageError, MissingWeights) as error:
+        if info is None or info.preset in ("", preset):
+            raise
+        raise type(error)(
+            f"{error}. This corpus was made with --preset {info.preset}, and this run has --preset "
+            f"{preset}: give --preset {info.preset}, if nothing else is meant"
+        ) from error
 
 
 def lines_up(info: CorpusInfo | None, ids: Mapping[str, str]) -> bool:

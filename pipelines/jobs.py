@@ -74,6 +74,8 @@ class DecodeJob:
     layers: Mapping[str, str]
     seen: SeenFolders = field(default_factory=SeenFolders)
     """Folders of the sources where they were listed."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Address of a source that is not there any more -> where the same bytes lie."""
     removed: Removed | None = None
     """What was taken out of the corpus; read by `setup`."""
 
@@ -126,6 +128,9 @@ class DecodeJob:
     def _decoded(
         self, sources: pa.Table, rows: Sequence[int], decode: Decode
     ) -> dict[str, pa.Table]:
+        places = [self.moved.get(uri, uri) for uri in sources["uri"].to_pylist()]
+        at = sources.schema.get_field_index("uri")
+        sources = sources.set_column(at, sources.schema.field(at), pa.array(places, pa.string()))
         for uri in sources.filter(pc.is_null(sources["listing_reject"]))["uri"].to_pylist():
             self.seen.check(uri)
         tables = decode(sources, rows)

@@ -40,9 +40,11 @@ def store_at(root: str, flag: str) -> Store:
     if not os.path.lexists(root):
         with typed(flag):
             root = spelled_out(root)
-    scheme = root.split("://")[0] if "://" in root else "file"
+    scheme, _, place = root.partition("://") if "://" in root else ("file", "", root)
     if scheme not in (*STORES, "file"):
         raise UsageError(f"{flag}: it lies in a folder, s3:// or gs://, got {root!r}")
+    if scheme in STORES and not place.partition("?")[0].partition("/")[0]:
+        raise UsageError(f"{flag}: {root!r} names no bucket")
     with typed(flag):
         store = Store(root)
     if store.is_local and Path(store.path()).is_file():

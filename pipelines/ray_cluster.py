@@ -81,10 +81,14 @@ def _is_no_good_news(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
-    """Ray puts handlers of its own on SIGTERM, one of which prints a dump of its C++ frames."""
+    """Ray puts handlers of its own on SIGTERM: one prints a dump of its C++ frames, one exits with 15."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit as left:
+        if left.code == signal.SIGTERM and callable(before):
+            before(signal.SIGTERM, None)
+        raise
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

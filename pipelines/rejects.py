@@ -176,6 +176,14 @@ def say_failed_clips(store: Store, selection: str, console: Console) -> int:
             console.print(line, markup=False, soft_wrap=True, highlight=False)
         if len(rows) > EXAMPLES:
             console.print(f"    and {len(rows) - EXAMPLES} more")
+        if reason == "not_found":
+            console.print(
+                f"    a film that was renamed or moved is found by its bytes: `lavie export {store.root} "
+                f"--selection {selection} --retry-failed --moved-to PLACE`, a folder, file or list",
+                markup=False,
+                soft_wrap=True,
+                highlight=False,
+            )
     return failed.num_rows
 
 

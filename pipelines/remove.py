@@ -30,8 +30,8 @@ from curation.corpus.selection import RULES
 from curation.corpus.store import Store
 from curation.errors import CorpusError, UsageError
 from curation.export import finish_shards, without_clips
-from curation.report import ReportConfig, write_report
-from curation.select import drop_clips
+from curation.report import ReportConfig, rewrite_report
+from curation.select import drop_clips, renew_centres
 from pipelines.refresh import drop_latents
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,8 @@ def _carry_out(store: Store, info: CorpusInfo, removed: Removed, console: Consol
         if part < info.num_parts:
             removed = removed.advance(_recorded(ledger, scrub_part(store, part, removal)))
     removed = removed.advance(_scrub_command(store, info, removal))
+    if removal.parts:
+        removed = removed.advance(renew_centres(store))
     for name in store.folders("selections"):
         if not store.exists(f"{layout.selection(name)}/{RULES}"):
             continue
@@ -189,10 +191,10 @@ def _rewrite_shards(
 
 
 def _rewrite_report(store: Store, info: CorpusInfo, selection: str) -> Iterator[Change]:
-    """The page, its numbers and its galleries anew.
+    """The page, its numbers and its galleries anew, of what the selection was made from.
 
-    One whose selection is gone, or is no longer of the corpus as it is, goes: nothing that has to do with a
-    later run keeps a takedown from its end.
+    One that cannot be written goes, and what brings it back is said: nothing that has to do with a later run
+    keeps a takedown from its end.
     """
     before = {
         name: sha256_of(store, name)
@@ -200,11 +202,14 @@ def _rewrite_report(store: Store, info: CorpusInfo, selection: str) -> Iterator[
     }
     for name in before:
         store.delete(name)
-    if store.exists(f"{layout.selection(selection)}/{RULES}"):
-        try:
-            write_report(store, info, selection, ReportConfig())
-        except CorpusError as error:
-            logger.warning("the report of selection %s was deleted: %s", selection, error)
+    try:
+        rewrite_report(store, info, selection, ReportConfig())
+    except CorpusError as error:
+        logger.warning(
+            "the report of selection %s was deleted, for it cannot be written without what was removed: %s; "
+            "after `lavie select %s --name %s` with its rules, `lavie report %s --selection %s` writes it",
+            *(selection, error, store.root, selection, store.root, selection),
+        )
     for name, digest in before.items():
         after = sha256_of(store, name) if store.exists(name) else None
         if after != digest:

@@ -7,10 +7,9 @@ made: a part whose source is gone stays as it is, and is named.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -18,23 +17,28 @@ from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.generations import read_plans
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.parts import read_table
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.selection import RULES, read_rules
+from curation.corpus.settings import settings_from
 from curation.corpus.shards import read_manifest
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, LavieError, TornPart
-from curation.report import ReportConfig, write_report
+from curation.report import ReportConfig, rewrite_report
 from curation.select import SelectConfig, select
 from curation.sources import fetched
 from pipelines import curate, river
 from pipelines.again import noted_parts
 from pipelines.curation_config import RiverConfig
+from pipelines.findings import Fault, Findings, Kind, Unfinished
+from pipelines.moved import moved_sources
 from pipelines.repair_latents import repair_latents
-from pipelines.repair_shards import repair_shards, restore_plans
+from pipelines.repair_shards import drop_begun, lost_plans, repair_shards, restore_plans
 from pipelines.run import UnitsFailed
-from pipelines.verify import Fault, Findings, Kind, Unfinished, verify
+from pipelines.verify import verify
 
 _T = TypeVar("_T")
 
@@ -50,7 +54,12 @@ class Repaired:
 
 
 def repair(
-    store: Store, found: Findings, *, console: Console, ray_address: str = "local"
+    store: Store,
+    found: Findings,
+    *,
+    console: Console,
+    ray_address: str = "local",
+    moved_to: Sequence[str] = (),
 ) -> Repaired:
     """Redo what is damaged or missing.
 
@@ -59,8 +68,9 @@ def repair(
         found: by `verify`.
         console: for progress.
         ray_address: see `curate.HowToRun`.
+        moved_to: where to look for films that are not at their addresses any more.
     """
-    work = _Repair(store, found, console, ray_address)
+    work = _Repair(store, found, console, ray_address, moved_to)
     said = work.run()
     folders = {fault.folder for fault in found.faults}
     folders |= {one.folder for one in found.unfinished} | work.touched
@@ -70,12 +80,21 @@ def repair(
 class _Repair:
     """One repair under way."""
 
-    def __init__(self, store: Store, found: Findings, console: Console, ray_address: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        found: Findings,
+        console: Console,
+        ray_address: str,
+        moved_to: Sequence[str],
+    ) -> None:
         self._store = store
         self._faults = found.faults
         self._unfinished = found.unfinished
         self._console = console
         self._ray_address = ray_address
+        self._moved_to = moved_to
+        self._moved: dict[str, str] = {}
         self._said: list[str] = []
         self._without_plans: set[str] = set()
         self._unselected: set[str] = set()
@@ -101,6 +120,8 @@ class _Repair:
             )
             return self._said
         info = read_corpus(self._store)
+        if self._of(Kind.LAYER, Kind.SHARDS):
+            self._moved = moved_sources(self._store, info, self._moved_to)
         self._forget_records()
         for folder in self._folders(Kind.RECORD):
             self._try(f"{folder}: its record", self._record, folder, info.num_parts)
@@ -132,8 +153,10 @@ class _Repair:
 
     def _restore_plans(self, selection: str) -> None:
         """Before anything reads them: what is damaged must not be believed."""
-        if restore_plans(self._store, selection):
+        lost = lost_plans(self._store, selection)
+        if restore_plans(self._store, selection) or lost:
             self._without_plans.add(selection)
+        self._said += lost
 
     def _repair_shards(self, info: CorpusInfo, selection: str) -> None:
         if selection in self._unselected:
@@ -141,8 +164,15 @@ class _Repair:
                 f"{layout.shards(selection)}: left as it is, since its selection could not be made anew"
             )
             return
+        damaged = [fault.name for fault in self._of(Kind.SHARDS)]
+        self._said += drop_begun(self._store, selection, damaged)
         self._said += repair_shards(
-            self._store, info, selection, console=self._console, ray_address=self._ray_address
+            self._store,
+            info,
+            selection,
+            self._moved,
+            console=self._console,
+            ray_address=self._ray_address,
         )
 
     def _record(self, folder: str, num_parts: int) -> None:
@@ -162,7 +192,7 @@ class _Repair:
             )
 
     def _report(self, info: CorpusInfo, selection: str) -> None:
-        write_report(self._store, info, selection, ReportConfig())
+        rewrite_report(self._store, info, selection, ReportConfig())
         self._said.append(
             f"{layout.report(selection)}: written anew, with the default settings of `lavie report`"
         )
@@ -183,7 +213,7 @@ class _Repair:
         if not faults:
             return set()
         try:
-            configured = curate.configure(_settings(info))
+            configured = replace(curate.configure(_settings(info)), moved=self._moved)
         except LavieError as error:
             self._said.append(f"layers cannot be made anew here: {error}")
             return set()
@@ -240,14 +270,15 @@ class _Repair:
         """Whether all sources of a part are there with the bytes that were curated; says if not."""
         assert fault.part is not None
         try:
-            lost = lost_sources(self._store, info, fault.part)
+            lost = lost_sources(self._store, info, fault.part, self._moved)
         except CorpusError as error:  # the list of its sources is what is damaged
             self._said.append(f"{fault.name}: cannot be made anew ({error})")
             return False
         if lost:
             self._said.append(
                 f"{fault.name}: cannot be made anew, since {len(lost)} of its sources cannot be read "
-                f"or have changed, first {lost[0]}; the part stays as it is"
+                f"or have changed, first {lost[0]}; the part stays as it is. A film that was "
+                "renamed or moved is found by its bytes: --moved-to names a folder or list to look through"
             )
         return not lost
 
@@ -270,10 +301,8 @@ class _Repair:
             )
         try:
             rules = _rules_on_record(self._store, name)
-            config = as_written(
-                TypeAdapter(SelectConfig).validate_python(rules["config"]), rules["config"]
-            )
-        except (CorpusError, ValidationError, KeyError) as error:
+            config = settings_from(SelectConfig, rules["config"])
+        except (CorpusError, ValueError, TypeError, KeyError) as error:
             self._said.append(
                 f"selection {name}: its rules are nowhere on record as they were written ({error}); run "
                 f"`lavie select --name {name}` again with its rules"
@@ -295,7 +324,7 @@ class _Repair:
 def _rules_on_record(store: Store, name: str) -> dict[str, Any]:
     """rules.json, or, where it is damaged or gone, the rules that shards of this name were made by.
 
-    Shards grow by the same rules only, so these are the selection's.
+    Shards grow by the same rules only, so these are the selection's: by their manifest, or by the last plan.
 
     Raises:
         CorpusError: if neither is there and whole.
@@ -303,37 +332,24 @@ def _rules_on_record(store: Store, name: str) -> dict[str, Any]:
     try:
         return read_rules(store, name)
     except CorpusError:
-        manifest = _manifest_of(store, name)
-        if manifest is None or not manifest.get("rules"):
-            raise
-        rules: dict[str, Any] = manifest["rules"]
-        return rules
+        for read in (lambda: [read_manifest(store, name)], lambda: read_plans(store, name)[-1:]):
+            with suppress(CorpusError):
+                for made in read():
+                    if made.get("rules"):
+                        rules: dict[str, Any] = made["rules"]
+                        return rules
+        raise
 
 
-def _manifest_of(store: Store, name: str) -> dict[str, Any] | None:
-    try:
-        return read_manifest(store, name)
-    except CorpusError:
-        return None
+def lost_sources(store: Store, info: CorpusInfo, part: int, moved: Mapping[str, str]) -> list[str]:
+    """Sources of a part that were decoded and cannot be decoded again to the same end.
 
-
-def as_written(value: Any, given: Any) -> Any:
-    """Settings read from JSON with the whole numbers that it has: 0 and 0.0 are other bytes in a file."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(
-            value,
-            **{
-                one.name: as_written(getattr(value, one.name), given[one.name])
-                for one in fields(value)
-            },
-        )
-    if isinstance(value, tuple):
-        return tuple(map(as_written, value, given))
-    return given if isinstance(value, float) else value
-
-
-def lost_sources(store: Store, info: CorpusInfo, part: int) -> list[str]:
-    """Sources of a part that were decoded and cannot be decoded again to the same end."""
+    Args:
+        store: the corpus.
+        info: its contents.
+        part: its number.
+        moved: address of a source that is not there any more -> where the same bytes lie.
+    """
     sources = read_table(store, layout.sources(part), ["uri", "size_bytes"]).to_pylist()
     expected: list[dict[str, Any]] = [{"source_sha256": None, "source_reject": None}] * len(sources)
     try:
@@ -343,17 +359,18 @@ def lost_sources(store: Store, info: CorpusInfo, part: int) -> list[str]:
         pass
     lost = []
     for source, probe in zip(sources, expected, strict=True):
-        if probe["source_reject"] is None and not _is_there(source, probe["source_sha256"]):
+        there = source | {"uri": moved.get(source["uri"], source["uri"])}
+        if probe["source_reject"] is None and not _is_there(there, probe["source_sha256"]):
             lost.append(str(source["uri"]))
     return lost
 
 
 def _is_there(source: dict[str, Any], sha256: str | None) -> bool:
-    with tempfile.TemporaryDirectory(prefix="lavie-repair-") as scratch:
+    with scratch_folder("lavie-repair-") as scratch:
         size_bytes = source["size_bytes"]
         try:
             with fetched(
-                source["uri"], max_bytes=max(1, size_bytes or 2**63 - 1), scratch=Path(scratch)
+                source["uri"], max_bytes=max(1, size_bytes or 2**63 - 1), scratch=scratch
             ) as file:
                 return sha256 in (None, file.sha256) and size_bytes in (None, file.size_bytes)
         except BadSource:

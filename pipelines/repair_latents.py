@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from curation.corpus.manifest import canonical_json
 from curation.corpus.store import Store
 from curation.errors import TornPart
-from pipelines.verify import MANIFEST, PLAN, Fault, read_sealed_manifest
+from pipelines.findings import Fault
+from pipelines.verify import PLAN
+from pipelines.verify_notes import MANIFEST, read_sealed_manifest
 
 
 def repair_latents(store: Store, folder: str, faults: Sequence[Fault]) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,10 @@ from rich.console import Console
 
 from curation.corpus import layout
 from curation.corpus.gap import Gap
-from curation.corpus.generations import write_plan
-from curation.corpus.manifest import CorpusInfo, canonical_json
+from curation.corpus.generations import read_plans
+from curation.corpus.manifest import CorpusInfo, canonical_json, sealed
 from curation.corpus.parts import read_table
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.selection import read_rules, read_verdicts
 from curation.corpus.shards import file_fault, read_index, read_manifest, with_later_columns
 from curation.corpus.store import Store
@@ -30,6 +30,7 @@ from curation.errors import CorpusError, TornPart
 from curation.export import ExportConfig, ShardWriter, finish_shards, plan_of
 from curation.export.shard_plan import ShardPlan
 from curation.stations.station import Resources
+from pipelines import advice
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage, UnitResult, run_stages
@@ -54,8 +55,8 @@ class RecutJob:
     def run(self, unit: int, plan: ShardPlan) -> UnitResult:
         """Cut one shard aside, and put its damaged files back that came out as the manifest says."""
         store, folder = self.writer.store, layout.shards(self.writer.selection)
-        with tempfile.TemporaryDirectory(prefix="lavie-recut-") as scratch:
-            self.writer.out = Store(scratch)
+        with scratch_folder("lavie-recut-") as scratch:
+            self.writer.out = Store(str(scratch))
             self.writer(plan)
             names = [
                 name for name in (f"{plan.name}.tar", f"{plan.name}.parquet") if name in self.files
@@ -67,7 +68,7 @@ class RecutJob:
                 if file_fault(self.writer.out, f"{folder}/{name}", self.files[name]) is None
             ]
             for name in same:
-                store.put_file(f"{folder}/{name}", Path(scratch) / folder / name)
+                store.put_file(f"{folder}/{name}", scratch / folder / name)
         return UnitResult(counts={"same" if same == damaged else "other": 1})
 
     def close(self) -> None:
@@ -76,9 +77,23 @@ class RecutJob:
 
 
 def repair_shards(
-    store: Store, info: CorpusInfo, selection: str, *, console: Console, ray_address: str
+    store: Store,
+    info: CorpusInfo,
+    selection: str,
+    moved: Mapping[str, str],
+    *,
+    console: Console,
+    ray_address: str,
 ) -> list[str]:
     """Repair the shards of one selection.
+
+    Args:
+        store: the corpus.
+        info: its contents.
+        selection: whose shards.
+        moved: address of a source that is not there any more -> where the same bytes lie.
+        console: for progress.
+        ray_address: see `curate.HowToRun`.
 
     Returns:
         What could not be repaired and why, a sentence each.
@@ -88,7 +103,7 @@ def repair_shards(
     except (CorpusError, KeyError, FileNotFoundError) as error:
         line = f"{layout.shards(selection)}: index and manifest cannot be made anew ({error})"
         return [line]
-    return _Shards(store, info, selection, manifest).repair(console, ray_address)
+    return _Shards(store, info, selection, manifest, moved).repair(console, ray_address)
 
 
 def _whole_manifest(store: Store, selection: str) -> dict[str, Any]:
@@ -122,17 +137,62 @@ def restore_plans(store: Store, selection: str) -> list[str]:
     ]
 
 
+def lost_plans(store: Store, selection: str) -> list[str]:
+    """What is to be done about damaged plans where no manifest says what they were; empty elsewhere."""
+    folder = layout.shards(selection)
+    with suppress(CorpusError):
+        read_manifest(store, selection)
+        return []
+    try:
+        read_plans(store, selection)
+    except TornPart as error:
+        line = (
+            f"{error}, and no manifest says what it was: put one of the two back from a copy, or delete "
+            f"{folder} and cut all anew with {advice.export_again(store, selection)}"
+        )
+        return [line]
+    return []
+
+
+def drop_begun(store: Store, selection: str, damaged: Iterable[str]) -> list[str]:
+    """Take damaged shards of an export that was cut off away: no manifest names them, and it makes them anew.
+
+    Args:
+        store: the corpus.
+        selection: whose shards.
+        damaged: paths of files of the corpus.
+
+    Returns:
+        What is left to do, a sentence each.
+    """
+    try:
+        known = read_manifest(store, selection)["files"]
+    except CorpusError:  # whether they were finished cannot be told
+        return []
+    folder = layout.shards(selection)
+    names = (name.removeprefix(f"{folder}/") for name in damaged if name.startswith(f"{folder}/"))
+    shards = {name.rpartition(".")[0] for name in names if "/" in name and name not in known}
+    for shard in sorted(shards):
+        for kind in ("parquet", "tar"):  # the rows, which say that the tar is there, go first
+            store.delete(f"{folder}/{shard}.{kind}")
+    return [
+        f"{folder}/{shard}: taken away, as the export that it is of had not ended; "
+        f"{advice.export_again(store, selection)} makes it anew"
+        for shard in sorted(shards)
+    ]
+
+
 def _rewrite_plan(store: Store, manifest: Mapping[str, Any], name: str) -> bool:
     """Write a generation's plan from what the manifest says of it; False if it is another."""
     entry = next((g for g in manifest["generations"] if g.get("plan", "plan.json") == name), None)
     if entry is None:
         return False
     plan = plan_of(manifest, entry)
-    sha256 = hashlib.sha256(canonical_json(plan)).hexdigest()
-    if sha256 != manifest["files"][name]["sha256"]:
-        return False
-    write_plan(store, plan)
-    return True
+    for data in (sealed(plan), canonical_json(plan)):  # an earlier program sealed no plan
+        if hashlib.sha256(data).hexdigest() == manifest["files"][name]["sha256"]:
+            store.write(f"{layout.shards(plan['selection'])}/{name}", data)
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +203,7 @@ class _Shards:
     info: CorpusInfo
     selection: str
     manifest: Mapping[str, Any]
+    moved: Mapping[str, str]
 
     @property
     def folder(self) -> str:
@@ -168,9 +229,10 @@ class _Shards:
         if shards:
             self._recut(shards, console, ray_address)
             said += [
-                f"{self.folder}/{shard}: cut again it has other bytes, since a source is gone or has "
-                "changed, this is another version of the encoder, the texts or the selection of its time "
-                "are on record no more, or index, rows and tar are damaged all three; it stays as it is"
+                f"{self.folder}/{shard}: cut again it has other bytes, since a source is gone or has changed "
+                "(--moved-to names a place to look for films that were moved), this is another version of "
+                "the encoder, the texts or the selection of its time are on record no more, "
+                "or index, rows and tar are damaged all three; it stays as it is"
                 for shard in shards
                 if any(map(self.is_damaged, self._files_of(shard)))
             ]
@@ -199,9 +261,11 @@ class _Shards:
         settings = self.manifest["made_by"]["settings"]
         config = TypeAdapter(ExportConfig).validate_python(settings)
         plans = list(self._plans(shards))
+        writer = ShardWriter(self.store, self.info, self.selection, config)
+        writer.moved = self.moved
         stage = Stage(
             name="export",
-            job=RecutJob(ShardWriter(self.store, self.info, self.selection, config), self.files),
+            job=RecutJob(writer, self.files),
             resources=Resources(cpus=config.threads),
             units=range(len(plans)),
             plans=plans,

@@ -7,7 +7,7 @@ without a mark is forgotten by the next run; a mark without its note costs a who
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,6 @@ class Retries:
             renewed: rejected sources that are other files now, whatever their reason was, -> their part;
                 the corpus is told their lengths.
             listed: rows of `schema(SOURCES)`, those of ``renewed`` among them.
-
-        Raises:
-            UsageError: if the corpus has layers that this run would leave behind.
         """
         count = Counter[str]()
         notes: dict[int, Again] = {}
@@ -91,8 +88,6 @@ class Retries:
             count["captions"] += len(clips)
             again = Again(clips=dict.fromkeys(self._made_of({CAPTIONS}), clips))
             notes[part] = notes[part].merged(again) if part in notes else again
-        if notes:
-            self.check_none_left_behind("--retry-failed")
         add_again(self.ledger.store, notes)
         for name in river.DECODED_LAYERS:
             self._mark(name, sources)
@@ -161,57 +156,51 @@ class Retries:
 
         Returns:
             How many sources got another text, as "sources", and of each column.
-
-        Raises:
-            UsageError: if the corpus has layers that this run would leave behind.
         """
         given = listed.filter(_any_text(listed)).combine_chunks()
-        uris, digests = given["uri"].combine_chunks(), text_digests(given)
+        digests = text_digests(given)
+        count: Counter[str] = Counter()
+        for part, before, columns, changed in self._other_texts(given, digests, known):
+            self._note_texts(part, changed)
+            table = pa.table(
+                {name: columns.get(name, before[name]) for name in before.column_names},
+                schema=schema(SOURCES),
+            )
+            self.ledger.mark_again(layout.SOURCES, [part])
+            self.ledger.record([commit_part(self.ledger.store, layout.SOURCES, part, table)])
+            count["sources"] += len(set().union(*changed.values()))
+            count.update({name: len(rows) for name, rows in changed.items()})
+        self.ledger.flush()
+        known.with_told(given["uri"].combine_chunks(), digests).write(self.ledger)
+        return count
+
+    def _other_texts(
+        self, given: pa.Table, digests: pa.Array, known: KnownSources
+    ) -> Iterator[tuple[int, pa.Table, dict[str, pa.Array], dict[str, set[int]]]]:
+        """Parts of which sources are told other texts.
+
+        Args:
+            given: rows of a list that give any.
+            digests: of their texts.
+            known: the sources of the corpus.
+
+        Yields:
+            The part, its sources, its columns of texts as they will be, and the rows of each that change.
+        """
+        uris = given["uri"].combine_chunks()
         place = pc.index_in(known.table["uri"], value_set=uris).combine_chunks()
         news = pc.fill_null(pc.not_equal(digests.take(place), known.table["told"]), True)
         news = pc.and_(pc.is_valid(place), news)
         parts = sorted(pc.unique(known.table["part"].filter(news)).to_pylist())
-        count: Counter[str] = Counter()
-        if parts:
-            row_of = {uri: row for row, uri in enumerate(uris.to_pylist())}
-            for part, before in in_order(self._sources, parts, threads=READING_THREADS):
-                count.update(self._update_part(part, before, given, row_of))
-            self.ledger.flush()
-        known.with_told(uris, digests).write(self.ledger)
-        return count
+        row_of = {uri: row for row, uri in enumerate(uris.to_pylist())} if parts else {}
+        for part, before in in_order(self._sources, parts, threads=READING_THREADS):
+            rows = pa.array([row_of.get(uri) for uri in before["uri"].to_pylist()], pa.int64())
+            columns, changed = _told(before, given, rows)
+            if changed:
+                yield part, before, columns, changed
 
     def _sources(self, part: int) -> pa.Table:
         return read_table(self.ledger.store, layout.sources(part), schema(SOURCES).names)
-
-    def _update_part(
-        self, part: int, known: pa.Table, told: pa.Table, row_of: Mapping[str, int]
-    ) -> Counter[str]:
-        store = self.ledger.store
-        rows = pa.array([row_of.get(uri) for uri in known["uri"].to_pylist()], pa.int64())
-        if rows.null_count == len(rows):
-            return Counter()
-        columns, changed = {}, {}
-        for name in TEXTS:
-            before, given = known[name].to_pylist(), told[name].take(rows).to_pylist()
-            after = [new or old for old, new in zip(before, given, strict=True)]
-            columns[name] = pa.array(after, known.schema.field(name).type)
-            changed[name] = {
-                row
-                for row, pair in enumerate(zip(before, after, strict=True))
-                if pair[0] != pair[1]
-            }
-        concerned = set().union(*changed.values())
-        if not concerned:
-            return Counter()
-        self._note_texts(part, {name: rows for name, rows in changed.items() if rows})
-        table = pa.table(
-            {name: columns.get(name, known[name]) for name in known.column_names},
-            schema=schema(SOURCES),
-        )
-        self.ledger.mark_again(layout.SOURCES, [part])
-        self.ledger.record([commit_part(store, layout.SOURCES, part, table)])
-        of_column = {name: len(rows) for name, rows in changed.items() if rows}
-        return Counter({"sources": len(concerned), **of_column})
 
     def _note_texts(self, part: int, changed: Mapping[str, set[int]]) -> None:
         """Note the clips that stations make of texts that will be others, and mark these layers."""
@@ -220,7 +209,6 @@ class Retries:
             for station in self.stations
         }
         readers = {name: rows for name, rows in readers.items() if rows}
-        self.check_none_left_behind("the texts of the list")
         scenes = self.ledger.records(layout.layer_folder(self.ids["scenes"]))
         if not readers or part not in scenes:
             return
@@ -255,10 +243,35 @@ class Retries:
             if layer_id not in ours and concerns(layer_id.partition("@")[0]):
                 self.ledger.mark_again(layout.layer_folder(layer_id), parts)
 
-    def check_none_left_behind(self, what: str) -> None:
-        """Raise `UsageError` if the corpus has layers that would not follow rows made anew."""
+    def check_none_left_behind(
+        self,
+        listed: pa.Table,
+        known: KnownSources,
+        *,
+        retry_failed: bool,
+        renewed: Mapping[str, int],
+    ) -> None:
+        """Refuse a run, before it writes anything, by which layers of the corpus would not follow others.
+
+        Args:
+            listed: rows of `schema(SOURCES)` whose texts would be taken in.
+            known: the sources of the corpus.
+            retry_failed: whether what failed would be tried again.
+            renewed: as of `note_failed`.
+
+        Raises:
+            UsageError: names the layers, and what they would not follow.
+        """
         absent = sorted(set(self.current) - set(self.ids))
-        if absent:
+        if not absent:
+            return
+        given = listed.filter(_any_text(listed)).combine_chunks()
+        what = ""
+        if retry_failed and (self.failed_sources(renewed) or self.failed_captions()):
+            what = "--retry-failed"
+        elif any(True for _ in self._other_texts(given, text_digests(given), known)):
+            what = "the texts of the list"
+        if what:
             raise UsageError(
                 f"{what}: this corpus also has the layers {', '.join(absent)}, which would not follow; "
                 "run with their stations too (--stations)"
@@ -268,6 +281,27 @@ class Retries:
 def _clips(places: pa.Table) -> tuple[Clip, ...]:
     rows, scenes = places["source_row"].to_pylist(), places["scene_index"].to_pylist()
     return tuple(zip(rows, scenes, strict=True))
+
+
+def _told(
+    before: pa.Table, given: pa.Table, rows: pa.Array
+) -> tuple[dict[str, pa.Array], dict[str, set[int]]]:
+    """Texts of a part's sources as they will be, and the rows of each column that changes.
+
+    Args:
+        before: the sources.
+        given: rows that tell texts.
+        rows: of each source its row there; null if there is none.
+    """
+    columns, changed = {}, {}
+    for name in TEXTS:
+        known, told = before[name].to_pylist(), given[name].take(rows).to_pylist()
+        after = [new or old for old, new in zip(known, told, strict=True)]
+        columns[name] = pa.array(after, before.schema.field(name).type)
+        others = {row for row, old in enumerate(known) if old != after[row]}
+        if others:
+            changed[name] = others
+    return columns, changed
 
 
 def _any_text(listed: pa.Table) -> pa.ChunkedArray:

@@ -11,13 +11,20 @@ from typing import Any
 
 from curation.corpus import layout
 from curation.corpus.gap import Gap, gap_of
+from curation.corpus.generations import begun_generations
 from curation.corpus.ledger import Ledger, PartState
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.selection import RULES, read_funnel, read_rules
 from curation.corpus.store import Store
 from curation.errors import PASSING, TornPart
+from pipelines import advice
 from pipelines.rejects import passing_failures
-from pipelines.verify import MANIFEST, read_sealed_manifest
+from pipelines.verify_notes import MANIFEST, read_sealed_manifest
+
+FINISHED = "finished"
+"""What a selection is that has all of the corpus."""
+OTHER = "of other verdicts"
+"""What a product is that was made before its selection was made anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,8 @@ class Product:
     stands: str
     """'none', 'unfinished', 'current', 'of other verdicts' than the selection now has, 'damaged', or
     'unknown' where an older program did not write down what it is of."""
+    due: str = ""
+    """The command that is due; '' if none is."""
     changed: datetime | None = None
     """When it was finished."""
     num_clips: int | None = None
@@ -59,6 +68,8 @@ class SelectionStatus:
     """Of the selection."""
     stands: str
     """'finished', 'unfinished', 'damaged', or which parts or layers of the corpus it does not have."""
+    due: str = ""
+    """The command that is due; '' if none is."""
     kept: dict[str, Any] = field(default_factory=dict)
     """"clips" and "hours" that it keeps."""
     changed: datetime | None = None
@@ -95,6 +106,13 @@ class Status:
     """Parts that some current layer lacks; None where a record is damaged, so that it cannot be told."""
 
     @property
+    def num_unrecorded(self) -> int:
+        """Parts of some current layer that are there and on no record, so that nothing in them is counted."""
+        return max(
+            (one.states[PartState.UNRECORDED] for one in self.layers if one.is_current), default=0
+        )
+
+    @property
     def num_passing(self) -> int:
         """Rejected sources that another try may read."""
         return sum(number for reason, number in self.rejects.items() if reason in PASSING)
@@ -125,6 +143,7 @@ def read_status(store: Store) -> Status:
     duration_ms = 0
     if info.layers["scenes"] in readable:
         duration_ms = ledger.counts(layout.layer_folder(info.layers["scenes"]))["duration_ms"]
+    gap = gap_of(ledger, info, states) if current <= readable else None
     return Status(
         info=info,
         num_sources=ledger.counts(layout.SOURCES)["rows"] if layout.SOURCES in readable else 0,
@@ -134,8 +153,8 @@ def read_status(store: Store) -> Status:
         hours=duration_ms / 3.6e6,
         captions=captions,
         layers=layers,
-        gap=gap_of(ledger, info, states) if current <= readable else None,
-        selections=[_selection(store, info, name) for name in store.folders("selections")],
+        gap=gap,
+        selections=[_selection(store, info, name, gap) for name in store.folders("selections")],
     )
 
 
@@ -175,26 +194,34 @@ def _newest(store: Store, folder: str, names: Iterable[str] | None = None) -> da
     return max((file.modified for file in chosen if file.modified is not None), default=None)
 
 
-def _selection(store: Store, info: CorpusInfo, name: str) -> SelectionStatus:
+def _selection(store: Store, info: CorpusInfo, name: str, gap: Gap | None) -> SelectionStatus:
     folder = layout.selection(name)
     rules_file = f"{folder}/{RULES}"
-    kept, stands, verdicts = {}, "unfinished", None
+    kept, verdicts = {}, None
+    stands, due = "unfinished", advice.select_again(store, name)
     if store.exists(rules_file):
         try:
             rules = read_rules(store, name)
             kept = read_funnel(store, name)["kept"]
         except TornPart:
-            stands = "damaged"
+            stands, due = "damaged", advice.repair(store)
         else:
             stands, verdicts = _freshness(rules, info), rules.get("verdicts_sha256")
+            due = _due(store, info, name, rules, gap) if stands != FINISHED else ""
     return SelectionStatus(
         name=name,
         stands=stands,
+        due=due,
         kept=kept,
         changed=_newest(store, folder, [rules_file]),
         shards=_shards(store, name, verdicts),
         report=_report(store, name, verdicts),
     )
+
+
+def _due(store: Store, info: CorpusInfo, name: str, rules: dict[str, Any], now: Gap | None) -> str:
+    """What brings a selection up to the corpus."""
+    return advice.take_in(store, info, name, without=Gap.of_selection(rules), now=now)
 
 
 def _freshness(rules: dict[str, Any], info: CorpusInfo) -> str:
@@ -206,20 +233,25 @@ def _freshness(rules: dict[str, Any], info: CorpusInfo) -> str:
     without = [f"lacks {later} parts that came later"] if later else []
     if gap := Gap.of_selection(rules):
         without.append(f"made without {gap}")
-    return ", ".join(without) or "finished"
+    return ", ".join(without) or FINISHED
 
 
 def _shards(store: Store, name: str, verdicts: str | None) -> Product:
-    folder = layout.shards(name)
+    folder, due = layout.shards(name), advice.export_again(store, name)
     file = f"{folder}/{MANIFEST}"
     try:
         manifest = read_sealed_manifest(store, file)
+        begun = begun_generations(store, name)
     except FileNotFoundError:
-        return Product(stands="unfinished" if store.files(folder) else "none")
+        return _not_there(store, folder, due)
     except TornPart:
-        return Product(stands="damaged")
+        return Product(stands="damaged", due=advice.repair(store))
+    stands = _of(verdicts, manifest.get("selection_sha256"))
+    if begun:
+        stands = f"generation {begun[-1]} is unfinished"
     return Product(
-        stands=_of(verdicts, manifest.get("selection_sha256")),
+        stands=stands,
+        due=due if begun or stands == OTHER else "",
         changed=_newest(store, folder, [file]),
         num_clips=manifest["num_clips"],
         num_to_cut_again=passing_failures(manifest),
@@ -228,19 +260,27 @@ def _shards(store: Store, name: str, verdicts: str | None) -> Product:
 
 def _report(store: Store, name: str, verdicts: str | None) -> Product:
     folder, file = layout.report(name), layout.report_statistics(name)
+    due = advice.report_again(store, name)
     try:
         statistics = json.loads(store.read(file))
     except FileNotFoundError:
-        return Product(stands="unfinished" if store.files(folder) else "none")
+        return _not_there(store, folder, due)
     except ValueError:
-        return Product(stands="damaged")
+        return Product(stands="damaged", due=advice.repair(store))
+    stands = _of(verdicts, statistics.get("lineage", {}).get("verdicts_sha256"))
     return Product(
-        stands=_of(verdicts, statistics.get("lineage", {}).get("verdicts_sha256")),
+        stands=stands,
+        due=due if stands == OTHER else "",
         changed=_newest(store, folder, [file]),
     )
+
+
+def _not_there(store: Store, folder: str, due: str) -> Product:
+    begun = bool(store.files(folder))
+    return Product(stands="unfinished", due=due) if begun else Product(stands="none")
 
 
 def _of(verdicts: str | None, made_of: str | None) -> str:
     if verdicts is None or made_of is None:
         return "unknown"
-    return "current" if verdicts == made_of else "of other verdicts"
+    return "current" if verdicts == made_of else OTHER

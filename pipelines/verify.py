@@ -8,92 +8,40 @@ speak for themselves, since a run that died and a deleted file that was to be wr
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from curation.corpus import layout
-from curation.corpus.gap import Gap
+from curation.corpus.gap import Gap, find_gap
+from curation.corpus.generations import begun_generations
 from curation.corpus.ledger import Ledger, PartState
-from curation.corpus.manifest import CorpusInfo, canonical_json, read_corpus, seal_of
+from curation.corpus.manifest import CorpusInfo, canonical_json, read_corpus
 from curation.corpus.record_file import Record
 from curation.corpus.selection import FUNNEL, RULES, read_rules
 from curation.corpus.shards import file_fault
 from curation.corpus.store import Store
 from curation.errors import CorpusError, NothingThere, TornPart
-from pipelines.verify_notes import fault_of_facts, faults_of_notes, faults_of_report, seal_fault
+from pipelines import advice
+from pipelines.findings import Fault, Findings, Kind, Unfinished
+from pipelines.verify_notes import (
+    MANIFEST,
+    fault_of_facts,
+    faults_of_notes,
+    faults_of_report,
+    read_sealed_manifest,
+    seal_fault,
+)
 from pipelines.verify_unfinished import faults_of_unfinished
 
 READING_THREADS = 8
 """Files that are read at the same time; each is held whole, and a part of keyframes may have 100 MB."""
-MANIFEST = "manifest.json"
 PLAN = "plan.json"
 ENCODED = "encoded"
 SHARDS = "shards"
 Progress = Callable[[str, int, int], None]
 """Called with a folder, files done, and files in all."""
-
-
-class Kind(StrEnum):
-    """What a damaged file belongs to; how it is repaired follows from it."""
-
-    CORPUS = "corpus"
-    RECORD = "record"
-    SOURCES = "sources"
-    LAYER = "layer"
-    SELECTION = "selection"
-    SHARDS = "shards"
-    ENCODED = "encoded"
-    REPORT = "report"
-    NOTE = "note"
-    """Spares work or says what is to be done; made of what lies there, so that it may be deleted."""
-    REMOVED = "removed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One file that is not as it was written."""
-
-    kind: Kind
-    """What it belongs to."""
-    folder: str
-    """The folder of parts, of a selection, of its shards, or of one layer of latents."""
-    name: str
-    """Path of the file in the corpus."""
-    what: str
-    """What is wrong with it."""
-    part: int | None = None
-    """Number of the part, if the file is one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unfinished:
-    """A folder without the file that is written last, or with parts that are not there or on no record."""
-
-    kind: Kind
-    """What it is; RECORD where it lacks only that."""
-    folder: str
-    """The folder."""
-    what: str
-    """What it lacks, and what to do."""
-
-
-@dataclass(slots=True)
-class Findings:
-    """What a corpus looks like when all of it is read."""
-
-    faults: list[Fault] = field(default_factory=list)
-    """Files that are damaged or gone."""
-    unfinished: list[Unfinished] = field(default_factory=list)
-    """What a run has still to end, or has lost what said that it had ended."""
-    notes: list[str] = field(default_factory=list)
-    """What is whole and waits for a command, a sentence each."""
-    num_files: int = 0
-    """Files that were read."""
 
 
 def verify(
@@ -145,11 +93,13 @@ class _Reader:
         for name in self._names("selections"):
             self._read_selection(name, info)
         for name in self._names(SHARDS):
-            self._read_manifest(Kind.SHARDS, layout.shards(name), "lavie export")
+            folder, command = layout.shards(name), advice.export_again(self._store, name)
+            self._read_manifest(Kind.SHARDS, folder, command)
+            self._read_begun(name, folder, command)
         for name in self._names(ENCODED):
             for layer_id in self._store.folders(f"{ENCODED}/{name}"):
                 folder = layout.encoded(name, layer_id)
-                self._read_manifest(Kind.ENCODED, folder, "lavie encode")
+                self._read_manifest(Kind.ENCODED, folder, advice.encode_again(self._store, name))
         self._read_notes()
         for name in self._names("reports"):
             self._read_report(name)
@@ -203,10 +153,13 @@ class _Reader:
             statistics = layout.report_statistics(selection)
             if self._store.exists(statistics):
                 self._found.notes.append(
-                    f"{folder}: made by a version that put no digest of it on record; run `lavie report`"
+                    f"{folder}: made by a version that put no digest of it on record; run "
+                    f"{advice.report_again(self._store, selection)}"
                 )
             else:
-                self._unfinished(Kind.REPORT, folder, statistics, "lavie report")
+                self._unfinished(
+                    Kind.REPORT, folder, statistics, advice.report_again(self._store, selection)
+                )
 
     def _names(self, folder: str) -> list[str]:
         names = self._store.folders(folder)
@@ -224,23 +177,31 @@ class _Reader:
         """Note that a folder lacks the file that is written last."""
         last = last.rpartition("/")[2]
         what = (
-            f"not finished: {last}, which is written last, is not there; finish it with `{command}`, or, "
-            f"if {last} was there, bring it back with `lavie verify --repair`"
+            f"not finished: {last}, which is written last, is not there; finish it with {command}, or, if "
+            f"{last} was there, bring it back with {advice.repair(self._store)}"
         )
         self._found.unfinished.append(Unfinished(kind=kind, folder=folder, what=what))
 
     def _read_layer(self, layer_id: str, info: CorpusInfo, *, is_current: bool) -> None:
         folder = layout.layer_folder(layer_id)
-        unmade = self._read_parts(Kind.LAYER, folder, info.num_parts)
+        unmade = self._read_parts(
+            Kind.LAYER, folder, info.num_parts, again=advice.curate_again(info)
+        )
         if unmade and is_current:
             what = (
                 f"not finished: {unmade} of {info.num_parts} parts are missing and on no record, as they "
-                "were never made or the folder is gone; run the same `lavie curate` again"
+                f"were never made or the folder is gone; {advice.curate_again(info)} makes them"
             )
             self._found.unfinished.append(Unfinished(kind=Kind.LAYER, folder=folder, what=what))
 
     def _read_parts(
-        self, kind: Kind, folder: str, num_parts: int, *, without: frozenset[int] = frozenset()
+        self,
+        kind: Kind,
+        folder: str,
+        num_parts: int,
+        *,
+        without: frozenset[int] = frozenset(),
+        again: str = "the same `lavie curate`",
     ) -> int:
         """Compare the parts of a folder with its record; returns how many were never made.
 
@@ -249,6 +210,7 @@ class _Reader:
             folder: of the parts.
             num_parts: that it has.
             without: numbers of those that were left out of it.
+            again: the command that makes marked parts anew.
         """
         if not self._wants(folder):
             return 0
@@ -268,9 +230,9 @@ class _Reader:
                 unmade += 1
             elif state is not PartState.AGAIN:
                 there.append(part)
-        again = states.count(PartState.AGAIN)
-        if again:
-            what = f"not finished: {again} parts are to be made anew; run `lavie curate`"
+        num_again = states.count(PartState.AGAIN)
+        if num_again:
+            what = f"not finished: {num_again} parts are to be made anew; {again} makes them"
             self._found.unfinished.append(Unfinished(kind=kind, folder=folder, what=what))
         for part, what in self._compare(folder, there, records):
             name = f"{folder}/{layout.part_file(part)}"
@@ -305,7 +267,7 @@ class _Reader:
             what = (
                 f"not finished: {unrecorded} parts are on no record, as a run ended before it wrote them "
                 f"down, or {layout.COMMITTED}/ is gone; they were tested by their own checksums alone. The "
-                "next run records them, and `lavie verify --repair`"
+                f"next run records them, and {advice.repair(self._store)}"
             )
             self._found.unfinished.append(Unfinished(kind=Kind.RECORD, folder=folder, what=what))
 
@@ -320,7 +282,7 @@ class _Reader:
         try:
             gap = Gap.of_selection(read_rules(self._store, name))
         except NothingThere:
-            self._unfinished(Kind.SELECTION, folder, RULES, f"lavie select --name {name}")
+            self._unfinished(Kind.SELECTION, folder, RULES, advice.select_again(self._store, name))
         except TornPart as error:
             self._fault(Kind.SELECTION, folder, rules, _reason(error, rules))
         if self._store.exists(funnel):
@@ -331,20 +293,41 @@ class _Reader:
         made_of, without = (gap.num_parts, gap.numbers) if gap is not None else self._extent(folder)
         self._read_parts(Kind.SELECTION, folder, made_of, without=without)
         if gap is not None:
-            self._say_what_came_later(folder, gap, info)
+            self._say_what_came_later(name, gap, info)
 
-    def _say_what_came_later(self, folder: str, gap: Gap, info: CorpusInfo) -> None:
+    def _say_what_came_later(self, name: str, gap: Gap, info: CorpusInfo) -> None:
         """Note the parts that a whole selection does not have."""
+        folder = layout.selection(name)
         if gap.numbers:
-            self._found.notes.append(
-                f"{folder}: made without {gap}; once `lavie curate` has made what is missing, "
-                "`lavie select` takes it in"
-            )
+            now = None
+            with suppress(CorpusError):  # a damaged record is named by itself
+                now = find_gap(self._ledger, info)
+            how = advice.take_in(self._store, info, name, without=gap, now=now)
+            self._found.notes.append(f"{folder}: made without {gap}; due: {how}")
         if gap.num_parts != info.num_parts:
             self._found.notes.append(
                 f"{folder}: made of {gap.num_parts} parts, the corpus has {info.num_parts}; "
-                "`lavie select` takes the new ones in"
+                f"due: {advice.select_again(self._store, name)}"
             )
+
+    def _read_begun(self, selection: str, folder: str, command: str) -> None:
+        """Note an export that was begun beside finished ones, and read the files that it has made."""
+        if not self._wants(folder):
+            return
+        with suppress(
+            FileNotFoundError, CorpusError
+        ):  # named already, or what is not finished is all
+            manifest = read_sealed_manifest(self._store, f"{folder}/{MANIFEST}")
+            known = {*manifest["files"], MANIFEST}
+            for name, what in faults_of_unfinished(self._store, folder, known=known):
+                self._found.num_files += 1
+                if what is not None:
+                    self._fault(Kind.SHARDS, folder, name, what)
+            for number in begun_generations(self._store, selection):
+                what = f"not finished: generation {number} was begun; {command} goes on with it"
+                self._found.unfinished.append(
+                    Unfinished(kind=Kind.SHARDS, folder=folder, what=what)
+                )
 
     def _read_manifest(self, kind: Kind, folder: str, command: str) -> None:
         """Compare files with the manifest beside them."""
@@ -390,24 +373,6 @@ class _Reader:
         else:
             if not is_same:
                 self._fault(kind, folder, name, "its bytes are not those that were written")
-
-
-def read_sealed_manifest(store: Store, name: str) -> dict[str, Any]:
-    """The manifest of shards or latents.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        TornPart: if its bytes are not those that were written.
-    """
-    data = store.read(name)
-    try:
-        content: dict[str, Any] = json.loads(data)
-        is_whole = canonical_json(content) == data and content.get("digest") == seal_of(content)
-    except (ValueError, AttributeError) as error:
-        raise TornPart(f"{store.root}/{name}: not JSON ({error})") from error
-    if not is_whole:
-        raise TornPart(f"{store.root}/{name}: its bytes are not those that were written")
-    return content
 
 
 def _part_fault(store: Store, name: str, record: Record) -> str | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from curation.corpus import layout
-from curation.corpus.manifest import unsealed
+from curation.corpus.manifest import canonical_json, seal_of, unsealed
 from curation.corpus.removal import read_removed
 from curation.corpus.shards import file_fault
 from curation.corpus.store import Store
 from curation.errors import CorpusError, TornPart
+
+MANIFEST = "manifest.json"
+"""Of shards, and of latents."""
 
 
 def faults_of_notes(store: Store) -> Iterator[tuple[str, str | None]]:
@@ -76,3 +80,21 @@ def _unfinished(store: Store) -> str | None:
 
 def _words(error: TornPart, name: str) -> str:
     return str(error).partition(f"{name}: ")[2]
+
+
+def read_sealed_manifest(store: Store, name: str) -> dict[str, Any]:
+    """The manifest of shards or latents.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        TornPart: if its bytes are not those that were written.
+    """
+    data = store.read(name)
+    try:
+        content: dict[str, Any] = json.loads(data)
+        is_whole = canonical_json(content) == data and content.get("digest") == seal_of(content)
+    except (ValueError, AttributeError) as error:
+        raise TornPart(f"{store.root}/{name}: not JSON ({error})") from error
+    if not is_whole:
+        raise TornPart(f"{store.root}/{name}: its bytes are not those that were written")
+    return content

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.corpus import layout
-from curation.corpus.manifest import canonical_json
+from curation.corpus.manifest import sealed, unsealed
 from curation.corpus.parts import LAYER_METADATA
 from curation.corpus.selection import read_rules, verdicts_digest
 from curation.corpus.settings import settings_from
@@ -33,6 +33,18 @@ from curation.errors import PASSING, CorpusError, TornPart
 _PLAN = re.compile(r"plan(?:-(\d{5}))?\.json\Z")
 _SHARD = re.compile(r"(?P<bucket>[^/]+)/(?P<number>\d{6,})\.(?P<kind>tar|parquet)\Z")
 
+_ENTRIES = {
+    *(
+        "format_version",
+        "generation",
+        "export",
+        "made_by",
+        "selection",
+        "selection_sha256",
+        "rules",
+    ),
+    *("layers", "num_selected", "buckets", "retries", "replaces", "rewritten_for", "closed_early"),
+}
 Plan = dict[str, Any]
 """Contents of one plan.json."""
 
@@ -46,17 +58,26 @@ def read_plans(store: Store, selection: str) -> list[Plan]:
     plans = []
     for path in store.files(layout.shards(selection)):
         if match := _PLAN.match(path.rpartition("/")[2]):
-            try:
-                plan: Plan = json.loads(store.read(path))
-            except ValueError as error:
-                raise TornPart(f"{store.root}/{path}: not JSON ({error})") from error
+            plan = read_plan(store, path)
             plans.append({"generation": int(match[1] or 1)} | plan)
     return sorted(plans, key=lambda plan: int(plan["generation"]))
 
 
+def read_plan(store: Store, path: str) -> Plan:
+    """One plan.
+
+    Raises:
+        TornPart: if its bytes are not those that were written.
+    """
+    plan = unsealed(store.read(path), f"{store.root}/{path}")
+    if unknown := set(plan) - _ENTRIES:  # such as "digest" with a changed letter
+        raise TornPart(f"{store.root}/{path}: unknown entries {', '.join(sorted(unknown))}")
+    return plan
+
+
 def write_plan(store: Store, plan: Plan) -> None:
     """Put one plan in its place."""
-    store.write(layout.shard_plan(plan["selection"], plan["generation"]), canonical_json(plan))
+    store.write(layout.shard_plan(plan["selection"], plan["generation"]), sealed(plan))
 
 
 def replaced_names(plans: list[Plan]) -> set[tuple[str, int]]:
@@ -71,6 +92,13 @@ def finished_generations(store: Store, selection: str) -> frozenset[int]:
         return frozenset()
     manifest = read_manifest(store, selection)
     return frozenset(entry["generation"] for entry in manifest["generations"])
+
+
+def begun_generations(store: Store, selection: str) -> list[int]:
+    """Numbers of the generations that were planned and that no manifest names yet."""
+    finished = finished_generations(store, selection)
+    numbers = (plan["generation"] for plan in read_plans(store, selection))
+    return [number for number in numbers if number not in finished]
 
 
 def check_finished(store: Store, selection: str) -> None:
@@ -444,6 +472,6 @@ def shards_state(store: Store, selection: str) -> ShardsState | None:
         num_generations=len(finished),
         num_clips=manifest.get("num_clips", 0),
         num_shards=manifest.get("num_shards", 0),
-        is_unfinished=any(plan["generation"] not in finished for plan in plans),
+        is_unfinished=bool(begun_generations(store, selection)),
         is_own=manifest.get("selection_sha256", plans[-1]["selection_sha256"]) == verdicts,
     )

@@ -255,6 +255,24 @@ def read_clips(
     return _Part(store, layers, part).read(wanted, rows=rows)
 
 
+def with_rows(table: pa.Table, rows: np.ndarray, values: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The table with other values in some rows.
+
+    Args:
+        table: of any columns.
+        rows: places, rising.
+        values: what stands there instead, with a value of each column.
+    """
+    if not len(rows):
+        return table
+    kept = [{name: value[name] for name in table.column_names} for value in values]
+    others = pa.Table.from_pylist(kept, schema=table.schema)
+    order = np.arange(table.num_rows)
+    order[rows] = table.num_rows + np.arange(len(rows))
+    both = pa.concat_tables([table, others])
+    return both.take(pa.array(order)).combine_chunks().cast(table.schema)
+
+
 def read_columns(
     store: Store, layers: Mapping[str, str], part: int, columns: Iterable[str]
 ) -> pa.Table:

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from curation.corpus import layout
 from curation.corpus.ledger import Commit, commit_part
 from curation.corpus.manifest import sealed, unsealed
-from curation.corpus.parts import open_parquet, read_table
+from curation.corpus.parts import open_parquet, read_table, with_rows
 from curation.corpus.schema import PROBE, SOURCES, schema
 from curation.corpus.store import Store
 from curation.errors import CorpusError, RemovalUnfinished
@@ -383,7 +383,7 @@ def _scrub_probe(
     table = read_table(store, path)
     blank: dict[str, Any] = dict.fromkeys(c.name for c in PROBE)
     blank |= {"source_reject": REMOVED, "source_reject_detail": "at somebody's wish"}
-    changed = _blanked(table, rows, [blank] * len(rows))
+    changed = with_rows(table, rows, [blank] * len(rows))
     counts = np.zeros(table.num_rows, np.int32)
     scenes = layout.layer(f"scenes@{folder.partition('@')[2]}", part)
     if store.exists(scenes):
@@ -408,19 +408,7 @@ def _scrub_sources(store: Store, part: int, rows: np.ndarray) -> Iterator[tuple[
         for uri, new in zip(uris, is_new, strict=True)
     ]
     if any(is_new):
-        yield _put(store, path, layout.SOURCES, part, _blanked(table, rows, values), sum(is_new))
-
-
-def _blanked(table: pa.Table, rows: np.ndarray, values: list[dict[str, Any]]) -> pa.Table:
-    """The table with other values in some rows."""
-    if not len(rows):
-        return table
-    kept = [{name: value[name] for name in table.column_names} for value in values]
-    others = pa.Table.from_pylist(kept, schema=table.schema)
-    order = np.arange(table.num_rows)
-    order[rows] = table.num_rows + np.arange(len(rows))
-    both = pa.concat_tables([table, others])
-    return both.take(pa.array(order)).combine_chunks().cast(table.schema)
+        yield _put(store, path, layout.SOURCES, part, with_rows(table, rows, values), sum(is_new))
 
 
 def without_names(command: str, removal: Removal) -> str:
@@ -456,7 +444,7 @@ def without_removed(removed: Removed, tables: Mapping[str, pa.Table]) -> dict[st
     scenes, keyframes = scenes.filter(kept), tables["keyframes"].filter(kept)
     blank: dict[str, Any] = dict.fromkeys(c.name for c in PROBE)
     blank |= {"source_reject": REMOVED, "source_reject_detail": "its bytes were removed earlier"}
-    probe = _blanked(probe.cast(schema(PROBE)), rows, [blank] * len(rows))
+    probe = with_rows(probe.cast(schema(PROBE)), rows, [blank] * len(rows))
     counts = np.bincount(scenes["source_row"].to_numpy(), minlength=probe.num_rows)
     place = probe.schema.get_field_index("num_scenes")
     probe = probe.set_column(place, probe.schema.field(place), pa.array(counts.astype(np.int32)))

@@ -62,7 +62,7 @@ SOURCES = (
     Column(
         "size_bytes",
         I64,
-        "size when listed; null for rows of source lists and what is no regular file",
+        "size when listed; null for objects that a list names, and for what is no regular file",
         "bytes",
     ),
     Column("title", STR, "title given in the source list; null where none was"),

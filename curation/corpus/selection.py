@@ -84,8 +84,8 @@ def selected_parts(store: Store, info: CorpusInfo, name: str) -> list[int]:
     of_selection = Gap.of_selection(read_rules(store, name))
     if later := info.num_parts - of_selection.num_parts:
         raise MissingPart(
-            f"selection {name!r} of {store.root} lacks {later} parts that came later: run `lavie select` "
-            "again"
+            f"selection {name!r} of {store.root} lacks {later} parts that came later: `lavie select "
+            f"{store.root} --name {name}` with its rules takes them in"
         )
     parts = of_selection.complete
     now = find_gap(Ledger(store), info)
@@ -93,7 +93,7 @@ def selected_parts(store: Store, info: CorpusInfo, name: str) -> list[int]:
         raise MissingPart(
             f"selection {name!r} of {store.root} has verdicts on parts that are not complete now, as a run "
             f"over them has not ended or has failed: {now}. Run the same `lavie curate` again, or `lavie "
-            "select`, which leaves them out until then"
+            f"select {store.root} --name {name}` with its rules, which leaves them out until then"
         )
     return parts
 

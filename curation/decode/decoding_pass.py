@@ -10,7 +10,6 @@ import contextlib
 import functools
 import itertools
 import logging
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pyarrow as pa
 
 from curation.corpus.schema import layer_schema
+from curation.corpus.scratch import scratch_folder
 from curation.decode.film import Film, Shot
 from curation.decode.geometry import Stretches
 from curation.decode.measuring import DecodeConfig, MeasuredScene, Shown, VideoPass
@@ -355,7 +355,7 @@ class DecodingPass:
             "probe" with a row a source, "scenes" and "keyframes" with a row a scene.
         """
         found: dict[str, list[pa.Table]] = {name: [] for name in LAYERS}
-        with tempfile.TemporaryDirectory(prefix="lavie-") as scratch:
+        with scratch_folder("lavie-") as scratch:
             listed = sources.select(["uri", "listing_reject", "listing_reject_detail"]).to_pylist()
             for source_row, source in enumerate(listed):
                 if left_out and source_row in left_out:
@@ -364,7 +364,7 @@ class DecodingPass:
                     if before is not None:
                         before(source_row)
                     begun = time.monotonic()
-                    tables = self._tables_of(source, Path(scratch))
+                    tables = self._tables_of(source, scratch)
                     _tell(source["uri"], tables["probe"], time.monotonic() - begun)
                 tables["scenes"] = _filled(tables["scenes"], "source_row", source_row)
                 for name in LAYERS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -30,6 +29,7 @@ from curation.corpus.generations import (
 )
 from curation.corpus.manifest import canonical_json
 from curation.corpus.schema import SELECTION, SHARD_INDEX, schema
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.selection import read_verdicts, verdict_parts, verdicts_digest
 from curation.corpus.shards import (
     FORMAT_VERSION,
@@ -80,8 +80,8 @@ def finish_shards(
         if _is_up_to_date(store, selection, earlier, plans):
             return earlier
     _check_complete(store, selection, plans)
-    with tempfile.TemporaryDirectory(prefix="lavie-index-") as scratch:
-        path = Path(scratch) / "index.parquet"
+    with scratch_folder("lavie-index-") as scratch:
+        path = scratch / "index.parquet"
         manifest = _gather(store, selection, plans, path, all_exported=all_exported)
         if earlier is not None:
             replaced = {layout.shard(*named) for named in replaced_names(plans)}

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +36,7 @@ from curation.corpus.generations import (
 from curation.corpus.parts import in_order, to_parquet
 from curation.corpus.removal import Change
 from curation.corpus.schema import SHARD_ROWS, schema
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.selection import verdicts_digest
 from curation.corpus.shards import FORMAT_VERSION
 from curation.corpus.store import Store
@@ -212,8 +211,8 @@ class _Rewriting:
             "encoder": shard.made["encoder"],
             "tar": None,
         }
-        with tempfile.TemporaryDirectory(prefix="lavie-rewriting-") as scratch:
-            path = Path(scratch) / "shard.tar"
+        with scratch_folder("lavie-rewriting-") as scratch:
+            path = scratch / "shard.tar"
             with ShardTar(path) as tar:
                 new = [
                     self._put(tar, row, new_name, edits.get(place))

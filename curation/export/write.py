@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from curation.corpus import layout
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_clips, to_parquet
 from curation.corpus.schema import SELECTION, SHARD_ROWS, schema
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.selection import read_verdicts
 from curation.corpus.shards import KEY_GRAMMAR
 from curation.corpus.store import Store
@@ -53,6 +54,8 @@ class ShardWriter:
 
     seen = SeenFolders()
     """Folders of the sources where the export was planned; whoever plans on a cluster sets it."""
+    moved: Mapping[str, str] = MappingProxyType({})
+    """Address of a source that is not there any more -> where the same bytes lie; set likewise."""
 
     def __init__(
         self, store: Store, info: CorpusInfo, selection: str, config: ExportConfig
@@ -90,10 +93,10 @@ class ShardWriter:
         """
         rows = self._rows(plan)
         folder = layout.shards(self.selection)
-        with tempfile.TemporaryDirectory(prefix="lavie-shard-") as scratch:
-            path = Path(scratch) / "shard.tar"
+        with scratch_folder("lavie-shard-") as scratch:
+            path = scratch / "shard.tar"
             with ShardTar(path) as tar:
-                index = list(self._pack(tar, plan, _keyed(rows), Path(scratch)))
+                index = list(self._pack(tar, plan, _keyed(rows), scratch))
             made: dict[str, Any] = {"export": plan.export, "encoder": self._encoder, "tar": None}
             if any(row["shard"] for row in index):
                 with path.open("rb") as file:
@@ -143,7 +146,8 @@ class ShardWriter:
         """
         assert self._guard is not None, "setup() comes first"
         uri, sha256 = rows[0]["uri"], rows[0]["source_sha256"]
-        with fetched(uri, max_bytes=ADMITTED.max_bytes, scratch=scratch, web=self.web) as source:
+        place = self.moved.get(uri, uri)
+        with fetched(place, max_bytes=ADMITTED.max_bytes, scratch=scratch, web=self.web) as source:
             if source.sha256 != sha256:
                 raise BadSource("changed", f"sha256 is {source.sha256}, {sha256} was curated")
             stream = ReadStream(0)

@@ -15,6 +15,6 @@
 """
 
 from curation.report.settings import ReportConfig, ReportPaths
-from curation.report.write import write_report
+from curation.report.write import rewrite_report, write_report
 
-__all__ = ["ReportConfig", "ReportPaths", "write_report"]
+__all__ = ["ReportConfig", "ReportPaths", "rewrite_report", "write_report"]

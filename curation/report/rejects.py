@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from curation.corpus.manifest import CorpusInfo
 from curation.corpus.parts import read_sources
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.store import Store
 from curation.report.text import cut_text, safe_command, safe_uri
 
@@ -45,8 +44,8 @@ def write_rejects(
         Reason -> the first `SHOWN_PER_REASON` of its sources; and sha256 and length of the file.
     """
     shown: dict[str, list[Reject]] = defaultdict(list)
-    with tempfile.TemporaryDirectory(prefix="lavie-report-") as scratch:
-        local = Path(scratch) / "rejects.csv"
+    with scratch_folder("lavie-report-") as scratch:
+        local = scratch / "rejects.csv"
         # A million names are too many to hold, so they go through a file.
         with local.open("w", encoding="utf-8", newline="") as file:
             out = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from curation.corpus import layout
@@ -56,6 +58,53 @@ def write_report(
     rules = read_rules(store, selection)
     _check_layers(rules, info, selection)
     parts = selected_parts(store, info, selection)
+    return _write(store, info, selection, config, parts)
+
+
+def rewrite_report(
+    store: Store, info: CorpusInfo, selection: str, config: ReportConfig
+) -> ReportPaths:
+    """Write the report of a selection anew, of the parts and layers that it was made from.
+
+    What has come to the corpus since is not in it, as it was not in the report before.
+
+    Args:
+        store: the corpus.
+        info: its corpus.json.
+        selection: name of a finished selection.
+        config: what the page shows.
+
+    Raises:
+        CorpusError: if there is no such selection, or files that it was made from are gone or have other
+            rows now.
+    """
+    rules = read_rules(store, selection)
+    parts = Gap.of_selection(rules).complete
+    then = replace(info, num_parts=rules["num_parts"], layers=_layers_then(store, info, rules))
+    return _write(store, then, selection, config, parts)
+
+
+def _layers_then(store: Store, info: CorpusInfo, rules: dict[str, Any]) -> dict[str, str]:
+    """Layers that a selection read, and others over the same scenes that all of its parts have."""
+    read: dict[str, str] = rules["layers"]
+    scenes = read.get("scenes", info.layers["scenes"])
+    beside = {
+        name: f"{name}@{scenes.partition('@')[2]}" for name in ("probe", "scenes", "keyframes")
+    }
+    if info.layers["scenes"] == scenes:
+        beside |= info.layers
+    there = {
+        name: layer
+        for name, layer in beside.items()
+        if all(store.exists(layout.layer(layer, n)) for n in Gap.of_selection(rules).complete)
+    }
+    return there | read
+
+
+def _write(
+    store: Store, info: CorpusInfo, selection: str, config: ReportConfig, parts: Sequence[int]
+) -> ReportPaths:
+    rules = read_rules(store, selection)
     found = collect(
         store,
         info,
@@ -109,7 +158,7 @@ def _check_layers(rules: dict[str, Any], info: CorpusInfo, selection: str) -> No
         if info.layers.get(name) != layer:
             raise CorpusError(
                 f"selection {selection!r} was made from the layer {layer}, the corpus now has "
-                f"{info.layers.get(name)}: run `lavie select` again"
+                f"{info.layers.get(name)}: run `lavie select --name {selection}` again"
             )
 
 

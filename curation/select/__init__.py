@@ -5,6 +5,7 @@ video is looked at again. In: a `SelectConfig` (`curation.select.rule_presets` h
 peers'). Out: `selections/<name>/` with a verdict on every clip, and a `Funnel`.
 """
 
+from curation.select.cluster_corpus import renew_centres
 from curation.select.clusters import Clusters
 from curation.select.dedup import Dedup
 from curation.select.funnel import Amount, Funnel, Step
@@ -43,6 +44,7 @@ __all__ = [
     "drop_clips",
     "missing",
     "parse_rule",
+    "renew_centres",
     "select",
     "without_missing",
 ]

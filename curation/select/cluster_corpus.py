@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from curation.corpus import layout
 from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.removal import Change, changed_file, sha256_of
+from curation.corpus.store import Store
 from curation.select.clusters import (
     SAMPLES_PER_CLUSTER,
     Clustering,
@@ -23,6 +25,7 @@ from curation.select.clusters import (
     centres_table,
     cluster_clips,
     find_centres,
+    nearest,
     unit_length,
 )
 from curation.select.scan import Corpus, Extent
@@ -84,8 +87,11 @@ def cluster_corpus(
 def embeddings_of(corpus: Corpus, part: int, rows: NDArray[np.int64] | None = None) -> Vectors:
     """Embeddings of unit length of one part's clips, ``[N, D]``; zeros where there is none."""
     lists = corpus.read_columns(part, ["embedding"])["embedding"].combine_chunks()
-    if rows is not None:
-        lists = lists.take(pa.array(rows))
+    return _vectors(lists if rows is None else lists.take(pa.array(rows)))
+
+
+def _vectors(lists: pa.ListArray) -> Vectors:
+    """Embeddings of unit length, ``[N, D]``; zeros where there is none."""
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
     width = int(lengths.max(initial=0))
     vectors_ND = np.zeros((len(lists), width), np.float32)
@@ -123,3 +129,35 @@ def _sample(corpus: Corpus, extent: Extent, num: int) -> Vectors:
         )
     even = np.linspace(0, len(sample_ND) - 1, min(wanted, len(sample_ND))).round().astype(int)
     return sample_ND[even]
+
+
+def renew_centres(store: Store) -> Iterator[Change]:
+    """Make the centres of all clusters anew of the clips that are left, each under its number.
+
+    The centre of few clips tells what they show, and that of one is its embedding. A centre of which no clip
+    is left becomes zeros, which later clips are not put to. Centres go whose layer of embeddings is gone.
+
+    Args:
+        store: the corpus, its layers free of what was removed.
+    """
+    for path in store.files("clusters"):
+        layer_id = path.rpartition("/")[2].rsplit("-", 2)[0]
+        centres_KD = centres_of(read_table(store, path))
+        sums_KD = np.zeros(centres_KD.shape, np.float64)
+        files = store.files(layout.layer_folder(layer_id))
+        parts = [name for name in files if layout.part_number(name) is not None]
+        for part in parts:
+            lists = read_table(store, part, ["embedding"])["embedding"].combine_chunks()
+            vectors_ND = _vectors(lists)
+            vectors_ND = vectors_ND[vectors_ND.any(axis=1)]
+            if len(vectors_ND):
+                np.add.at(sums_KD, nearest(vectors_ND, centres_KD)[0], vectors_ND)
+        if not parts:
+            before = sha256_of(store, path)
+            store.delete(path)
+            yield Change(file=path, num_removed=0, sha256_before=before, sha256_after=None)
+            continue
+        with changed_file(store, path, 0) as change:
+            table = centres_table(unit_length(sums_KD.astype(np.float32)))
+            store.write(path, to_parquet(table, made_by={"clusters": len(centres_KD)}))
+        yield change.made()

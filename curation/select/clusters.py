@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from curation.corpus.scratch import full_disk_named
 from curation.select.second_look import SecondLook
 
 SAMPLES_PER_CLUSTER = 64
@@ -218,7 +219,11 @@ def cluster_clips(
     """
     positions, numbers, cosines = [np.empty(0, np.int64)], [np.empty((0, 2), np.int32)], []
     cosines.append(np.empty(0, np.float32))
-    with tempfile.TemporaryFile(prefix="lavie-clusters-", dir=temp_folder) as file:
+    place = temp_folder or tempfile.gettempdir()
+    with (
+        full_disk_named(place),
+        tempfile.TemporaryFile(prefix="lavie-clusters-", dir=place) as file,
+    ):
         for own, vectors_ND in batches():
             number, cosine = nearest(vectors_ND, centres_KD)
             second = nearest(vectors_ND, centres_KD, but=number)[0] if second_look else number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from curation.corpus import layout
 from curation.corpus.gap import Gap
 from curation.corpus.ledger import Commit, commit_part
-from curation.corpus.parts import read_clips, read_sources
+from curation.corpus.parts import read_clips, read_sources, read_table
 from curation.corpus.removal import Change, changed_file
+from curation.corpus.schema import LAYER_OF
 from curation.corpus.selection import (
     FUNNEL,
     RULES,
@@ -23,6 +24,7 @@ from curation.corpus.selection import (
     verdict_parts,
 )
 from curation.corpus.store import Store
+from curation.errors import TornPart
 from curation.select.funnel import Amount, Funnel, StepName, check_accounts, make_steps
 from curation.select.splits import SPLITS
 from curation.select.write import publish
@@ -95,9 +97,14 @@ def _recounted(store: Store, name: str) -> Funnel:
         sources = read_sources(store, rules["layers"], part, ["source_reject"])["source_reject"]
         num_sources += len(sources)
         rejected.update(word for word in sources.to_pylist() if word is not None)
-        clips = read_clips(store, rules["layers"], part, ["duration_s", *by]).to_pylist()
-        verdicts = read_verdicts(store, name, part).to_pylist()
-        for clip, row in zip(clips, verdicts, strict=True):
+        verdicts = read_verdicts(store, name, part)
+        clips = pa.table(
+            {
+                column: _of_clips(store, rules["layers"], part, column, verdicts["clip_id"])
+                for column in ("duration_s", *by)
+            }
+        )
+        for clip, row in zip(clips.to_pylist(), verdicts.to_pylist(), strict=True):
             duration_s = clip["duration_s"]
             uncategorised += row["keep"] and any(clip[column] is None for column in by)
             amount = Amount(
@@ -131,3 +138,29 @@ def _recounted(store: Store, name: str) -> Funnel:
     )
     check_accounts(funnel)
     return funnel
+
+
+def _of_clips(
+    store: Store, layers: Mapping[str, str], part: int, column: str, clip_ids: pa.ChunkedArray
+) -> pa.ChunkedArray:
+    """A column of the clips that a part's verdicts are on, in their order.
+
+    The part may have other clips besides, of sources that were read at a later try, and some of its layers
+    may not have followed yet; so it goes by the ids, layer by layer.
+
+    Raises:
+        TornPart: if the layer lacks one of them.
+    """
+    layer = LAYER_OF[column]
+    if layer in ("sources", "probe"):
+        path, table = layout.sources(part), read_clips(store, layers, part, [column])
+    else:
+        path = layout.layer(layers[layer], part)
+        table = read_table(store, path, ["clip_id", column])
+    places = pc.index_in(clip_ids, value_set=table["clip_id"].combine_chunks())
+    if places.null_count:
+        raise TornPart(
+            f"{store.root}/{path}: lacks clips that a selection has verdicts on; `lavie verify` says what is "
+            "wrong"
+        )
+    return table[column].take(places)

@@ -6,7 +6,9 @@ A clip's `failed` has bit i set for the plan's rule i; 0 means kept.
 
 from __future__ import annotations
 
-import tempfile
+import errno
+import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from curation.corpus.scratch import scratch_folder
 from curation.select.funnel import Amount
 from curation.select.query import Plan
 from curation.select.rules import COPY_RULE, Rule
@@ -61,15 +64,18 @@ class SelectResources:
             raise ValueError(f"memory_bytes must be at least 128 MiB, got {self.memory_bytes}")
 
 
+_FULL = re.compile("No space left on device|Disk quota exceeded")
+
+
 @contextmanager
 def open_table(plan: Plan, resources: SelectResources) -> Iterator[ClipTable]:
     """An empty table, which is gone at the end."""
     import duckdb
 
-    with tempfile.TemporaryDirectory(prefix="lavie-select-", dir=resources.temp_folder) as temp:
+    with scratch_folder("lavie-select-", place=resources.temp_folder) as temp:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{resources.memory_bytes // 1024**2}MiB",
-            "temp_directory": temp,
+            "temp_directory": str(temp),
             "threads": resources.threads,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -77,7 +83,12 @@ def open_table(plan: Plan, resources: SelectResources) -> Iterator[ClipTable]:
         with duckdb.connect(":memory:", config=settings) as connection:
             # From here on only what is registered can be read; the folder above stays allowed.
             connection.execute("SET enable_external_access = false")
-            yield ClipTable(plan, connection)
+            try:
+                yield ClipTable(plan, connection)
+            except duckdb.Error as error:  # what it wrote there found no room
+                if _FULL.search(str(error)):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temp)) from error
+                raise
 
 
 class ClipTable:

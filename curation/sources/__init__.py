@@ -17,6 +17,7 @@ carries some is refused, so that none can get into a corpus or a log.
 from curation.sources.fetched import Fetched, fetched
 from curation.sources.folders import LeftOut
 from curation.sources.listing import list_sources
+from curation.sources.lists import row_prefixes
 from curation.sources.seen import SeenFolders
 from curation.sources.uris import local_path, redacted, uri_of
 from curation.sources.web import HostTurns, OptedOut, Turns, WebClient, WebConfig, is_web
@@ -35,5 +36,6 @@ __all__ = [
     "list_sources",
     "local_path",
     "redacted",
+    "row_prefixes",
     "uri_of",
 ]

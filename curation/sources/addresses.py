@@ -21,6 +21,8 @@ from curation.sources.web.addresses import is_web, web_address
 
 BAD_ADDRESS = "bad_address"
 BAD_ROW = "bad_row"
+ROW_MARK = "#row-"
+"""Between the name of a list and the number of a row that has no address of its own."""
 MAX_CHARACTERS = 4096
 """Linux's longest path; keys of object stores have at most 1,024 bytes."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -56,7 +58,7 @@ def address_columns(
             reason = BAD_ADDRESS
             uri, detail = _address(cell, folder)
         is_bad = detail is not None
-        uris.append(f"{name}#row-{number}" if is_bad else uri)
+        uris.append(f"{name}{ROW_MARK}{number}" if is_bad else uri)
         rejects.append(reason if is_bad else None)
         details.append(detail)
     return (

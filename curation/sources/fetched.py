@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from curation.corpus.store import OUTAGE_S, is_remote
 from curation.errors import BadSource, MachineFault, StoreUnavailable, machine_fault
 from curation.media.probe import open_regular
 from curation.sources.hub import repository
+from curation.sources.seen import holds_something
 from curation.sources.uris import SCHEMES, local_path, opened_store, redacted
 from curation.sources.web import FromWeb, WebClient, is_web
 
@@ -78,12 +80,11 @@ def fetched(
         StoreUnavailable: the store did not answer for `outage_s`.
     """
     if not is_remote(uri):
-        path = local_path(uri)
-        with open_regular(path) as file:
+        with _opened(local_path(uri)) as file:
             size_bytes = _check_size(os.fstat(file.fileno()).st_size, max_bytes)
             digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             file.seek(0)
-            yield Fetched(path, file, digest, size_bytes)
+            yield Fetched(local_path(uri), file, digest, size_bytes)
         return
     suffix = os.path.splitext(uri.split("?")[0])[1]
     with tempfile.NamedTemporaryFile(dir=scratch, prefix=_FETCH_PREFIX, suffix=suffix) as copy:
@@ -96,6 +97,21 @@ def fetched(
         size_bytes = copy.tell()
         copy.seek(0)
         yield Fetched(Path(copy.name), copy, sha256, size_bytes, from_web)  # type: ignore[arg-type]
+
+
+def _opened(path: Path) -> BinaryIO:
+    """`open_regular`, which says of a file that is not there whether its folder is."""
+    try:
+        return open_regular(path)
+    except BadSource as error:
+        if error.reason != "not_found" or holds_something(path.parent):
+            raise
+        what = "is empty" if path.parent.is_dir() else "does not exist either"
+        raise BadSource(
+            "not_found",
+            f"{error.detail}, and its folder {path.parent} {what} on {socket.gethostname()}: a wrong path in "
+            "a list, or a folder that is not mounted",
+        ) from error
 
 
 def _check_size(size_bytes: int, max_bytes: int) -> int:
@@ -128,7 +144,7 @@ def _download(uri: str, target: BinaryIO, max_bytes: int, outage_s: float) -> st
         except OSError as error:
             if fault := machine_fault(error):
                 place = os.path.dirname(target.name)
-                raise MachineFault(f"{fault}: copying {redacted(uri)} to {place}") from error
+                raise MachineFault(f"copying {redacted(uri)} to {place}: {fault}") from error
             seen = redacted(str(error))[:300]
             if _answers(uri):
                 raise BadSource("unreadable", seen) from error

@@ -44,6 +44,7 @@ from curation.sources.uris import (
 from curation.sources.web.addresses import is_web, web_address
 
 SNIFF_THREADS = 16  # a store answers slowly and in parallel
+STAT_THREADS = 16  # so does a mounted share: a list may name a million files of it
 
 
 def list_sources(
@@ -65,8 +66,8 @@ def list_sources(
         left_out: where to count what lay there and is no source.
 
     Returns:
-        A table of the sources layer. `size_bytes` is null for rows of lists and for what is not a
-        regular file.
+        A table of the sources layer. `size_bytes` is null for objects that lists name and for what is not
+        a regular file.
 
     Raises:
         NothingToDo: a folder or prefix holds nothing.
@@ -113,7 +114,7 @@ def _listed(spec: str, folders: Folders) -> tuple[pa.Table, int]:
         if is_web(spec):
             return _on_web(spec), 1
         if Path(spec).suffix.lower() in LIST_SUFFIXES and not _is_glob(spec):
-            return read_list(spec), 0
+            return _with_lengths(read_list(spec)), 0
     before = folders.left_out.counts.total()
     table = _in_store(spec, folders.left_out) if is_remote(spec) else _on_disk(spec, folders)
     if not table.num_rows:
@@ -135,6 +136,30 @@ def _on_web(spec: str) -> pa.Table:
     if Path(address.partition("?")[0]).suffix.lower() in LIST_SUFFIXES:
         raise ValueError(f"{redacted(spec)!r}: a list is read from a file or a store; download it")
     return source_rows(pa.array([address], pa.string()))
+
+
+def _with_lengths(listed: pa.Table) -> pa.Table:
+    """Rows of a list, those of local files with the lengths that these have now."""
+    uris = listed["uri"].to_pylist()
+    step = -(-len(uris) // STAT_THREADS)
+    runs = [uris[begin : begin + step] for begin in range(0, len(uris), step)]
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        sizes = [size for run in pool.map(_lengths, runs) for size in run]
+    at = listed.schema.get_field_index("size_bytes")
+    return listed.set_column(at, listed.schema.field(at), pa.array(sizes, pa.int64()))
+
+
+def _lengths(uris: Iterable[str]) -> list[int | None]:
+    return [None if is_remote(uri) else _length(local_path(uri)) for uri in uris]
+
+
+def _length(path: Path) -> int | None:
+    """Bytes of a regular file; None of what is none, or is not there."""
+    try:
+        state = path.lstat()
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
 def _on_disk(spec: str, folders: Folders) -> pa.Table:
@@ -163,9 +188,8 @@ def _matched(names: Iterable[str], folders: Folders) -> Iterator[Entry]:
 def _rows(entries: Iterable[Entry]) -> pa.Table:
     uris, sizes, media = [], [], []
     for path, by_content in entries:
-        state = path.lstat()
         uris.append(uri_of(path))
-        sizes.append(state.st_size if stat.S_ISREG(state.st_mode) else None)
+        sizes.append(_length(path))
         media.append(by_content or media_of(path.name) or "video")
     return source_rows(
         pa.array(uris, pa.string()),

@@ -12,7 +12,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from curation.corpus.store import is_remote
 from curation.corpus.waiting import waiting
 from curation.errors import UsageError
-from curation.sources.addresses import address_columns
+from curation.sources.addresses import ROW_MARK, address_columns
 from curation.sources.cells import as_list, captions_of, one_line, texts
 from curation.sources.json_lines import read_objects
 from curation.sources.uris import local_path, opened_store, redacted, source_rows
@@ -66,7 +66,7 @@ def read_list(spec: str) -> pa.Table:
         UsageError: there is no such list, it has no row, or is no list: without a column 'uri', or of
             another format.
     """
-    path = spec if is_remote(spec) else os.fspath(local_path(spec).resolve())
+    path = _path_of(spec)
     counts: dict[str, int] = {}
     try:
         with waiting(redacted(spec)) if is_remote(path) else contextlib.nullcontext():
@@ -88,6 +88,20 @@ def read_list(spec: str) -> pa.Table:
     return table.combine_chunks()
 
 
+def row_prefixes(specs: Sequence[str]) -> tuple[str, ...]:
+    """What the addresses of rows that cannot be used begin with, of the lists among some sources.
+
+    As the list was typed too: so they began before they had the full path.
+    """
+    lists = [spec for spec in specs if Path(spec).suffix.lower() in LIST_SUFFIXES]
+    names = {name: None for spec in lists for name in (_path_of(spec), spec)}
+    return tuple(f"{redacted(name)}{ROW_MARK}" for name in names)
+
+
+def _path_of(spec: str) -> str:
+    return spec if is_remote(spec) else os.fspath(local_path(spec).resolve())
+
+
 def _tables(path: str, spec: str, counts: dict[str, int]) -> Iterator[pa.Table]:
     """The list in pieces, each as rows of the sources layer."""
     if is_remote(path):
@@ -103,7 +117,7 @@ def _tables(path: str, spec: str, counts: dict[str, int]) -> Iterator[pa.Table]:
             if not warned:
                 _name_unused(names, spec)
                 warned = True
-            yield _rows(columns, folder=folder, spec=spec, counts=counts)
+            yield _rows(columns, folder=folder, name=redacted(path), counts=counts)
 
 
 def _name_unused(names: list[str], spec: str) -> None:
@@ -331,7 +345,7 @@ def _columns(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     }
 
 
-def _rows(columns: dict[str, Any], *, folder: str, spec: str, counts: dict[str, int]) -> pa.Table:
+def _rows(columns: dict[str, Any], *, folder: str, name: str, counts: dict[str, int]) -> pa.Table:
     """Rows of the sources layer out of the cells of a list."""
     num_rows = len(columns["row"])
     absent: list[None] = [None] * num_rows
@@ -340,7 +354,7 @@ def _rows(columns: dict[str, Any], *, folder: str, spec: str, counts: dict[str, 
         numbers=as_list(columns["row"]),
         faults=as_list(columns["fault"]),
         folder=folder,
-        name=redacted(spec),
+        name=name,
     )
     given: dict[str, pa.Array] = {"listing_reject": rejects, "listing_reject_detail": details}
     for name, to in LIST_COLUMNS.items():

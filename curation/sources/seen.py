@@ -40,7 +40,7 @@ class SeenFolders:
         folders = {local_path(parent) for parent in parents if parent != "file:/"}
         while len(folders) > MAX_FOLDERS:
             folders = {folder.parent for folder in folders}
-        return cls(frozenset(folder for folder in folders if _holds_something(folder)))
+        return cls(frozenset(folder for folder in folders if holds_something(folder)))
 
     def check(self, uri: str) -> None:
         """Tell a source that is gone from a folder that this machine does not see.
@@ -51,14 +51,15 @@ class SeenFolders:
         if is_remote(uri) or os.path.lexists(path := local_path(uri)):
             return
         folder = next((parent for parent in path.parents if parent in self.folders), None)
-        if folder is not None and not _holds_something(folder):
+        if folder is not None and not holds_something(folder):
             raise MachineFault(
                 f"{folder} is not there or empty on {socket.gethostname()}, yet the machine that "
                 "listed the sources sees files in it: mount it on every machine of the cluster"
             )
 
 
-def _holds_something(folder: Path) -> bool:
+def holds_something(folder: Path) -> bool:
+    """Whether a folder is there and not empty, as an unmounted mount point is."""
     with contextlib.suppress(OSError, ValueError), os.scandir(folder) as entries:
         return any(True for _ in entries)
     return False

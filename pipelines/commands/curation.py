@@ -15,7 +15,8 @@ from rich.text import Text
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from curation.corpus import layout
-from curation.corpus.gap import Gap
+from curation.corpus.gap import Gap, find_gap
+from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo, read_corpus
 from curation.corpus.removal import read_removed
 from curation.corpus.selection import read_rules
@@ -43,8 +44,10 @@ from curation.select.rule_presets import RecipeName
 from curation.select.rules import known_columns, no_such_column
 from curation.select.sql import check_types
 from curation.sources import WebConfig, local_path
+from pipelines.advice import take_in
+from pipelines.corpus import existing
 from pipelines.curation_config import CurationConfig
-from pipelines.growing import OnIncomplete, PlannedShards
+from pipelines.growing import OnIncomplete, PlannedShards, preset_named
 from pipelines.listing import ListingConfig, listed
 from pipelines.locking import command_line, locked
 from pipelines.logs import LogAs, log_as
@@ -150,11 +153,13 @@ class Curate:
         shards = PlannedShards(selection=self.selection, rules=rules, export=self.config.export)
         console, store = _console(), store_at(self.out, "--out")
         _check_out(store, self.sources)
-        with typed("--stations"):
-            layers = curate.configure(self.config.river).layers
-        planned = CorpusInfo(num_parts=0, layers=layers)
-        if "select" in steps:
-            _check_rules(planned, self.selection, rules, "--selection")
+        before = existing(store)
+        with preset_named(before, self.preset):
+            with typed("--stations"):
+                layers = curate.configure(self.config.river).layers
+            planned = CorpusInfo(num_parts=0, layers=layers)
+            if "select" in steps:
+                _check_rules(planned, self.selection, rules, "--selection")
         how = curate.HowToRun(
             command=command_line(),
             preset=self.preset,
@@ -303,7 +308,7 @@ class Select:
                 _check_rules(info, self.name, config, "--name")
             console = _console()
             _select(store, info, self.name, config, console, resources=self.resources)
-            return _gap_said(store, self.name, console)
+            return _gap_said(store, info, self.name, console)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,6 +326,9 @@ class Export:
     with part and source; or the same with one JSON object a line."""
     retry_failed: Annotated[bool, FlagCreatePairsOff] = False
     """Cut also clips that earlier exports could not cut for reasons that may pass."""
+    moved_to: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PLACE")] = ()
+    """A folder, file or list to look through for films that were renamed or moved since they were curated;
+    they are told by their bytes. May be given again."""
     preset: PresetName = "embedded"
     """Where the defaults of the settings come from; not given, it is the preset that the corpus was curated
     with."""
@@ -335,8 +343,10 @@ class Export:
         check_name(self.selection, "--selection")
         with _written(self.corpus) as (store, info):
             console = _console()
-            num_failed = _export(store, info, self, self.config, console)
-            return _gap_said(store, self.selection, console) or (EXIT_PASSING if num_failed else 0)
+            num_failed = _export(store, info, self, self.config, console, moved_to=self.moved_to)
+            return _gap_said(store, info, self.selection, console) or (
+                EXIT_PASSING if num_failed else 0
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +369,7 @@ class Report:
         with _written(self.corpus) as (store, info):
             console = _console()
             _report(store, info, self.selection, self.config, console)
-            return _gap_said(store, self.selection, console)
+            return _gap_said(store, info, self.selection, console)
 
 
 def _selection(start: SelectConfig, typed_flags: Curate | Select) -> SelectConfig:
@@ -402,13 +412,14 @@ def _written(root: str) -> Iterator[tuple[Store, CorpusInfo]]:
         yield held, read_corpus(held)
 
 
-def _gap_said(store: Store, selection: str, console: Console) -> int:
+def _gap_said(store: Store, info: CorpusInfo, selection: str, console: Console) -> int:
     """Name the parts that a selection leaves out, if there are any; returns the exit code."""
     gap = Gap.of_selection(read_rules(store, selection))
     if gap:
+        now = find_gap(Ledger(store), info)
+        how = take_in(store, info, selection, without=gap, now=now)
         console.print(
-            f"selection {selection} leaves out {gap}. The same `lavie curate` makes what is missing; "
-            "`lavie select` takes it in",
+            f"selection {selection} leaves out {gap}; due: {how}",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -539,6 +550,8 @@ def _export(
     how: Curate | Export,
     config: ExportConfig,
     console: Console,
+    *,
+    moved_to: Sequence[str] = (),
 ) -> int:
     """Export; returns how many selected clips could not be cut for reasons that may pass."""
     from pipelines import curate
@@ -550,7 +563,10 @@ def _export(
         config,
         console=console,
         how=curate.HowToRun(
-            ray_address=how.ray_address, retry_failed=how.retry_failed, web=how.web
+            ray_address=how.ray_address,
+            retry_failed=how.retry_failed,
+            web=how.web,
+            moved_to=moved_to,
         ),
     )
     console.print(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction, arg
 
 from curation.corpus import layout
 from curation.corpus.ledger import PartState
@@ -16,16 +17,18 @@ from curation.corpus.removal import read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
 from curation.errors import LASTING, PASSING, CorpusError, RemovalUnfinished, UsageError
+from pipelines import advice
 from pipelines.commands.curation import check_name
 from pipelines.commands.removal import read_names
+from pipelines.findings import Fault, Findings
 from pipelines.locking import locked, writer_of
 from pipelines.places import store_at
 from pipelines.progress import PartBar
-from pipelines.status import Layer, Product, SelectionStatus, read_status
+from pipelines.status import OTHER, Layer, Product, SelectionStatus, read_status
 from pipelines.status import Status as CorpusStatus
-from pipelines.verify import Fault, Findings, verify
+from pipelines.verify import verify
 
-_STATES = (PartState.MISSING, PartState.DAMAGED, PartState.AGAIN)
+_STATES = (PartState.UNRECORDED, PartState.MISSING, PartState.DAMAGED, PartState.AGAIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ class Status:
         _say(console, f"being written by {writer}" if writer else "no run is writing it")
         if (fault := _fault_of_removal(store)) is not None:
             console.print(str(fault), style="red", markup=False, soft_wrap=True)
-        for line in _lines(status):
+        for line in _lines(store, status):
             _say(console, line)
         console.print(_layers_table(status.layers))
         for layer in status.layers:
@@ -57,7 +60,7 @@ class Status:
         if status.gap:
             _say(
                 console,
-                f"not complete: {status.gap}; the same `lavie curate` makes what is missing",
+                f"not complete: {status.gap}; {advice.curate_again(status.info)} makes what is missing",
             )
         for selection in status.selections:
             _say(console, _selection_line(selection))
@@ -81,6 +84,9 @@ class Verify:
     ray_address: str = "local"
     """Where repairs run: 'local' starts a private Ray on this machine; 'auto' or an address joins a
     cluster."""
+    moved_to: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PLACE")] = ()
+    """With --repair: a folder, file or list to look through for films that were renamed or moved since they
+    were curated; they are told by their bytes. May be given again."""
     removed: str | None = None
     """Instead, prove that the sources or clips of this list, as it was given to `lavie remove`, are in no
     file of the corpus any more: every file is looked into."""
@@ -95,6 +101,8 @@ class Verify:
                     f"--removed: looks into every file and mends none: leave out {flag}"
                 )
             return self._prove(console, store, read_names(self.removed, "--removed"))
+        if self.moved_to and not self.repair:
+            raise UsageError("--moved-to: says where to repair from: give --repair too")
         if self.selection is not None:
             check_name(self.selection, "--selection")
             _check_there(store, self.selection)
@@ -155,7 +163,9 @@ class Verify:
     def _repair(self, console: Console, store: Store, found: Findings) -> int:
         from pipelines.repair import repair  # Ray and all stations, which a look needs not
 
-        repaired = repair(store, found, console=console, ray_address=self.ray_address)
+        repaired = repair(
+            store, found, console=console, ray_address=self.ray_address, moved_to=self.moved_to
+        )
         _say(console, "after the repair:")
         for line in repaired.said:
             _say(console, line)
@@ -203,12 +213,13 @@ def _say(console: Console, line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _lines(status: CorpusStatus) -> list[str]:
+def _lines(store: Store, status: CorpusStatus) -> list[str]:
     rejected = status.rejects.total()
     pending = status.num_sources - status.num_read - rejected
+    unseen = "not looked at yet, or on no record" if status.num_unrecorded else "not looked at yet"
     lines = [
         f"{status.num_sources:,} sources: {status.num_read:,} read, {rejected:,} rejected"
-        + (f", {pending:,} not looked at yet" if pending > 0 else "")
+        + (f", {pending:,} {unseen}" if pending > 0 else "")
     ]
     for kind, words in (("for good", LASTING), ("may pass, see --retry-failed", PASSING)):
         for reason, number in sorted(status.rejects.items()):
@@ -220,6 +231,12 @@ def _lines(status: CorpusStatus) -> list[str]:
             "files that were curated; its command with --dry-run names them"
         )
     lines.append(f"{status.num_clips:,} clips, {status.hours:.3f} hours of scenes")
+    if status.num_unrecorded:
+        lines.append(
+            f"not in these counts: what lies in parts on no record, {status.num_unrecorded:,} of a layer at "
+            f"most, as a run ended before it wrote them down; due: {advice.curate_again(status.info)}, or "
+            f"{advice.repair(store)}, which records them"
+        )
     if status.captions:
         shown = ", ".join(f"{n:,} {word}" for word, n in sorted(status.captions.items()))
         lines.append(f"captions: {shown}")
@@ -236,10 +253,9 @@ def _layers_table(layers: list[Layer]) -> Table:
     table.add_column("settings", no_wrap=True)
     table.add_column("newest part", no_wrap=True)
     for layer in layers:
-        done = layer.states[PartState.DONE] + layer.states[PartState.UNRECORDED]
         table.add_row(
             layer.name,
-            "record damaged" if layer.fault else str(done),
+            "record damaged" if layer.fault else str(layer.states[PartState.DONE]),
             *(str(layer.states[state] or "") for state in states),
             "current" if layer.is_current else "earlier",
             _time(layer.changed),
@@ -257,7 +273,8 @@ def _selection_line(selection: SelectionStatus) -> str:
         kept = f", keeps {selection.kept['clips']:,} clips ({selection.kept['hours']:.3f} h)"
     made = _time(selection.changed)
     return (
-        f"selection {selection.name}: {selection.stands}{kept}{', ' + made if made else ''}\n"
+        f"selection {selection.name}: {selection.stands}{kept}{', ' + made if made else ''}"
+        f"{_due(selection.due)}\n"
         f"  shards: {_product(selection.shards)}\n"
         f"  report: {_product(selection.report)}"
     )
@@ -266,7 +283,7 @@ def _selection_line(selection: SelectionStatus) -> str:
 def _product(product: Product) -> str:
     words = {
         "current": "the selection's own",
-        "of other verdicts": "NOT this selection's: made from other verdicts",
+        OTHER: "NOT this selection's: made from other verdicts",
         "unknown": "made before it was written down from which verdicts",
     }
     details = [] if product.num_clips is None else [f"{product.num_clips:,} clips"]
@@ -276,5 +293,9 @@ def _product(product: Product) -> str:
         )
     if product.changed is not None:
         details.append(_time(product.changed))
-    said = words.get(product.stands, product.stands)
-    return f"{said}, {', '.join(details)}" if details else said
+    said = ", ".join([words.get(product.stands, product.stands), *details])
+    return said + _due(product.due)
+
+
+def _due(command: str) -> str:
+    return f"; due: {command}" if command else ""

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from curation.corpus.store import Store
 from curation.select.rule_presets import PRESETS as RECIPES
 from pipelines import cli
 from pipelines.presets import PRESETS
+from pipelines.ray_cluster import _sigterm_kept
 
 
 def run(*arguments: str) -> int:
@@ -97,6 +99,14 @@ MISTAKES = [
     ("*.mkv", "sources: ", "'*.mkv' names no video or image"),
     ("empty.csv", "list 'empty.csv' ", "has no rows"),
     ("gone.csv", "there is no list ", "'gone.csv'"),
+    (
+        "film.mp4 --presett tiny",
+        "--presett: ",
+        "no flag of lavie curate; perhaps you meant --preset",
+    ),
+    ("film.mp4 --decode.scene.min-s 2", "--decode.scene.min-s: ", "--decode.scenes.min-s"),
+    ("film.mp4 --incomplete-layers fil", "--incomplete-layers: ", "perhaps you meant fill"),
+    ("film.mp4 --limit", "--limit: ", "a value is due"),
     ("film.mp4 --limit 1e3", "--limit: ", "a whole number is due, got '1e3'"),
     ("film.mp4 --export.crf abc", "--export.crf: ", "a whole number is due, got 'abc'"),
     ("film.mp4 --decode.sample-fps abc", "--decode.sample-fps: ", "a number is due, got 'abc'"),
@@ -124,6 +134,16 @@ TILES_THAT_BLEND = (
 UCF101 = "evaluate --protocol ucf101 --videos {}/v --out {}/r --reference {}/v --extractor {}/b"
 
 WRONG_ANYWHERE = [
+    ("status", "lavie status: CORPUS (Folder or prefix of the corpus) is missing"),
+    ("status c d", "lavie status: takes no further word, got 'd'"),
+    ("verify c --repiar", "--repiar: no flag of lavie verify; perhaps you meant --repair"),
+    ("curat films", "there is no command 'curat'; perhaps you meant curate"),
+    (
+        "train bas --out {}/o",
+        "NETWORK: it is one of base, interpolation, super-resolution, got 'bas'",
+    ),
+    ("status s3://", "CORPUS: 's3://' names no bucket"),
+    ("report gs:///c", "CORPUS: 'gs:///c' names no bucket"),
     ("sample cat --out {}/o.mp4 --encoding.preset nonsense", "nonsense"),
     ("sample cat --out {}/o.mp4 --encoding.threads -1", "--encoding.threads: "),
     ("sample cat --weights tiny --out {}/o.mp4 --seed -1", "--seed: a seed is 0 to "),
@@ -234,10 +254,7 @@ def test_a_mistake_in_any_command_is_said_with_exit_code_2_before_any_work(
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "a.mp4").write_bytes(b"never read")
     held = sorted(tmp_path.iterdir())
-    try:
-        code = run(*typed.replace("{}", str(tmp_path)).split())
-    except SystemExit as left:  # tyro says by itself what is none of the choices
-        code = left.code
+    code = run(*typed.replace("{}", str(tmp_path)).split())
     told = " ".join(capsys.readouterr().err.split())
     assert code == 2, told
     assert says.replace("{}", str(tmp_path)) in told
@@ -327,12 +344,11 @@ def test_a_later_command_takes_the_preset_that_the_corpus_was_curated_with(
     assert "--preset" in said
 
 
-def test_no_arguments_at_all_are_answered_with_the_usage(
+def test_no_arguments_at_all_are_answered_with_the_commands(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.main([])
-    assert "Missing subcommand" in capsys.readouterr().err
+    assert cli.main([]) == 2
+    assert "lavie: one of curate, select, " in capsys.readouterr().err
 
 
 def test_a_selection_that_is_not_there_is_named(
@@ -547,3 +563,26 @@ def test_settings_can_be_written_down(tmp_path: Path) -> None:
 
     for preset in PRESETS.values():
         assert json.loads(json.dumps(asdict(preset().river)))["stations"]
+
+
+def told_to_end(*, taken: bool) -> None:
+    with cli._terminable(), _sigterm_kept():
+        if taken:
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+
+def test_a_sigterm_that_ray_takes_or_turns_into_an_interrupt_is_one_all_the_same() -> None:
+    for taken in (False, True):
+        with pytest.raises(cli.Terminated):
+            told_to_end(taken=taken)
+
+
+def test_a_refusal_names_the_preset_that_the_corpus_was_made_with(
+    small_corpus: Path, films: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("curate", "film.mp4", "--out", str(small_corpus)) in (1, 2)
+    assert "give --preset tiny, if nothing else is meant" in capsys.readouterr().err

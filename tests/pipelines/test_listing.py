@@ -59,3 +59,21 @@ def test_sources_on_web_servers_are_dealt_so_that_a_part_asks_many_hosts(tmp_pat
     hosts = [len({uri.split("/")[2] for uri in part}) for part in parts[1:-1]]
     assert min(hosts) >= 2  # sorted, each part would ask one
     assert dealing.new.equals(corpus.deal_sources(Ledger(store), sources, sources_per_part=8).new)
+
+
+def test_a_film_that_a_list_names_and_that_has_another_length_now_is_told(tmp_path: Path) -> None:
+    ledger = Ledger(Store(str(tmp_path / "c")))
+    (tmp_path / "a.mp4").write_text("a film")
+    (tmp_path / "list.csv").write_text("uri\na.mp4\nb.mp4\n")
+
+    def dealing() -> corpus.Dealing:
+        sources = listed([str(tmp_path / "list.csv")], ListingConfig(), Console(quiet=True))
+        return corpus.deal_sources(ledger, sources, sources_per_part=2)
+
+    dealing().write(ledger)
+    CorpusInfo(num_parts=1, layers={"scenes": "s"}).write(ledger.store)
+    assert dealing().changed == {}
+    (tmp_path / "b.mp4").write_text("came later")
+    assert dealing().changed == {}
+    (tmp_path / "a.mp4").write_text("another film")
+    assert dealing().changed == {str(tmp_path / "a.mp4"): "6 bytes then, 12 now"}

@@ -9,25 +9,29 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from curation.corpus import layout
-from curation.corpus.ledger import Ledger, PartState
+from curation.corpus.ledger import Ledger, PartState, commit_part
 from curation.corpus.manifest import read_corpus
-from curation.corpus.parts import read_clips, read_table
+from curation.corpus.parts import read_clips, read_table, to_parquet
 from curation.corpus.removal import Removed, blank_uri, read_removed
 from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.selection import read_funnel
 from curation.corpus.shards import read_index, read_manifest, read_sample, verify_shards
 from curation.corpus.store import Store
-from curation.errors import RemovalUnfinished, UsageError
+from curation.errors import MissingPart, RemovalUnfinished, UsageError
 from curation.report import ReportConfig, write_report
+from curation.select.clusters import centres_of, centres_table, unit_length
 from curation.sources import list_sources
 from pipelines.cli import main
 from pipelines.commands.removal import read_clip_ids, read_uris
 from pipelines.corpus import deal_sources
 from pipelines.curate import configure
+from pipelines.findings import Kind
 from pipelines.jobs import DecodeJob
 from pipelines.presets import tiny
 from pipelines.remove import remove
@@ -337,11 +341,85 @@ def test_a_takedown_ends_where_the_selection_is_not_of_the_corpus_as_it_is(store
     remove(store, uris=[uri], clip_ids=[], console=QUIET)
     assert read_removed(store).unfinished is None
     assert read_funnel(store, "default")["clips"]["clips"] == before - num_clips
-    assert "the report of selection default was deleted" in caplog.text
+    assert "the report of" not in caplog.text
+    assert report_names(store, "tall-0.mp4")
+    assert not report_names(store, "tall-1.mp4")
     assert not list(find_traces(store, Traces.of(read_removed(store), named=frozenset({uri}))))
     found = verify(store)
     assert not found.faults
-    assert found.unfinished  # the layers that have come, and the report
+    assert {one.kind for one in found.unfinished} == {Kind.LAYER}  # the layers that have come
+
+
+def report_names(store: Store, film: str) -> bool:
+    return film in store.read("reports/default/index.html").decode()
+
+
+def test_a_report_is_written_anew_where_parts_came_later_and_others_are_made_again(
+    store, small_media, tmp_path, caplog
+):
+    """A source of the first part was read at a later try; no layer but the scenes has followed yet."""
+    info, ledger = read_corpus(store), Ledger(store)
+    folder = tmp_path / "later"
+    folder.mkdir()
+    shutil.copy(small_media / "wide-0.mp4", folder / "later.mp4")
+    dealing = deal_sources(ledger, list_sources([str(folder)]), sources_per_part=4)
+    dealing.write(ledger)
+    replace(info, num_parts=dealing.num_parts).write(store)
+    ledger.mark_again(layout.layer_folder(info.layers["captions"]), [0])
+    scenes = read_table(store, layout.layer(info.layers["scenes"], 0))
+    more = scenes.set_column(
+        0, scenes.schema.field(0), pa.array([str(uuid.uuid4()) for _ in range(len(scenes))])
+    )
+    assert scenes.column_names[0] == "clip_id"
+    folder_of_scenes = layout.layer_folder(info.layers["scenes"])
+    whole = store.read(layout.layer(info.layers["scenes"], 0))
+    commit_part(store, folder_of_scenes, 0, pa.concat_tables([scenes, more.slice(0, 1)]))
+    uri, before = uri_of(store, "wide-2.mp4"), read_funnel(store, "default")["clips"]["clips"]
+
+    remove(store, uris=[uri], clip_ids=[], console=QUIET)  # the other layers have not that clip
+
+    assert read_funnel(store, "default")["clips"]["clips"] == before - 5
+    assert "after `lavie select" in caplog.text
+    assert f"`lavie report {store.root} --selection default` writes it" in caplog.text
+    assert not store.files("reports/default")
+
+    store.write(layout.layer(info.layers["scenes"], 0), whole)
+    caplog.clear()
+    with pytest.raises(MissingPart):
+        write_report(store, read_corpus(store), "default", ReportConfig())
+    store.write("reports/default/index.html", b"of an earlier time")
+    remove(store, uris=[uri_of(store, "tall-1.mp4")], clip_ids=[], console=QUIET)
+    assert not caplog.text
+    assert report_names(store, "tall-0.mp4")
+    assert not report_names(store, "wide-2.mp4")
+    assert not report_names(store, "tall-1.mp4")
+
+
+def test_centres_of_clusters_are_free_of_what_was_removed(store):
+    """Of three clips one is a cluster of its own; its centre is its embedding."""
+    lone, *others = [i for i, uri in clips_of(store).items() if uri.endswith(("wide-0.mp4",))][:3]
+    eye = np.eye(4, dtype=np.float32)
+    of_clip = {lone: eye[0], others[0]: eye[1], others[1]: unit_length(eye[1:2] + eye[2:3])[0]}
+    info = read_corpus(store)
+    for part in range(info.num_parts):
+        ids = read_table(store, layout.layer(info.layers["scenes"], part), ["clip_id"])["clip_id"]
+        rows = [of_clip.get(clip_id, np.zeros(0)).tolist() for clip_id in ids.to_pylist()]
+        embeddings = {"clip_id": ids, "embedding": pa.array(rows, pa.list_(pa.float32()))}
+        commit_part(store, "layers/embeddings@1-abc", part, pa.table(embeddings))
+    names = [layout.centres(layer, 3, 0) for layer in ("embeddings@1-abc", "embeddings@1-gone")]
+    for name in names:
+        centres_KD = unit_length(np.stack([eye[0], eye[1] + eye[2] / 2, eye[3]]))
+        store.write(name, to_parquet(centres_table(centres_KD)))
+
+    removal = remove(store, uris=[], clip_ids=[lone], console=QUIET)
+
+    kept, gone = names
+    both = unit_length((of_clip[others[0]] + of_clip[others[1]])[None])[0]
+    zeros = np.zeros(4, np.float32)
+    found = centres_of(read_table(store, kept))
+    np.testing.assert_allclose(found, np.stack([zeros, both, zeros]), atol=1e-6)
+    assert not store.exists(gone)
+    assert {change.file for change in removal.changes} >= {kept, gone}
 
 
 def test_two_removals_one_after_the_other(store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,9 +15,11 @@ import ray
 from rich.console import Console
 
 from curation.corpus import layout
+from curation.corpus.generations import read_plans, write_plan
 from curation.corpus.ledger import Ledger, commit_part
-from curation.corpus.manifest import read_corpus
+from curation.corpus.manifest import canonical_json, read_corpus, sealed
 from curation.corpus.parts import read_table, to_parquet
+from curation.corpus.selection import read_rules
 from curation.corpus.shards import read_index, read_sample
 from curation.corpus.store import Store
 from pipelines.cli import main
@@ -170,7 +173,7 @@ def test_a_sample_keeps_what_its_selection_said_of_it_when_it_is_cut_again(store
     tars = sorted(name for name in whole if name.endswith(".tar"))
     flip(store, tars[0], 600)
     flip(store, tars[1].replace(".tar", ".parquet"), 20)
-    repair_shards(store, info, "default", console=QUIET, ray_address="local")
+    repair_shards(store, info, "default", {}, console=QUIET, ray_address="local")
     assert {name: store.read(name) for name in whole if name.startswith("shards")} == {
         name: data for name, data in whole.items() if name.startswith("shards")
     }
@@ -222,9 +225,9 @@ def test_a_part_whose_source_is_gone_stays_as_it_is_and_is_named(
     )
     store.write(layout.sources(0), to_parquet(renamed))
     shutil.rmtree(store.path("sources/committed"))
-    assert lost_sources(store, info, 0) == []
+    assert lost_sources(store, info, 0, {}) == []
     moved.write_bytes(moved.read_bytes()[:-1] + b"!")
-    assert lost_sources(store, info, 0) == [str(moved)]
+    assert lost_sources(store, info, 0, {}) == [str(moved)]
     moved.unlink()
     name = part_of(store, "keyframes", 0)
     flip(store, name, 5000)
@@ -345,3 +348,64 @@ def test_a_selection_that_cannot_be_made_anew_keeps_its_rules_and_stops_no_other
     for name in (part_of(store, "caption_text", 0), "shards/default/plan.json"):
         assert after[name] == whole[name]
     assert after["selections/default/rules.json"] == whole["selections/default/rules.json"]
+
+
+def test_rules_and_manifest_that_are_gone_both_come_back_at_once(store: Store) -> None:
+    whole = contents(store)
+    store.delete("selections/default/rules.json")
+    store.delete("shards/default/manifest.json")
+    result = repaired(store)
+    assert not result.said
+    assert not result.left.faults
+    assert not result.left.unfinished
+    assert contents(store) == whole
+
+
+def test_a_changed_digit_of_a_plan_is_noticed_without_its_manifest(store: Store) -> None:
+    plan = "shards/default/plan.json"
+    content = json.loads(store.read(plan))
+    content["num_selected"] += 1
+    store.write(plan, canonical_json(content))
+    store.delete("shards/default/manifest.json")
+    before = contents(store)
+    result = repaired(store)
+    assert plan in {fault.name for fault in result.left.faults}
+    said = [line for line in result.said if plan in line]
+    assert f"`lavie export {store.root} --selection default`" in said[0]
+    assert contents(store) == before
+
+
+def test_shards_of_an_export_that_was_cut_off_are_told_and_damaged_ones_taken_away(
+    store: Store,
+) -> None:
+    whole = contents(store)
+    first = read_plans(store, "default")[-1]
+    write_plan(store, first | {"generation": 2, "export": "0" * 12, "buckets": {}})
+    assert [one.folder for one in verify(store).unfinished] == ["shards/default"]
+    bucket = next(iter(first["buckets"]))
+    for kind in ("tar", "parquet"):
+        store.write(f"shards/default/{bucket}/000099.{kind}", b"cut off")
+    found = verify(store)
+    assert [fault.name for fault in found.faults] == [f"shards/default/{bucket}/000099.parquet"]
+    assert "generation 2 was begun; `lavie export " in found.unfinished[0].what
+    result = repair(store, found, console=QUIET)
+    assert not result.left.faults
+    assert "taken away" in result.said[0]
+    after = contents(store)
+    assert after.pop("shards/default/plan-00002.json")
+    assert after == whole
+
+
+def test_rules_of_an_earlier_program_are_replayed_with_the_defaults_of_what_it_had_not(
+    store: Store,
+) -> None:
+    rules = read_rules(store, "default")
+    del rules["config"]["clusters"]["seed"]
+    store.write("selections/default/rules.json", sealed(rules))
+    part = f"selections/default/{layout.part_file(0)}"
+    whole = store.read(part)
+    flip(store, part, 50)
+    result = repaired(store)
+    assert not result.said
+    assert not result.left.faults
+    assert store.read(part) == whole

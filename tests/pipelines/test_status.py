@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from curation.corpus import layout
+from curation.corpus.generations import read_plans, write_plan
 from curation.corpus.ledger import Ledger, PartState
-from curation.corpus.manifest import read_corpus
+from curation.corpus.manifest import read_corpus, sealed
 from curation.corpus.parts import read_table
+from curation.corpus.selection import read_rules
 from curation.corpus.store import Store
 from curation.report import ReportConfig, write_report
 from curation.select import parse_rule, rule_presets, select
@@ -19,6 +21,7 @@ from curation.select.rules import change_rules
 from pipelines.cli import main
 from pipelines.locking import locked
 from pipelines.status import Layer, read_status
+from pipelines.verify import verify
 
 
 @pytest.fixture
@@ -137,3 +140,53 @@ def test_a_damaged_record_is_said_and_the_rest_shown(
     said = capsys.readouterr().out
     assert "all.json: its bytes are not those that were written" in said
     assert "selection default" in said
+
+
+def test_an_export_that_was_begun_beside_finished_ones_is_called_unfinished(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = read_plans(store, "default")[-1]
+    write_plan(store, plan | {"generation": 2, "export": "0" * 12})
+    assert main(["status", store.root]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "shards: " in line]
+    assert "shards: generation 2 is unfinished, 46 clips" in line
+    assert line.endswith(f"; due: `lavie export {store.root} --selection default`")
+
+
+def test_the_command_that_mends_a_selection_is_said(store: Store) -> None:
+    info, ledger = read_corpus(store), Ledger(store)
+    lacking = [{"part": 1, "num_sources": 4, "layers": ["captions"]}]
+    rules = read_rules(store, "default") | {"missing": lacking}
+    store.write("selections/default/rules.json", sealed(rules))
+    select_again = f"`lavie select {store.root} --name default` with its rules"
+
+    def advice() -> tuple[str, str]:
+        (note,) = verify(store).notes
+        return f"due: {read_status(store).selections[0].due}", note
+
+    for line in advice():
+        assert line.endswith(f"due: {select_again}")
+    folder = layout.layer_folder(info.layers["captions"])
+    ledger.reconcile(folder, info.num_parts)
+    ledger.mark_again(folder, [1])
+    for line in advice():
+        assert line.endswith(
+            f"due: the same `lavie curate`, which makes what is missing, then {select_again}"
+        )
+
+
+def test_parts_on_no_record_are_told_apart_and_not_called_counted(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a run leaves them that was killed before it wrote them down; verify says so too."""
+    folder = layout.layer_folder(read_corpus(store).layers["probe"])
+    for name in store.files(f"{folder}/{layout.COMMITTED}"):
+        store.delete(name)
+    status = read_status(store)
+    assert status.num_unrecorded == status.info.num_parts == 4
+    assert layer(store, "probe").states == {PartState.UNRECORDED: 4}
+    assert main(["status", store.root]) == 0
+    said = capsys.readouterr().out
+    assert "16 sources: 0 read, 0 rejected, 16 not looked at yet, or on no record" in said
+    assert f"`lavie verify {store.root} --repair`, which records them" in said
+    assert "4 parts are on no record" in verify(store).unfinished[0].what

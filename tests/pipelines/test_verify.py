@@ -19,10 +19,11 @@ from curation.export.outdated import write_record as write_facts
 from curation.report import ReportConfig, write_report
 from pipelines.again import Again, add_again
 from pipelines.cli import main
+from pipelines.findings import Findings, Kind
 from pipelines.locking import locked
 from pipelines.repair import repair
 from pipelines.suspects import Suspects, write_suspects
-from pipelines.verify import Findings, Kind, verify
+from pipelines.verify import verify
 
 
 @pytest.fixture
@@ -188,7 +189,8 @@ def test_what_is_unfinished_is_no_fault_and_not_called_well_unless_a_run_is_writ
         "shards/default",
     ]
     assert main(["verify", store.root]) == 1
-    assert "finish it with `lavie export`" in " ".join(capsys.readouterr().out.split())
+    said = f"finish it with `lavie export {store.root} --selection default`"
+    assert said in " ".join(capsys.readouterr().out.split())
     with locked(store):
         assert main(["verify", store.root]) == 0
         assert "being written by" in capsys.readouterr().out

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from curation.corpus import layout
 from curation.corpus.manifest import canonical_json
 from curation.corpus.parts import LAYER_METADATA, read_table, to_parquet
 from curation.corpus.schema import ENCODED, ENCODED_INDEX, ENCODED_ROWS, schema
+from curation.corpus.scratch import scratch_folder
 from curation.corpus.shards import manifest_digest, read_index, read_manifest, read_sample
 from curation.corpus.store import Store
 from curation.errors import BadSource, CorpusError, TornPart
@@ -227,8 +227,8 @@ class ShardEncoder:
         """
         rows = read_table(self._store, f"{layout.shards(self._selection)}/{shard}.parquet")
         rows = rows.filter(pc.is_valid(rows["shard"]))
-        with tempfile.TemporaryDirectory(prefix="lavie-encode-") as scratch:
-            path = Path(scratch) / "latents.parquet"
+        with scratch_folder("lavie-encode-") as scratch:
+            path = scratch / "latents.parquet"
             index = self._encode(path, shard, rows)
             made: dict[str, Any] = {"layer": self._digest, "files": {}}
             if any(row["shard"] for row in index):
@@ -345,8 +345,8 @@ def finish_layer(
     reasons: Counter[str] = Counter()
     num_clips = 0
     today = _Today(store, selection)
-    with tempfile.TemporaryDirectory(prefix="lavie-index-") as scratch:
-        path = Path(scratch) / INDEX
+    with scratch_folder("lavie-index-") as scratch:
+        path = scratch / INDEX
         with pq.ParquetWriter(
             path, schema(ENCODED_INDEX), compression="zstd", write_page_checksum=True
         ) as index:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from curation.errors import BadSource, MachineFault
+from curation.errors import ROOM_IS_DUE, BadSource, MachineFault
 from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_size
 from curation.media.clock import UNTIMED, Lead
 from curation.media.colour import UNSPECIFIED, Colour, is_see_through
@@ -93,7 +93,7 @@ def _made(
         readable=[Path(f"/proc/self/fd/{file.fileno()}").readlink()],
         writable=[scratch],
     )
-    _run(command, file, config.deadline_s(clip))
+    _run(command, file, config.deadline_s(clip), scratch)
     with target.open("rb") as made:
         return measured(made.read())
 
@@ -277,7 +277,7 @@ def _packet_filters(clip: Clip) -> str:
     return FROM_FIRST_KEYFRAME
 
 
-def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
+def _run(command: list[str], file: BinaryIO, deadline_s: float, scratch: Path) -> None:
     """Run ffmpeg to its end or its deadline, without our environment, for it may hold secrets."""
     with subprocess.Popen(
         command,
@@ -297,7 +297,9 @@ def _run(command: list[str], file: BinaryIO, deadline_s: float) -> None:
     if process.returncode != 0:
         said = errors.decode(errors="replace")
         if full := _DISK_FULL.search(said):
-            raise MachineFault(f"ffmpeg could not write its clip to scratch: {full[0]}")
+            raise MachineFault(
+                f"ffmpeg could not write its clip to {scratch}: {full[0]}{ROOM_IS_DUE}"
+            )
         last = said.strip().splitlines()[-1:]
         raise BadSource("encoder_failed", f"exit code {process.returncode}: {''.join(last)}")
 

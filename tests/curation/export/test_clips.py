@@ -455,7 +455,8 @@ def test_a_full_scratch_disk_is_no_fault_of_the_clip(
     source = film("closed.mp4", FILMS["closed.mp4"][1])
     clip = clip_of(source, "mov", 0, 200)
     (small_disk / "other").write_bytes(bytes(60 * 1024))
-    with source.open("rb") as file, pytest.raises(MachineFault, match="No space left on device"):
+    full = f"clip to {small_disk}: No space left on device; free some space there"
+    with source.open("rb") as file, pytest.raises(MachineFault, match=full):
         cut(file, clip, FAST, guard, small_disk)
 
 

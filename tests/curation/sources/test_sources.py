@@ -359,6 +359,33 @@ def reason(uri: str | Path, scratch: Path, *, max_bytes: int = 100) -> str:
     return caught.value.reason
 
 
+def test_a_list_knows_the_lengths_of_local_files_and_of_nothing_else(films, tmp_path):
+    (films / "list.csv").write_text(
+        "uri\nhere.mp4\nlater.mp4\ns3://store/b.mp4\nalias.mp4\nbad\0name.mp4\n"
+    )
+    (films / "here.mp4").write_bytes(b"seven b")
+    (films / "alias.mp4").symlink_to(films / "here.mp4")
+    found = list_sources([str(films / "list.csv")]).to_pylist()
+    sizes = {row["uri"].rpartition("/")[2]: row["size_bytes"] for row in found}
+    assert sizes.pop("here.mp4") == 7
+    assert len(sizes) == 4
+    assert set(sizes.values()) == {None}
+
+
+def test_a_file_that_is_not_there_says_whether_its_folder_is(films, tmp_path):
+    for path, said in (
+        (films / "gone.mp4", r"^not_found: No such file or directory$"),
+        (films / "nowhere/gone.mp4", rf"its folder {films}/nowhere does not exist either on "),
+        (tmp_path / "mount/gone.mp4", r"its folder .*/mount is empty on .* not mounted"),
+    ):
+        (tmp_path / "mount").mkdir(exist_ok=True)
+        with (
+            pytest.raises(BadSource, match=said),
+            fetched(str(path), max_bytes=10, scratch=tmp_path),
+        ):
+            pass
+
+
 def test_what_is_no_regular_file_of_the_right_size_is_refused(films, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
