@@ -20,8 +20,9 @@ from curation.corpus.manifest import CorpusInfo
 from curation.corpus.store import Store
 from curation.report import ReportPaths, write_report
 from curation.select import Balance, Rule, check_selection, select
-from pipelines.curate import QUIET, HowToRun, configure, export, measure
+from pipelines.curate import QUIET, HowToRun, configure, measure
 from pipelines.curation_config import CurationConfig
+from pipelines.exporting import export
 from pipelines.locking import locked
 from pipelines.presets import vimeo25m
 

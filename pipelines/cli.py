@@ -86,7 +86,8 @@ def _preset_on_record(words: Sequence[str]) -> str | None:
 def _with_preset(command: str, arguments: Sequence[str]) -> Any:
     """curate, select, export or report, with the defaults of the preset and recipe that were typed."""
     from curation.select.rule_presets import PRESETS as RECIPES
-    from pipelines.commands.curation import Curate, Export, Report, Select
+    from pipelines.commands.curation import Curate
+    from pipelines.commands.selection import Export, Report, Select
     from pipelines.presets import PRESETS, PresetName
 
     preset, like = _typed_value("--preset", arguments), _typed_value("--like", arguments)
@@ -153,9 +154,9 @@ def _sample(arguments: Sequence[str]) -> Any:
 
 COMMANDS = {
     "curate": ("curation", "Curate"),
-    "select": ("curation", "Select"),
-    "export": ("curation", "Export"),
-    "report": ("curation", "Report"),
+    "select": ("selection", "Select"),
+    "export": ("selection", "Export"),
+    "report": ("selection", "Report"),
     "search": ("search", "Search"),
     "train": ("training", "Train"),
     "encode": ("encoding", "Encode"),
@@ -209,7 +210,7 @@ def _in_full(command: str, arguments: Sequence[str]) -> Any:
         default = _train(arguments)
     elif command == "sample":
         default = _sample(arguments)
-    elif COMMANDS[command][0] == "curation":
+    elif COMMANDS[command][0] in ("curation", "selection"):
         default = _with_preset(command, arguments)
     else:
         return Annotated[_class_of(command), tyro.conf.subcommand(command)]

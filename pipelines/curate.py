@@ -1,4 +1,4 @@
-"""The commands curate, select, export and report as functions."""
+"""The command curate as a function: sources measured into the layers of a corpus."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
-from rich.table import Table
 
 from curation.corpus import layout
 from curation.corpus.gap import find_gap
-from curation.corpus.generations import read_plans, shards_state
 from curation.corpus.ledger import Ledger
 from curation.corpus.manifest import CorpusInfo
-from curation.corpus.parts import read_table
 from curation.corpus.store import Store
 from curation.decode.decoding_pass import DecodingPass
-from curation.errors import MissingWeights, NothingToDo
-from curation.export import ExportConfig, ShardWriter, plan_shards
+from curation.errors import MissingWeights
 from curation.sources import SeenFolders, WebClient, WebConfig, is_web
 from curation.stations.captions import cost_line
-from curation.stations.station import Maker, Resources, Station
+from curation.stations.station import Maker, Station
 from curation.weights.catalog import Weight, find, missing
 from pipelines import corpus, river
 from pipelines.again import forget, noted_parts
 from pipelines.corrected import supersede_rows
+from pipelines.costs import costs_table
 from pipelines.curation_config import RiverConfig
 from pipelines.growing import (
     OnIncomplete,
@@ -44,17 +41,15 @@ from pipelines.growing import (
     settings_on_record,
 )
 from pipelines.host_turns import RayTurns, shared_turns
-from pipelines.jobs import DecodeJob, ExportJob, StationJob
+from pipelines.jobs import DecodeJob, StationJob
 from pipelines.listing import ListingConfig, listed
 from pipelines.metrics import in_one_sentence
-from pipelines.moved import moved_sources
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.recording import Recorder, check_sources_are_there, committed, downstream
-from pipelines.refresh import finish_anew, refresh_shards
 from pipelines.rejects import Rejects, read_rejects
 from pipelines.retry import Retries
-from pipelines.run import Stage, StageCost, UnitsFailed, driver_memory_bytes, run_stages
+from pipelines.run import Stage, UnitsFailed, run_stages
 from pipelines.suspects import blame_in_hand
 
 logger = logging.getLogger(__name__)
@@ -377,99 +372,3 @@ def _stages(
         for station in configured.stations
     ]
     return stages
-
-
-def export(
-    store: Store,
-    info: CorpusInfo,
-    selection: str,
-    config: ExportConfig,
-    *,
-    console: Console = QUIET,
-    how: HowToRun | None = None,
-) -> dict[str, Any]:
-    """Cut the selected clips that no shard holds yet, into new shards; returns the manifest.
-
-    With ``how.retry_failed`` also those that earlier exports could not cut for reasons that may pass; one
-    that was begun ends first. Shards whose clips have got other texts since are written anew
-    (`pipelines.refresh`).
-    """
-    how = how or HowToRun()
-    state = shards_state(store, selection) if how.retry_failed else None
-    if state is not None and state.is_unfinished:
-        begun = replace(how, retry_failed=False)
-        export(store, info, selection, config, console=console, how=begun)
-    plans = list(plan_shards(store, info, selection, config, retry_failed=how.retry_failed))
-    if not plans and not read_plans(store, selection):
-        raise NothingToDo(f"selection {selection!r} keeps no clip: there is nothing to export")
-    writer = ShardWriter(store, info, selection, config)
-    uris = [
-        uri
-        for part in range(info.num_parts)
-        for uri in read_table(store, layout.sources(part), ["uri"])["uri"].to_pylist()
-    ]
-    writer.seen = SeenFolders.of(uris)
-    writer.web = WebClient(how.web, RayTurns())
-    done = frozenset(number for number, plan in enumerate(plans) if writer.is_done(plan))
-    if len(done) < len(plans):
-        writer.moved = moved_sources(store, info, how.moved_to)
-    stage = Stage(
-        name="export",
-        job=ExportJob(writer),
-        resources=Resources(cpus=config.threads),
-        units=range(len(plans)),
-        done=done,
-        plans=plans,
-    )
-    if len(done) < len(plans):
-        start_ray(how.ray_address)
-        asks_web = any(map(is_web, uris))
-        with shared_turns(asks_web), ProgressBars(console, unit="shards") as bars:
-            costs = run_stages([stage], bars)
-        console.print(costs_table(costs))
-    manifest = finish_anew(store, selection)
-    for line in growth_lines(manifest, has_new=bool(plans)):
-        console.print(line, highlight=False, soft_wrap=True)
-    return refresh_shards(store, info, selection, console=console) or manifest
-
-
-def growth_lines(manifest: Mapping[str, Any], *, has_new: bool) -> list[str]:
-    """What an export added to shards that there were, and what the selection no longer keeps."""
-    lines = []
-    newest, fallen = manifest["generations"][-1], manifest["num_no_longer_selected"]
-    if not has_new:
-        lines.append("all clips that the selection keeps were exported before: no new shards")
-    elif newest["generation"] > 1:
-        lines.append(
-            f"generation {newest['generation']} of the shards: {newest['num_clips']:,} new clips in "
-            f"{newest['num_shards']:,} new tars; the tars before it stay as they were"
-        )
-    if fallen:
-        lines.append(
-            f"{fallen:,} exported clips are no longer selected: they stay in their tars, and the index "
-            f"says so (still_selected), so that training leaves them out"
-        )
-    return lines
-
-
-def costs_table(costs: dict[str, StageCost]) -> Table:
-    """Time and memory of each stage of a run."""
-    table = Table(title="what it took")
-    table.add_column("stage", no_wrap=True)
-    for header in ("units", "wall s", "CPU s", "peak MB"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("counted")
-    for name, cost in costs.items():
-        counts = {what: n for what, n in sorted(cost.counts.items()) if n and what != "micro-USD"}
-        counted = ", ".join(f"{n:,} {what}" for what, n in counts.items())
-        table.add_row(
-            name,
-            str(cost.units),
-            f"{cost.wall_s:.1f}",
-            f"{cost.cpu_s:.1f}",
-            f"{cost.peak_memory_bytes / 1e6:.0f}",
-            counted,
-        )
-    driver_mb = driver_memory_bytes() / 1e6
-    table.caption = f"peak MB: of one worker with its children; the driver has {driver_mb:.0f}"
-    return table

@@ -75,6 +75,14 @@ def show(
             changed={uri: what for uri, what in dealing.changed.items() if uri not in renewed},
             renewed={} if how.retry_failed else {uri: dealing.changed[uri] for uri in renewed},
         ).say_changes(console)
+    counts, parts = retries.other_texts(unchanged, dealing.known)
+    if counts:
+        numbers = ", ".join(f"{n:,} {name}" for name, n in counts.items())
+        _say(
+            console,
+            f"known sources that get other texts from the list: {numbers}; in {len(parts):,} parts the rows "
+            "that are made of them are made anew, in finished shards too",
+        )
     if how.retry_failed and there:
         _say_tried_again(console, retries, renewed)
     _say(console, f"parts: {there:,} there, {made:,} to add, up to {most:,} sources each")

@@ -15,7 +15,7 @@ from rich.console import Console
 from curation.corpus.store import Store
 from curation.errors import LavieError, TrainingDataError, UsageError
 from curation.stations.station import Resources
-from pipelines.curate import costs_table
+from pipelines.costs import costs_table
 from pipelines.progress import ProgressBars
 from pipelines.ray_cluster import start_ray
 from pipelines.run import Stage, UnitResult, run_stages

@@ -47,8 +47,11 @@ def store_at(root: str, flag: str) -> Store:
         raise UsageError(f"{flag}: {root!r} names no bucket")
     with typed(flag):
         store = Store(root)
-    if store.is_local and Path(store.path()).is_file():
-        raise UsageError(f"{flag}: {root} is a file where a folder is due")
+    if store.is_local:
+        path = Path(store.path())
+        there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+        if not there.is_dir():
+            raise UsageError(f"{flag}: {there} is a file where a folder is due")
     return store
 
 

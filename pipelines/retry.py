@@ -168,11 +168,19 @@ class Retries:
             )
             self.ledger.mark_again(layout.SOURCES, [part])
             self.ledger.record([commit_part(self.ledger.store, layout.SOURCES, part, table)])
-            count["sources"] += len(set().union(*changed.values()))
-            count.update({name: len(rows) for name, rows in changed.items()})
+            count.update(_counted(changed))
         self.ledger.flush()
         known.with_told(given["uri"].combine_chunks(), digests).write(self.ledger)
         return count
+
+    def other_texts(self, listed: pa.Table, known: KnownSources) -> tuple[Counter[str], list[int]]:
+        """What `update_texts` would do: how many of what would get other texts, and in which parts."""
+        given = listed.filter(_any_text(listed)).combine_chunks()
+        count, parts = Counter[str](), []
+        for part, _, _, changed in self._other_texts(given, text_digests(given), known):
+            count.update(_counted(changed))
+            parts.append(part)
+        return count, parts
 
     def _other_texts(
         self, given: pa.Table, digests: pa.Array, known: KnownSources
@@ -265,11 +273,10 @@ class Retries:
         absent = sorted(set(self.current) - set(self.ids))
         if not absent:
             return
-        given = listed.filter(_any_text(listed)).combine_chunks()
         what = ""
         if retry_failed and (self.failed_sources(renewed) or self.failed_captions()):
             what = "--retry-failed"
-        elif any(True for _ in self._other_texts(given, text_digests(given), known)):
+        elif self.other_texts(listed, known)[0]:
             what = "the texts of the list"
         if what:
             raise UsageError(
@@ -281,6 +288,12 @@ class Retries:
 def _clips(places: pa.Table) -> tuple[Clip, ...]:
     rows, scenes = places["source_row"].to_pylist(), places["scene_index"].to_pylist()
     return tuple(zip(rows, scenes, strict=True))
+
+
+def _counted(changed: Mapping[str, set[int]]) -> dict[str, int]:
+    """How many sources get another text, and of which column."""
+    of_column = {name: len(rows) for name, rows in changed.items()}
+    return {"sources": len(set().union(*changed.values())), **of_column}
 
 
 def _told(

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 HASHES_PER_CLIP = 8
@@ -280,3 +282,30 @@ def components(pairs: Indices) -> tuple[Indices, Indices]:
     first = np.full(labels.max() + 1, size, dtype=np.int64)
     np.minimum.at(first, labels, np.arange(size))
     return members, members[first[labels]]
+
+
+@dataclass(frozen=True, slots=True)
+class LookAlikes:
+    """Clips that look like another, their positions rising.
+
+    Args:
+        positions: where they are in the corpus.
+        first: position of the first clip of each one's group.
+    """
+
+    positions: np.ndarray
+    first: np.ndarray
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """``[N, 2]`` positions of each and of the first of its group."""
+        return np.stack([self.positions, self.first], axis=1)
+
+
+def later_copies(sources: pa.Table) -> np.ndarray:
+    """For each source, whether one before it has the same digest; rejected ones have no clips."""
+    digests = pc.if_else(pc.is_null(sources["source_reject"]), sources["source_sha256"], None)
+    codes = digests.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    first = np.zeros(len(codes), dtype=bool)
+    first[np.unique(codes, return_index=True)[1]] = True
+    return ~first & (codes >= 0)

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from curation.corpus.manifest import sealed
 
 MS_PER_HOUR = 3_600_000
@@ -187,3 +190,9 @@ def check_accounts(funnel: Funnel) -> None:
     assert sum(funnel.tiers.values(), Amount()) in (funnel.kept, Amount()), "tiers != kept"
     assert sum(funnel.buckets.values(), Amount()) == funnel.kept, "buckets != kept"
     assert sum(funnel.splits.values(), Amount()) in (funnel.kept, Amount()), "splits != kept"
+
+
+def count_words(words: pa.ChunkedArray) -> dict[str, int]:
+    """How often each word appears, nulls aside."""
+    counts = pc.value_counts(words.drop_null()).to_pylist()
+    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}

@@ -21,9 +21,15 @@ from curation.corpus.store import Store
 from curation.errors import LavieError, MissingPart
 from curation.select.cluster_corpus import cluster_corpus
 from curation.select.clusters import Clustering
-from curation.select.dedup import HASHES_PER_CLIP, components, find_groups
+from curation.select.dedup import (
+    HASHES_PER_CLIP,
+    LookAlikes,
+    components,
+    find_groups,
+    later_copies,
+)
 from curation.select.exported import exported_positions, ids_of, marked_exported
-from curation.select.funnel import Amount, Funnel, check_accounts, make_steps
+from curation.select.funnel import Amount, Funnel, check_accounts, count_words, make_steps
 from curation.select.query import Plan
 from curation.select.rules import (
     CAPTION_CAP_RULE,
@@ -134,7 +140,7 @@ class _Run:
     def decide(self, name: str) -> tuple[Funnel, dict[Rule, Bounds], str]:
         """Write every part's verdicts; returns what is left to publish, and the verdicts' sha256."""
         extent, sources = self._read_sources()
-        is_copy = _later_copies(sources) if self.plan.config.dedup.copies else None
+        is_copy = later_copies(sources) if self.plan.config.dedup.copies else None
         categories = Codes()
         bounds = self.table.load(
             self._stream(extent, is_copy, categories), with_copies=is_copy is not None
@@ -357,7 +363,7 @@ class _Run:
         by_split = self.table.split_amounts(verdicts.splits)
         return Funnel(
             sources=sources.num_rows,
-            sources_rejected=_count_words(sources["source_reject"]),
+            sources_rejected=count_words(sources["source_reject"]),
             clips=kept + rejected,
             kept=kept,
             rejected=rejected,
@@ -386,38 +392,5 @@ def _one_over_root(counts: dict[int, int], num_codes: int) -> np.ndarray:
     return weights
 
 
-@dataclass(frozen=True, slots=True)
-class LookAlikes:
-    """Clips that look like another, their positions rising.
-
-    Args:
-        positions: where they are in the corpus.
-        first: position of the first clip of each one's group.
-    """
-
-    positions: np.ndarray
-    first: np.ndarray
-
-    @property
-    def pairs(self) -> np.ndarray:
-        """``[N, 2]`` positions of each and of the first of its group."""
-        return np.stack([self.positions, self.first], axis=1)
-
-
 def _as_array(values: np.ndarray | pa.Array) -> pa.Array:
     return values if isinstance(values, pa.Array) else pa.array(values)
-
-
-def _count_words(words: pa.ChunkedArray) -> dict[str, int]:
-    """How often each word appears, nulls aside."""
-    counts = pc.value_counts(words.drop_null()).to_pylist()
-    return {entry["values"]: entry["counts"] for entry in sorted(counts, key=lambda e: e["values"])}
-
-
-def _later_copies(sources: pa.Table) -> np.ndarray:
-    """For each source, whether one before it has the same digest; rejected ones have no clips."""
-    digests = pc.if_else(pc.is_null(sources["source_reject"]), sources["source_sha256"], None)
-    codes = digests.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
-    first = np.zeros(len(codes), dtype=bool)
-    first[np.unique(codes, return_index=True)[1]] = True
-    return ~first & (codes >= 0)

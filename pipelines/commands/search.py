@@ -25,7 +25,7 @@ from curation.report.sheet import contact_sheet
 from curation.report.text import cut_text, safe_uri
 from curation.select.scan import Corpus
 from curation.select.search import Found, closest, vector_of
-from pipelines.commands.curation import check_name
+from pipelines.commands.steps import check_name
 from pipelines.places import check_new, store_at
 
 SHOWN = ("uri", "start_s", "end_s", "caption", "keyframes", "nsfw_score")

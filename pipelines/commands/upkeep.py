@@ -18,8 +18,8 @@ from curation.corpus.removal_proof import Traces, find_traces
 from curation.corpus.store import Store
 from curation.errors import LASTING, PASSING, CorpusError, RemovalUnfinished, UsageError
 from pipelines import advice
-from pipelines.commands.curation import check_name
 from pipelines.commands.removal import read_names
+from pipelines.commands.steps import check_name
 from pipelines.findings import Fault, Findings
 from pipelines.locking import locked, writer_of
 from pipelines.places import store_at

@@ -55,3 +55,15 @@ def test_existing_files_and_full_folders_of_frames_are_kept(tmp_path: Path) -> N
 def test_a_store_of_no_known_kind_is_refused() -> None:
     with pytest.raises(UsageError, match="--corpus: it lies in a folder, s3:// or gs://, got"):
         store_at("ftp://host/corpus", "--corpus")
+
+
+def test_a_place_below_a_file_is_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_text("a film")
+    for place in ("film.mp4", "film.mp4/corpus", "film.mp4/a/corpus"):
+        with pytest.raises(
+            UsageError, match=r"--out: .*/film\.mp4 is a file where a folder is due"
+        ):
+            store_at(str(tmp_path / place), "--out")
+    assert store_at(str(tmp_path / "new/corpus"), "--out").is_local
+    with pytest.raises(UsageError, match="--out: 's3://' names no bucket"):
+        store_at("s3://", "--out")

@@ -18,7 +18,7 @@ from curation.corpus.shards import read_index, read_manifest, read_sample, verif
 from curation.corpus.store import Store
 from curation.export import ExportConfig
 from curation.select import select
-from pipelines import curate
+from pipelines import curate, exporting
 from pipelines.presets import tiny
 from pipelines.ray_cluster import start_ray
 from training.data.encode_config import EncodeConfig
@@ -54,7 +54,7 @@ class Corpus:
         config = tiny()
         info, _ = curate.measure([str(path)], self.store, config.river, console=console)
         select(self.store, info, "default", config.select)
-        curate.export(self.store, info, "default", EXPORT, console=console)
+        exporting.export(self.store, info, "default", EXPORT, console=console)
         return console.file.getvalue()  # type: ignore[attr-defined]
 
     def tars(self) -> dict[str, bytes]:

@@ -228,6 +228,8 @@ def test_layers_that_would_not_follow_are_named_before_any_row_is_made(half: Cor
     retries = Retries(ledger, configured.stations, configured.layers, info.layers, 1)
     known = read_known_sources(ledger, 1)
     listed = list_sources([half.list()])
+    count, parts = retries.other_texts(listed, known)
+    assert (count["sources"], parts) == (1, [0])
     for retry_failed, what in ((False, "the texts of the list"), (True, "--retry-failed")):
         with pytest.raises(UsageError, match=f"{what}: .* caption_text, captions, which would not"):
             retries.check_none_left_behind(listed, known, retry_failed=retry_failed, renewed={})
