@@ -29,9 +29,10 @@ from curation.weights.catalog import find, missing
 from curation.weights.fetch import fetch
 from pipelines.commands.autoencoder import TrainAutoencoder
 from pipelines.commands.training import Progress
-from pipelines.curate import HowToRun, export, measure
+from pipelines.curate import HowToRun, measure
 from pipelines.curation_config import CurationConfig
 from pipelines.encode import HowToEncode, encode
+from pipelines.exporting import export
 from pipelines.locking import locked
 from pipelines.presets import tiny
 from pipelines.train import train_here
