@@ -1,15 +1,17 @@
-"""Which near copies of a film's clips are found, and what else is taken for one?
+"""Which near copies of films' clips are found, and what else is taken for one?
 
-Makes copies of Big Buck Bunny by ffmpeg (640x360, x264, crf 28): coded again, cropped by 10 % of each side,
-letterboxed to 4:3, mirrored, with a logo in a corner, with a black band of subtitles; cuts film and copy
-into spans of 4 s, of which the copies' may begin later; hashes eight keyframes of each span as the decoding
-pass does, and embeds two of them by EfficientNet-Lite0. Film and copy are two sources.
+Makes copies of the films (Big Buck Bunny, if none is named) by ffmpeg (640x360, x264, crf 28): coded again,
+cropped by 10 % of each side, letterboxed to 4:3, mirrored, with a logo in a corner, with a black band of
+subtitles; cuts films and copies into spans of 4 s, of which the copies' may begin later; hashes eight
+keyframes of each span as the decoding pass does, and embeds two of them by EfficientNet-Lite0. Each film and
+each copy is a source; all films are compared with each other.
 
-    python benchmarks/look_alikes.py --scratch /some/folder
+    python benchmarks/look_alikes.py --scratch /some/folder [--films concert.mp4 bikes.mp4 ...]
 
-Takes some ten minutes of two cores. Printed for each kind: spans found by today's hashes alone (at most 6
-bits, 8 mirrored; the whole picture), by hashes between the bars, and with the second look; and how many pairs
-of two different spans are taken for copies, which lie in one shot if they are less than 10 s apart.
+Takes some ten minutes of two cores; names are those of `benchmarks/films.py`. Printed for each kind: spans
+found by today's hashes alone (at most 6 bits, 8 mirrored; the whole picture), by hashes between the bars, and
+with the second look; and how many pairs of two different spans are taken for copies, which lie in one shot if
+they are less than 10 s apart.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from films import FILMS
 from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -56,8 +59,8 @@ KINDS = {
 }
 
 
-def make_copies(folder: Path) -> None:
-    """Code the film again, in six ways at once."""
+def make_copies(film: Path, folder: Path) -> None:
+    """Code a film again, in six ways at once."""
     import imageio_ffmpeg
 
     font = ImageFont.load_default(size=20)
@@ -72,7 +75,7 @@ def make_copies(folder: Path) -> None:
     files = sorted({file for file, _ in KINDS.values()})
     if all((folder / f"{file}.mp4").exists() for file in files):
         return
-    inputs = [find(BIG_BUCK_BUNNY), folder / "logo.png", folder / "band.png"]
+    inputs = [film, folder / "logo.png", folder / "band.png"]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error"]
     command += [word for path in inputs for word in ("-i", str(path))]
     command += ["-filter_complex", GRAPH]
@@ -126,16 +129,24 @@ def measured(path: Path, shift_s: float, cache: Path) -> dict[str, np.ndarray]:
 
 
 def outcome(
-    hashes: np.ndarray, embeddings: np.ndarray | None, config: Dedup
+    hashes: np.ndarray, films: np.ndarray, embeddings: np.ndarray | None, config: Dedup
 ) -> tuple[float, list[tuple[int, int]]]:
-    """Share of the spans that are in one group with their copies, and pairs of different spans."""
+    """Share of the spans that are in one group with their copies, and pairs of different spans.
+
+    Args:
+        hashes: of the spans of all films, then of their copies.
+        films: number of the film of each span.
+        embeddings: as the hashes.
+        config: how alike two must be.
+    """
     count = len(hashes) // 2
     lengths = np.full(2 * count, NUM)
     groups = find_groups(hashes, lengths, config=config)
     inside = np.flatnonzero(groups >= 0)
     pairs = np.stack([inside, groups[inside]], axis=1)
     if embeddings is not None:
-        look = SecondLook(hashes, lengths, np.repeat([0, 1], count), config)
+        sources = np.concatenate([2 * films, 2 * films + 1])
+        look = SecondLook(hashes, lengths, sources, config)
         is_close = embeddings @ embeddings.T >= 1 - config.max_second_look_distance
         near = np.stack(np.nonzero(np.triu(is_close, 1)), axis=1)
         bits = look.confirmed(near)
@@ -152,26 +163,41 @@ def main() -> None:
     """Make, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scratch", type=Path, required=True)
-    folder = parser.parse_args().scratch
-    folder.mkdir(parents=True, exist_ok=True)
-    make_copies(folder)
-    film = measured(find(BIG_BUCK_BUNNY), 0.0, folder / "film.npz")
+    parser.add_argument("--films", nargs="+", choices=FILMS, default=[BIG_BUCK_BUNNY.name])
+    arguments = parser.parse_args()
+    folders = [arguments.scratch / name for name in arguments.films]
+    films = []
+    for name, folder in zip(arguments.films, folders, strict=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        make_copies(find(FILMS[name]), folder)
+        films.append(measured(find(FILMS[name]), 0.0, folder / "film.npz"))
     config = Dedup(mirrored=True, second_look=True)
     print("| kind | hashes, whole picture | between bars | second look | different spans paired |")
     print("| --- | --- | --- | --- | --- |")
     for kind, (file, shift_s) in KINDS.items():
-        copy = measured(folder / f"{file}.mp4", shift_s, folder / f"{kind}.npz")
-        count = min(len(film["whole"]), len(copy["whole"]))
+        copies = [measured(f / f"{file}.mp4", shift_s, f / f"{kind}.npz") for f in folders]
+        counts = [
+            min(len(film["whole"]), len(copy["whole"]))
+            for film, copy in zip(films, copies, strict=True)
+        ]
 
-        def both(name: str, copy: dict = copy, count: int = count) -> np.ndarray:
-            return np.concatenate([film[name][:count], copy[name][:count]])
+        def both(name: str, copies: list = copies, counts: list = counts) -> np.ndarray:
+            pairs = [
+                [each[name][:count] for each, count in zip(side, counts, strict=True)]
+                for side in (films, copies)
+            ]
+            return np.concatenate([*pairs[0], *pairs[1]])
 
-        whole, _ = outcome(both("whole"), None, config)
-        inside, _ = outcome(both("inside"), None, config)
-        look, wrong = outcome(both("inside"), both("embedding"), config)
-        far = [pair for pair in wrong if (pair[1] - pair[0]) * SPAN_S > 10]
-        said = f"{len(wrong)}, {len(far)} of them over 10 s apart" if wrong else "0"
-        print(f"| {kind} | {whole:.1%} | {inside:.1%} | {look:.1%} | {said} |", flush=True)
+        own = np.repeat(np.arange(len(films)), counts)
+        whole, _ = outcome(both("whole"), own, None, config)
+        inside, _ = outcome(both("inside"), own, None, config)
+        look, wrong = outcome(both("inside"), own, both("embedding"), config)
+        far = [(a, b) for a, b in wrong if own[a] != own[b] or (b - a) * SPAN_S > 10]
+        said = f"{len(wrong)}, {len(far)} of them over 10 s or a film apart" if wrong else "0"
+        print(
+            f"| {kind}, {sum(counts)} spans | {whole:.1%} | {inside:.1%} | {look:.1%} | {said} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

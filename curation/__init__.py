@@ -7,6 +7,7 @@ The river, in the order in which a clip goes down it::
     embeddings     what the keyframes look like, as vectors                     (from here: one row a clip)
     aesthetics     how pleasing they are (LAION heads over the embeddings)
     overlay_text   how much of the picture is text, and how much of it was laid over
+    logos          what stays over the picture while it changes
     safety         how likely explicit content is
     taxonomy       category and tags
     captions       a sentence for the clip

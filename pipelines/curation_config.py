@@ -16,6 +16,7 @@ from curation.stations.alignment import Alignment, AlignmentConfig
 from curation.stations.caption_text import CaptionText, CaptionTextConfig
 from curation.stations.captions import Captions, CaptionsConfig
 from curation.stations.embeddings import Embeddings, EmbeddingsConfig
+from curation.stations.logos import Logos, LogosConfig
 from curation.stations.overlay_text import OverlayText, OverlayTextConfig
 from curation.stations.safety import Safety, SafetyConfig
 from curation.stations.station import Station
@@ -55,6 +56,8 @@ class RiverConfig:
         default_factory=OverlayTextConfig, metadata={"station": OverlayText}
     )
     """Text in the picture: laid over it, or part of the scene."""
+    logos: LogosConfig = field(default_factory=LogosConfig, metadata={"station": Logos})
+    """Logos and watermarks."""
     safety: SafetyConfig = field(default_factory=SafetyConfig, metadata={"station": Safety})
     """Explicit content."""
     taxonomy: TaxonomyConfig = field(default_factory=TaxonomyConfig, metadata={"station": Taxonomy})

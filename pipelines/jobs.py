@@ -50,6 +50,21 @@ CLIPS_AT_ONCE = 256
 """Clips of which a station has the pictures in memory: 423 KB each on average, 4 groups of rows."""
 
 
+def block_starts(sources: Places, together: int) -> Places:
+    """Places at which clips may be told apart that a station must see together.
+
+    Args:
+        sources: ``[N]`` source of each clip; clips of one source follow each other.
+        together: clips of a source, from its first.
+
+    >>> block_starts(np.array([3, 3, 3, 3, 3, 8, 8]), 2).tolist()
+    [0, 2, 4, 5]
+    """
+    first = np.flatnonzero(np.diff(sources, prepend=-1))
+    within = np.arange(len(sources)) - np.repeat(first, np.diff(np.append(first, len(sources))))
+    return np.flatnonzero(within % together == 0)
+
+
 def rejected_counts(probe: pa.Table) -> dict[str, int]:
     """How many sources were rejected for which reason, as counters "rejected: <reason>"."""
     counts = probe["source_reject"].value_counts().to_pylist()
@@ -247,8 +262,17 @@ class StationJob:
         if len(where) <= CLIPS_AT_ONCE:
             yield where
             return
-        for start in range(0, len(where), CLIPS_AT_ONCE):
-            yield where[start : start + CLIPS_AT_ONCE]
+        together = self.station.clips_together
+        begins = np.arange(len(where))
+        if together > 1:
+            clips = read_clips(self.store, self.layers, unit, ["source_row"], rows=where)
+            begins = block_starts(clips["source_row"].to_numpy(), together)
+        start = 0
+        while start < len(where):
+            later = begins[begins > start + CLIPS_AT_ONCE - together]
+            end = int(later[0]) if len(later) else len(where)
+            yield where[start:end]
+            start = end
 
     def _made_again(self, unit: int, again: Again) -> tuple[pa.Table, Counter[str]] | None:
         """The layer with the noted rows made anew; None if it is not there or is of other clips."""

@@ -419,6 +419,33 @@ OVERLAY_TEXT = (
     Column("overlay_text", STRINGS, "what the overlaid lines read, each once, as they appear"),
 )
 
+LOGOS = (
+    Column(
+        "logo",
+        STR,
+        "whether a logo or watermark lies over the clip, by what stays in the pictures of its source while "
+        "they change: 'yes', 'no', or 'unknown' where too little changes to tell; null without two keyframes",
+    ),
+    Column(
+        "logo_share",
+        F32,
+        "share of the picture under their boxes; null where logo is 'unknown' or null",
+        "0..1",
+    ),
+    Column(
+        "logo_position",
+        STR,
+        "third of the picture in which the largest lies: 'top_left' 'top' 'top_right' 'left' 'centre' "
+        "'right' 'bottom_left' 'bottom' 'bottom_right'; null without one",
+    ),
+    Column(
+        "logo_box",
+        pa.list_(F32),
+        "left, top, width and height of the largest in shares of the picture; null without one",
+        "0..1",
+    ),
+)
+
 SAFETY = (
     Column(
         "nsfw_score",
@@ -781,6 +808,7 @@ LAYERS: dict[str, Layer] = {
     "overlay_text": Layer(
         "How much of the picture is text, and how much of that was laid over it.", OVERLAY_TEXT
     ),
+    "logos": Layer("What stays over the picture: logos and watermarks.", LOGOS),
     "safety": Layer("How likely explicit content is.", SAFETY),
     "taxonomy": Layer("Category and tags.", TAXONOMY),
     "captions": Layer("A sentence for the clip, and who wrote it.", CAPTIONS),
@@ -811,7 +839,7 @@ VIDEO_COLUMNS = frozenset(
         *("start_s", "end_s", "duration_s", "start_frame", "num_frames", "fps"),
         *("motion_mean", "motion_p10", "motion_p50", "motion_p90", "still_share"),
         *("camera_motion", "camera_speed", "camera_shake", "object_motion"),
-        "frozen_share",
+        *("frozen_share", "logo", "logo_share", "logo_position", "logo_box"),
     )
 )
 """Columns that say nothing of a still image: null there, or a stand-in such as 0 s or 1 frame."""

@@ -19,14 +19,21 @@ FORMATS = ("JPEG", "WEBP")
 """What the decoding pass writes; Pillow is told to open nothing else."""
 
 
-def open_keyframe(data: bytes) -> Image.Image:
+def open_keyframe(data: bytes, *, at_least_px: int | None = None) -> Image.Image:
     """Decode one keyframe to RGB.
+
+    Args:
+        data: the picture's bytes.
+        at_least_px: a JPEG may come at a half, a quarter or an eighth of its size, as long as both sides
+            have so many pixels: a third of the time.
 
     Raises:
         TornPart: if the bytes are no whole JPEG or WebP picture.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if at_least_px is not None:
+                picture.draft("RGB", (at_least_px, at_least_px))
             return picture.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise TornPart(f"a keyframe of {len(data)} bytes is no picture: {error}") from error

@@ -58,6 +58,9 @@ class Station(ABC, Generic[Config]):
     """Raised by one whenever the same settings would give other values."""
     config_class: ClassVar[type[Any]]
     """The frozen dataclass of its settings; every field has a default."""
+    clips_together: ClassVar[int] = 1
+    """Neighbouring clips of one source that it sees in one table, from the source's first clip: all values
+    of a clip may depend on these, and on no others."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config: Config = self.config_class() if config is None else config

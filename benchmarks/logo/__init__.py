@@ -1,0 +1,1 @@
+"""Logos burnt on footage, for `benchmarks/logos.py`."""
