@@ -146,3 +146,20 @@ class Pace:
     def restart(self) -> None:
         """The distance to the next frame says nothing."""
         self._last = None
+
+
+class Ticker:
+    """Says which frames of a stream to sample so that they lie a fixed distance apart in time."""
+
+    def __init__(self, interval_ticks: int) -> None:
+        self._interval = max(1, interval_ticks)
+        self._next: int | None = None
+
+    def due(self, pts: int) -> bool:
+        """Whether this frame is the first at or after the next point of the grid."""
+        if self._next is None:
+            self._next = pts
+        if pts < self._next:
+            return False
+        self._next += ((pts - self._next) // self._interval + 1) * self._interval
+        return True
