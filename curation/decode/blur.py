@@ -37,6 +37,8 @@ def tile_of(frame: VideoFrame, number: int) -> NDArray[np.uint8] | None:
         frame: as decoded.
         number: of the sample; the place goes round with it.
     """
+    import cv2
+
     luma_HW = _luma(frame)
     height, width = luma_HW.shape
     row, column = divmod(number % PLACES**2, PLACES)
@@ -46,7 +48,9 @@ def tile_of(frame: VideoFrame, number: int) -> NDArray[np.uint8] | None:
     if tile_HW.dtype != np.uint8:
         bits = frame.format.components[0].bits
         tile_HW = (tile_HW >> max(0, bits - 8)).astype(np.uint8)
-    return np.ascontiguousarray(tile_HW) if float(tile_HW.std()) >= MIN_CONTRAST else None
+    tile_HW = np.ascontiguousarray(tile_HW)
+    deviation = cv2.meanStdDev(tile_HW)[1]
+    return tile_HW if float(deviation[0, 0]) >= MIN_CONTRAST else None
 
 
 def _start(length: int, place: int) -> int:
@@ -80,11 +84,20 @@ def blur_effect(luma_HW: NDArray[np.uint8]) -> float:
     for axis in (0, 1):
         window = (1, WINDOW_PX) if axis == 0 else (WINDOW_PX, 1)
         soft_HW: Any = cv2.blur(sharp_HW, window, borderType=border)
-        before_HW = np.abs(np.diff(sharp_HW, axis=axis))
-        lost_HW = np.maximum(0, before_HW - np.abs(np.diff(soft_HW, axis=axis)))
-        total = float(before_HW.sum())
-        effects.append(1 - float(lost_HW.sum()) / total if total else 1.0)
+        before_HW = _steps(sharp_HW, axis)
+        lost_HW: Any = cv2.max(cv2.subtract(before_HW, _steps(soft_HW, axis)), 0)
+        total = cv2.sumElems(before_HW)[0]
+        effects.append(1 - cv2.sumElems(lost_HW)[0] / total if total else 1.0)
     return max(effects)
+
+
+def _steps(luma_HW: Any, axis: int) -> Any:
+    """Absolute differences of neighbouring pixels."""
+    import cv2
+
+    if axis == 0:
+        return cv2.absdiff(luma_HW[1:], luma_HW[:-1])
+    return cv2.absdiff(luma_HW[:, 1:], luma_HW[:, :-1])
 
 
 def scene_blur(effects: Sequence[float]) -> float | None:

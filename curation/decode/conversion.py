@@ -21,6 +21,7 @@ from curation.media.tone import to_sdr_8bit
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 
 class Conversion:
@@ -57,25 +58,23 @@ class Conversion:
             is_yuv = self.colour.matrix != "gbr" and len(first.format.components) == 3
             names = ("yuv420p", "yuv420p10le") if is_yuv else ("rgb24", "rgb48le")
             layout = names[self._mapped is not None]
-        self._candidate_layout = layout
+        self._layout = layout
         # One each: a reformatter keeps its tables only while sizes and formats stay the same.
         self._to_analysis, self._to_candidate = VideoReformatter(), VideoReformatter()
-        self._to_packed = VideoReformatter()
+        self._to_packed, self._to_analysis_packed = VideoReformatter(), VideoReformatter()
 
     def analysis_picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The frame in BGR at analysis size, square pixels, not turned: uint8 ``[H, W, 3]``."""
-        layout = "bgr24" if self._mapped is None else "rgb48le"
-        # One of swscale's threads: with more it may split the picture and wait for itself.
+        # libswscale makes BGR and a smaller picture at once at twice the cost of one after the other.
+        # One of its threads: with more it may split the picture and wait for itself.
         small = self._to_analysis.reformat(
             self._sound(frame),
             *self.size,
-            format=layout,
+            format=self._layout,
             interpolation="FAST_BILINEAR",
             threads=1,
         )
-        if self._mapped is None:
-            return _packed(small)
-        return np.ascontiguousarray(to_sdr_8bit(_packed16(small), self._mapped)[..., ::-1])
+        return self._packed(small, self._to_analysis_packed)
 
     def candidate(self, frame: VideoFrame) -> VideoFrame:
         """The frame at keyframe size; one of luma and chroma stays so: half the memory of RGB."""
@@ -89,19 +88,21 @@ class Conversion:
         return self._to_candidate.reformat(
             frame,
             *self._keyframe_size,
-            format=self._candidate_layout,
+            format=self._layout,
             interpolation="AREA",
             threads=1,
         )
 
     def keyframe(self, candidate: VideoFrame) -> NDArray[np.uint8]:
         """The picture of a candidate, upright: uint8 BGR ``[H, W, 3]``."""
+        return upright(self._packed(candidate, self._to_packed), self._orientation)
+
+    def _packed(self, small: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+        """A small frame as BGR, 8 bits, in the colours of a screen: uint8 ``[H, W, 3]``."""
         if self._mapped is None:
-            packed = self._to_packed.reformat(candidate, format="bgr24", threads=1)
-            return upright(_packed(packed), self._orientation)
-        packed = self._to_packed.reformat(candidate, format="rgb48le", threads=1)
-        picture_HWC = to_sdr_8bit(_packed16(packed), self._mapped)[..., ::-1]
-        return upright(picture_HWC, self._orientation)
+            return _packed(reformatter.reformat(small, format="bgr24", threads=1))
+        packed = reformatter.reformat(small, format="rgb48le", threads=1)
+        return np.ascontiguousarray(to_sdr_8bit(_packed16(packed), self._mapped)[..., ::-1])
 
     def _sound(self, frame: VideoFrame) -> VideoFrame:
         """The frame, opaque and with all its tags."""

@@ -296,7 +296,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 8
+    version = 9
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig, web: WebClient | None = None) -> None:

@@ -131,6 +131,8 @@ class Gradual:
         self._capacity = LENGTHS[-1][0] + 1
         # Every picture is written twice, so that any window is one piece of memory.
         self._ring = np.zeros((2 * self._capacity, HEIGHT * WIDTH * 3), np.float32)
+        # Squared length of the step to each picture from the one before it, likewise.
+        self._steps = np.zeros(2 * self._capacity, np.float32)
         self._ends: list[End | None] = [None] * self._capacity
         self._num = 0
         self._newest = first
@@ -150,6 +152,9 @@ class Gradual:
         self._newest = index
         place = self._num % self._capacity
         self._ring[place] = self._ring[place + self._capacity] = small_HWC.reshape(-1)
+        step_1N = (self._ring[place] - self._ring[place - 1])[None]
+        step = np.einsum("tn,tn->t", step_1N, step_1N)
+        self._steps[place] = self._steps[place + self._capacity] = step[0]
         last = self._ends[place] = End.of(self._ring[place])
         self._num += 1
         done: list[Transition] = []
@@ -160,7 +165,9 @@ class Gradual:
                 if correlation > MAX_CORRELATION:
                     continue
                 end = place + self._capacity + 1
-                found = window(self._ring[end - length - 1 : end], correlation)
+                found = window(
+                    self._ring[end - length - 1 : end], self._steps[end - length : end], correlation
+                )
                 if found is not None:
                     done += self._add(found, index - length * self._step)
         # Over when the longest window has not hit for two of its turns.
@@ -198,24 +205,26 @@ class Gradual:
         return done
 
 
-def window(pictures_TN: NDArray[np.float32], correlation: float) -> Found | None:
+def window(
+    pictures_TN: NDArray[np.float32], steps_T: NDArray[np.float32], correlation: float
+) -> Found | None:
     """What a window of pictures is, if it is a transition.
 
     Args:
         pictures_TN: float32 ``[T, 18 * 32 * 3]``, BGR.
+        steps_T: squared length of each step from one of them to the next.
         correlation: of its ends, by `End.correlation`; at most `MAX_CORRELATION`.
     """
     first_N, last_N = pictures_TN[0], pictures_TN[-1]
     way_N = last_N - first_N
     squared = float(way_N @ way_N)
-    steps_TN = np.diff(pictures_TN, axis=0)
-    steps_T = np.sort(np.einsum("tn,tn->t", steps_TN, steps_TN))
-    if steps_T[-2] < MIN_SECOND_STEP * steps_T[-1]:
+    second_step, largest_step = np.sort(steps_T)[-2:]
+    if second_step < MIN_SECOND_STEP * largest_step:
         return None
     is_weak = correlation <= MAX_WEAK_CORRELATION
     change_P = _per_pixel(way_N[None])[0]
     is_wiped = (change_P > 3 * 10**2).mean() >= MIN_WIPED
-    if steps_T[-1] <= MAX_STEP * squared and (is_weak or is_wiped):
+    if largest_step <= MAX_STEP * squared and (is_weak or is_wiped):
         from_first_TP = _per_pixel(pictures_TN - first_N)
         from_last_TP = _per_pixel(pictures_TN - last_N)
         found = _dissolve(from_first_TP, from_last_TP, squared) if is_weak else None

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,8 @@ def picture_sample(
     import cv2
 
     mean, deviation = cv2.meanStdDev(luma_HW)
-    histogram = np.bincount(luma_HW.reshape(-1), minlength=256)
+    # Whole numbers up to 2^24 are exact in its float32.
+    histogram: Any = cv2.calcHist([luma_HW], [0], None, [256], [0, 256])
     _, laplacian_deviation = cv2.meanStdDev(cv2.Laplacian(luma_HW, cv2.CV_16S))
     blue, green, red = cv2.split(picture_HWC)
     chroma_HW = cv2.subtract(cv2.max(cv2.max(blue, green), red), cv2.min(cv2.min(blue, green), red))
@@ -105,20 +107,22 @@ def black_rim(luma_HW: NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
     A picture that is black all over is all top: ``(H, 0, 0, 0)``.
     """
-    top, bottom = _black_ends(luma_HW.mean(axis=1), luma_HW.max(axis=1))
+    top, bottom = _black_ends(luma_HW, axis=1)
     if top == luma_HW.shape[0]:
         return top, 0, 0, 0
-    inside_HW = luma_HW[top : luma_HW.shape[0] - bottom]
-    left, right = _black_ends(inside_HW.mean(axis=0), inside_HW.max(axis=0))
+    left, right = _black_ends(luma_HW[top : luma_HW.shape[0] - bottom], axis=0)
     return top, bottom, left, right
 
 
-def _black_ends(mean: NDArray[np.floating], peak: NDArray[np.uint8]) -> tuple[int, int]:
-    """How many lines at the start and at the end are black."""
-    lit = np.flatnonzero((mean > BLACK_LINE_MEAN) | (peak > BLACK_LINE_MAX))
+def _black_ends(luma_HW: NDArray[np.uint8], *, axis: int) -> tuple[int, int]:
+    """How many lines at the start and at the end are black: rows for axis 1, columns for axis 0."""
+    is_lit = luma_HW.max(axis=axis) > BLACK_LINE_MAX
+    dark = np.flatnonzero(~is_lit)  # seldom any, and means cost more than maxima
+    is_lit[dark] = luma_HW.take(dark, 1 - axis).mean(axis=axis) > BLACK_LINE_MEAN
+    lit = np.flatnonzero(is_lit)
     if len(lit) == 0:
-        return len(mean), 0
-    return int(lit[0]), len(mean) - 1 - int(lit[-1])
+        return len(is_lit), 0
+    return int(lit[0]), len(is_lit) - 1 - int(lit[-1])
 
 
 def border_share(rims: Sequence[tuple[int, int, int, int]], size: tuple[int, int]) -> float:

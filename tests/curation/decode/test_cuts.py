@@ -277,9 +277,10 @@ def test_a_dissolve_rises_evenly_and_a_cut_beside_light_that_changes_does_not():
     first, second = (draw.integers(0, top, (HEIGHT, WIDTH, 3)) for top in (40, 256))
     blend = [(1 - share) * first + share * second for share in np.linspace(0, 1, 23)]
     lit = [first] * 2 + [gain * second for gain in (*[0.45] * 12, 0.75, *[1] * 8)]
+    films = [np.stack(pictures).reshape(23, -1).astype(np.float32) for pictures in (blend, lit)]
     even, uneven = (
-        window(np.stack(pictures).reshape(23, -1).astype(np.float32), correlation=0.0)
-        for pictures in (blend, lit)
+        window(film_TN, (np.diff(film_TN, axis=0) ** 2).sum(axis=1), correlation=0.0)
+        for film_TN in films
     )
     assert even is not None
     assert even.kind == "dissolve"
