@@ -26,6 +26,9 @@ MAX_LINES = 1152
 COLUMNS, COLUMN_STEP = 4, 64
 """So many neighbouring columns of pixels of every so many are looked at: as words they are read in a
 quarter of the time of as many single ones."""
+FEWEST_PLACES = 8
+"""So often at least, where a picture is wide enough for them: of narrow ones too few places would be left
+to agree."""
 TOOTH = 10
 """Least distance in luma, 0..255, of a line from both its neighbours (fieldmatch's `cthresh` is
 9)."""
@@ -161,7 +164,7 @@ def _over(limit: int, picture_HW: Any) -> Any:
 
 
 def _luma(frame: VideoFrame) -> NDArray[np.uint8] | None:
-    """Luma, 0..255, of `COLUMNS` columns of every `COLUMN_STEP`; None for layouts without a plane of it."""
+    """Luma, 0..255, of `COLUMNS` columns at each place; None for layouts without a plane of it."""
     component = frame.format.components[0]
     if not 16 <= frame.height <= MAX_LINES or frame.width < COLUMNS or not component.is_luma:
         return None
@@ -169,11 +172,12 @@ def _luma(frame: VideoFrame) -> NDArray[np.uint8] | None:
         return None
     plane: Any = frame.planes[0]
     sample_bytes = 1 if component.bits == 8 else 2
+    step = max(COLUMNS, min(COLUMN_STEP, frame.width // FEWEST_PLACES))
     words_HN: Any = np.ndarray(
-        (plane.height, (frame.width - COLUMNS) // COLUMN_STEP + 1),
+        (plane.height, (frame.width - COLUMNS) // step + 1),
         f"<u{COLUMNS * sample_bytes}",
         buffer=plane,
-        strides=(plane.line_size, COLUMN_STEP * sample_bytes),
+        strides=(plane.line_size, step * sample_bytes),
     )
     luma_HW = np.ascontiguousarray(words_HN).view(f"<u{sample_bytes}")
     if sample_bytes == 1:

@@ -99,6 +99,14 @@ def test_stripes_as_fine_as_lines_are_no_combs(moments, width, dy):
     assert seen(striped(moments([2 * FAST] * 84), width=width, dy=dy)) == "progressive"
 
 
+@pytest.mark.parametrize("narrow", [40, 96, 200])
+def test_stripes_in_a_narrow_picture_are_no_combs_and_two_moments_are(moments, narrow):
+    whole = moments([2 * FAST] * 84)
+    assert seen([each[:, :narrow].copy() for each in striped(whole)]) == "progressive"
+    halves = interlaced(moments([FAST] * 120))
+    assert seen([each[:, :narrow].copy() for each in halves]) == "interlaced"
+
+
 def test_a_shirt_of_stripes_in_two_fields_is_interlaced(moments):
     assert seen(interlaced(striped(moments([FAST] * 120), width=150))) == "interlaced"
 
