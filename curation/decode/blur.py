@@ -85,7 +85,7 @@ def blur_effect(luma_HW: NDArray[np.uint8]) -> float:
         window = (1, WINDOW_PX) if axis == 0 else (WINDOW_PX, 1)
         soft_HW: Any = cv2.blur(sharp_HW, window, borderType=border)
         before_HW = _steps(sharp_HW, axis)
-        lost_HW: Any = cv2.max(cv2.subtract(before_HW, _steps(soft_HW, axis)), 0)
+        lost_HW: Any = np.maximum(cv2.subtract(before_HW, _steps(soft_HW, axis)), 0)
         total = cv2.sumElems(before_HW)[0]
         effects.append(1 - cv2.sumElems(lost_HW)[0] / total if total else 1.0)
     return max(effects)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +154,8 @@ class MeasuredScene:
     keyframes: tuple[Keyframe, ...]
 
 
-class Waiting(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Waiting:
     """A frame that is decoded and made small, but not yet measured."""
 
     index: int
@@ -292,7 +293,8 @@ class VideoPass:
 
     def _measured_frame(self, waiting: Waiting) -> list[MeasuredScene]:
         """Measure one frame; the scenes that are complete now."""
-        index, pts, frame, picture_HWC = waiting
+        index, pts, frame = waiting.index, waiting.pts, waiting.frame
+        picture_HWC = waiting.picture_HWC
         self._picture = picture_HWC
         self._freezes.push(index, picture_HWC)
         if self._sample_due.due(pts):
