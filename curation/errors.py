@@ -149,6 +149,8 @@ LASTING: dict[str, str] = {
     "undecodable": "the decoder gives no frame",
     "truncated": "cut off so that nothing can be read: a picture, or a film without its index",
     "dolby_vision": "Dolby Vision whose base layer is no picture without its metadata (profile 5)",
+    "encrypted": "its pictures are encrypted (common encryption in MP4), and there is no key",
+    "colours": "its pictures are coded in colours that nothing here converts (YCgCo, ICtCp and the like)",
     "stereo_3d": "two views in one picture, for two eyes, as its stream or container says",
     "too_many_pixels": "a frame is larger than the limit",
     "too_long": "longer than the limit",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from curation.decode.keyframes import keyframe_size
 from curation.decode.picture import analysis_size
-from curation.media.colour import Colour, colour_of, is_see_through, tag
+from curation.media.colour import Colour, colour_of, is_see_through, layout_of, tag
 from curation.media.image import on_white
 from curation.media.orientation import Orientation, upright
 from curation.media.tone import to_sdr_8bit
@@ -49,7 +49,7 @@ class Conversion:
         self.size = analysis_size(*geometry)
         self._keyframe_size = keyframe_size(*geometry, short_side_px=short_side_px)
         self._orientation = orientation
-        self._has_alpha = is_see_through(first.format.name)
+        self._has_alpha = is_see_through(layout_of(first))
         if self._has_alpha:
             self._mapped: Colour | None = None
             layout = "rgb24"

@@ -31,6 +31,7 @@ from curation.export.tar import ShardTar
 from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
 from curation.media.guard import Guard
+from curation.media.orientation import Orientation
 from curation.sources import SeenFolders, WebClient, fetched
 
 INDEX_SCHEMA = schema(SHARD_ROWS)
@@ -233,6 +234,7 @@ def _clip(row: dict[str, Any], *, crop: bool) -> Clip:
         colour=Colour.of_text(row["colour"]),
         interlaced=row["interlaced"],
         pixel_format=row["pixel_format"],
+        orientation=Orientation(bool(row["mirrored"]), row["rotation_deg"] or 0),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from curation.errors import BadSource
+
 if TYPE_CHECKING:
     from av import VideoFrame
 
@@ -65,6 +67,19 @@ WIDE_PRIMARIES = ("bt2020", "smpte432")
 _MATRIX_NUMBERS = {"bt709": 1, "fcc": 4, "bt470bg": 5, "smpte170m": 6, "smpte240m": 7}
 _MATRIX_NUMBERS |= {"bt2020nc": 9}
 _LIMITED, _FULL = 1, 2
+_OPAQUE = {"rgba": "rgb0", "bgra": "bgr0", "argb": "0rgb", "abgr": "0bgr"}
+"""Layouts of 32 bits with alpha -> those whose fourth byte is unused."""
+NOT_CONVERTED = {
+    8: "YCgCo",
+    11: "YDzDx",
+    12: "chromaticity-derived",
+    13: "chromaticity-derived",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-R",
+    17: "YCgCo-R",
+}
+"""AVColorSpace -> name of planes that libswscale takes for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +119,14 @@ class Colour:
 
 
 def colour_of(frame: VideoFrame) -> Colour:
-    """How a decoded frame is coded: its tags, and the rule of the size where it has none."""
+    """How a decoded frame is coded: its tags, and the rule of the size where it has none.
+
+    Raises:
+        BadSource: 'colours', for planes that libswscale would take for others.
+    """
     kind = frame.format
+    if frame.colorspace in NOT_CONVERTED and not kind.is_rgb:
+        raise BadSource("colours", f"coded as {NOT_CONVERTED[frame.colorspace]}")
     if kind.is_rgb:
         matrix, full_range = "gbr", True
     else:
@@ -120,10 +141,25 @@ def colour_of(frame: VideoFrame) -> Colour:
     return Colour(matrix, full_range, transfer, primaries)
 
 
-def is_see_through(pixel_format: str) -> bool:
-    """Whether pixels of a layout, in libav's words, can be seen through; a palette's may be."""
-    with_alpha = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya", "pal8")
-    return pixel_format.startswith(with_alpha)
+def layout_of(frame: VideoFrame) -> str:
+    """How the pixels of a frame lie, in libav's words; opaque where its alpha says nothing.
+
+    The fourth byte of a pixel of 32 bits is unused in most screen recordings, and 0: taken for
+    alpha, nothing would be seen of them.
+    """
+    name = frame.format.name
+    if name in _OPAQUE and not frame.to_ndarray(format="rgba")[..., 3].any():
+        return _OPAQUE[name]
+    return name
+
+
+def is_see_through(layout: str) -> bool:
+    """Whether pixels of a layout, in libav's words, can be seen through.
+
+    A palette's cannot: films with one have none or zeros in the place of its alpha.
+    """
+    with_alpha = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya")
+    return layout.startswith(with_alpha)
 
 
 def tag(frame: VideoFrame, colour: Colour) -> None:

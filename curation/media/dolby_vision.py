@@ -7,16 +7,14 @@ tells is the one of "Dolby Vision Streams Within the ISO Base Media File Format"
 
 from __future__ import annotations
 
-import io
 import re
 from typing import BinaryIO
 
 from curation.errors import BadSource
+from curation.media.mp4_index import moov_box
 
 CODECS = frozenset({"hevc", "av1", "h264"})
 """That Dolby Vision comes in."""
-MAX_INDEX_BYTES = 64 * 1024**2
-"""Of an MP4 index; the record lies in its first part, where the coding of each track is described."""
 MAX_HEADER_BYTES = 1024**2
 """Of a Matroska file, in which its tracks are described: before the first picture."""
 _BOX = re.compile(rb"\x00\x00\x00\x20dv[cvw]C(.{24})", re.DOTALL)
@@ -50,29 +48,10 @@ def check_base_layer(file: BinaryIO, demuxer: str) -> None:
 def _record(file: BinaryIO, demuxer: str) -> bytes | None:
     """The configuration record of Dolby Vision, if there is one."""
     if demuxer == "mov":
-        found = _BOX.search(_index(file))
+        found = _BOX.search(moov_box(file))
     elif demuxer == "matroska":
         file.seek(0)
         found = _MAPPING.search(file.read(MAX_HEADER_BYTES))
     else:
         return None
     return found[1] if found else None
-
-
-def _index(file: BinaryIO) -> bytes:
-    """The moov box of an MP4, which `is_whole` has found; empty where it is not among the first boxes."""
-    size_bytes = file.seek(0, io.SEEK_END)
-    position = 0
-    for _ in range(1000):
-        file.seek(position)
-        header = file.read(16)
-        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
-        if length == 1:
-            length = int.from_bytes(header[8:16], "big")
-        if kind == b"moov":
-            file.seek(position)
-            return file.read(min(length or size_bytes, MAX_INDEX_BYTES))
-        position += length
-        if length < 8 or position >= size_bytes:
-            break
-    return b""

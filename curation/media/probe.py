@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from curation.errors import BadSource, machine_fault
 from curation.media.clock import BROADCAST
-from curation.media.colour import colour_of
+from curation.media.colour import colour_of, layout_of
 from curation.media.containers import IMAGE_DEMUXERS, SNIFF_BYTES, is_whole, sniff
 from curation.media.dolby_vision import CODECS, check_base_layer
+from curation.media.encrypted import check_open
 from curation.media.orientation import Orientation, orientation_of
 from curation.media.recordings import WHOLE, Recording
 from curation.media.stereo import check_one_view
@@ -63,6 +64,8 @@ H.264 and HEVC, whose frames have no times, are of no format that `sniff` knows.
 
 _STILL_DECODERS = ("mjpeg", "png", "webp")
 """Decoders of covers; a film can be MJPEG too, and is taken where it is alone."""
+LEAST_SHARE = 0.1
+"""Of the frames of the stream that has most, under which a stream holds pictures of chapters."""
 MAX_STREAMS = 64
 """Films with many languages have some thirty streams; libav's own limit is 1000."""
 STRICT_CODECS = frozenset({"hevc"})
@@ -259,6 +262,8 @@ def open_video(
         raise BadSource("undecodable", f"{demuxer}: {_words(error)}") from error
     with container:
         _check_limits(container, limits)
+        if demuxer == "mov":
+            check_open(file)
         if picture_stream(container).codec.canonical_name in CODECS:
             check_base_layer(file, demuxer)
         yield container
@@ -316,7 +321,8 @@ def picture_stream(container: InputContainer) -> VideoStream:
     """The stream that is the film: the one with most pixels, the first of equals, no still.
 
     Stills are cover art by its flag, and where another stream is none: a stream of one frame, or
-    one in a codec of pictures whose number of frames the container does not say.
+    one in a codec of pictures whose number of frames the container does not say. Pictures of
+    chapters are few beside the frames of the film.
 
     Raises:
         BadSource: 'no_video', or 'undecodable' where its decoder is not on the list.
@@ -329,6 +335,8 @@ def picture_stream(container: InputContainer) -> VideoStream:
         kinds = sorted({stream.type for stream in container.streams})
         raise BadSource("no_video", f"streams: {', '.join(kinds) or 'none'}")
     films = [stream for stream in films if not _is_still(stream)] or films
+    most = max(stream.frames for stream in films)
+    films = [stream for stream in films if not 0 < stream.frames < LEAST_SHARE * most]
     stream = max(films, key=lambda s: (_side(s, "width") * _side(s, "height"), -s.index))
     name = stream.codec_context.name if stream.codec_context is not None else "an unknown codec"
     if name not in DECODERS:
@@ -445,7 +453,7 @@ def facts(container: InputContainer, stream: VideoStream, first: VideoFrame) -> 
     return Probe(
         container=container_name,
         codec=stream.codec.canonical_name,
-        pixel_format=first.format.name,
+        pixel_format=layout_of(first),
         stream_index=stream.index,
         stored_width=first.width,
         stored_height=first.height,

@@ -20,6 +20,7 @@ from curation.export.clips.settings import Clip, ExportConfig, Media, fitted_siz
 from curation.media.clock import UNTIMED, Lead
 from curation.media.colour import UNSPECIFIED, Colour, is_see_through
 from curation.media.guard import isolated_command
+from curation.media.orientation import Orientation
 from curation.media.probe import ffmpeg_input_args
 from curation.media.recordings import WHOLE, Recording
 from curation.media.tone import cube
@@ -60,7 +61,9 @@ def cut_exact(file: BinaryIO, clip: Clip, config: ExportConfig, scratch: Path) -
     # A demuxer that seeks by decoding time can land on a keyframe whose leading pictures are the
     # clip's first frames (open GOPs in MP4), or behind it (transport streams); the count shows it.
     # Then the search begins ten seconds, the longest usual GOP, earlier, at last at the beginning.
-    for seek_s in (None,) if clip.shifts or clip.lead else (start_s, start_s - 10, None):
+    # A palette comes with the first packet of a file, and is lost to those who seek.
+    from_begin = clip.shifts or clip.lead or clip.pixel_format == "pal8"
+    for seek_s in (None,) if from_begin else (start_s, start_s - 10, None):
         media = _made(file, clip, config, scratch, seek_s)
         if media is None or media.num_frames != clip.num_frames:
             continue
@@ -118,6 +121,9 @@ def _command(
         **ffmpeg_input_args(clip.container, is_part=clip.recording != WHOLE),
         "threads": 1,
         "flags": "+unaligned",  # as in the decoding pass
+        "noautorotate": None,  # `_turned` does it, by quarters as everywhere
+        # What the container cuts off (clean apertures, Matroska's cropping) no keyframe lacks.
+        "apply_cropping": "codec",
         "copyts": None,
         "fflags": "+genpts",  # likewise, by PyAV
         "bsf:v": _packet_filters(clip),
@@ -136,6 +142,7 @@ def _command(
         .filter("setpts", _times(clip.lead))
         .filter("trim", start_pts=clip.start_pts, end_pts=clip.end_pts)
     )
+    frames = _turned(frames, clip.orientation)
     frames = _coloured(frames, clip, (width, height), target.parent / TABLE)
     encoding = {
         "c:v": "libx264",
@@ -190,6 +197,16 @@ def _deinterlaced(frames: Any, interlaced: str) -> Any:
         frames = frames.filter("fieldmatch", combmatch="full")
         which = "interlaced"  # what fieldmatch leaves and marks
     return frames.filter("bwdif", mode="send_frame", parity="auto", deint=which)
+
+
+def _turned(frames: Any, shown: Orientation) -> Any:
+    """Frames as they are shown, and without the matrix that asked for it."""
+    frames = frames.filter("sidedata", mode="delete", type="DISPLAYMATRIX")
+    if shown.mirrored:
+        frames = frames.filter("hflip")
+    if shown.swaps_sides:
+        return frames.filter("transpose", "clock" if shown.turn_deg == 90 else "cclock")
+    return frames.filter("hflip").filter("vflip") if shown.turn_deg else frames
 
 
 def _times(lead: Lead | None) -> str:

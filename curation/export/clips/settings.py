@@ -10,6 +10,7 @@ from curation.errors import REJECT_REASONS
 from curation.media.clock import ClockShift, Lead
 from curation.media.colour import Colour
 from curation.media.containers import IMAGE_DEMUXERS
+from curation.media.orientation import UPRIGHT, Orientation
 from curation.media.probe import Limits
 from curation.media.recordings import WHOLE, Recording
 from curation.stations.station import Resources
@@ -149,6 +150,8 @@ class Clip:
     """'progressive', 'interlaced' or 'telecined', as the column has it."""
     pixel_format: str = "yuv420p"
     """Of the source's frames, in libav's words: says whether they can be seen through."""
+    orientation: Orientation = UPRIGHT
+    """How the source's frames are shown."""
     stream_index: int = 0
     """Index of the picture stream among all streams, from `read_stream`."""
     shifts: tuple[ClockShift, ...] = ()

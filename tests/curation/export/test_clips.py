@@ -19,6 +19,7 @@ from curation.export.clips import ADMITTED, Clip, ExportConfig, Media, cut, read
 from curation.export.clips.settings import fitted_size
 from curation.media.colour import Colour, colour_of
 from curation.media.guard import Guard
+from curation.media.orientation import Orientation
 
 WIDTH, HEIGHT = 160, 96
 BITS = 8
@@ -225,7 +226,8 @@ def test_exact_cut_turns_the_picture_upright(
 ) -> None:
     upright = film("closed.mp4", FILMS["closed.mp4"][1])
     source = rotated(upright, tmp_path / "turned.mp4", 90)
-    clip = replace(clip_of(upright, "mov", 30, 60), width=HEIGHT, height=WIDTH)
+    turned = Orientation(turn_deg=90)
+    clip = replace(clip_of(upright, "mov", 30, 60), width=HEIGHT, height=WIDTH, orientation=turned)
     path, media = cut_to_file(source, clip, FAST)
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))

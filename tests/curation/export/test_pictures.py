@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
@@ -27,6 +28,7 @@ from curation.export.clips.exact import cut_exact
 from curation.export.clips.settings import ADMITTED
 from curation.media.colour import Colour
 from curation.media.guard import Guard
+from curation.media.orientation import Orientation
 from curation.media.tone import pq_signal
 from training.data.picture import converter, pixels, view
 
@@ -36,6 +38,7 @@ PATCHES = np.array(
     [(255, 0, 0), (0, 255, 0), (0, 0, 255), (235, 16, 16), (128, 128, 128), (200, 40, 60)], np.uint8
 )
 NUM_FRAMES = 12
+X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "8")
 
 
 def patches(size: tuple[int, int], colours: np.ndarray = PATCHES) -> np.ndarray:
@@ -80,6 +83,7 @@ def clip_of(probe: dict[str, Any], row: dict[str, Any], stream_index: int = 0) -
         colour=Colour.of_text(row["colour"]),
         interlaced=row["interlaced"],
         pixel_format=probe["pixel_format"],
+        orientation=Orientation(probe["mirrored"], probe["rotation_deg"]),
         stream_index=stream_index,
     )
 
@@ -246,6 +250,62 @@ def test_keyframes_and_clips_are_turned_and_mirrored_alike(
     assert only["row"]["width"] == only["read"].shape[1]
 
 
+@pytest.mark.parametrize("angle", ["45", "10", "-10"])
+def test_a_turn_that_is_no_quarter_is_rounded_for_keyframes_and_clips(
+    angle, make, run_ffmpeg, tmp_path, seen
+):
+    stored = make("a.mp4", [patches((192, 64))] * NUM_FRAMES, "format=yuv420p", *X264)
+    run_ffmpeg("-display_rotation:v:0", angle, "-i", stored, "-c", "copy", tmp_path / "b.mp4")
+    (only,) = seen(tmp_path / "b.mp4")
+    for name in ("keyframe", "read"):
+        assert only[name].shape == (64, 192, 3)
+        assert np.abs(middles(only[name]) - PATCHES).max() <= 12, name
+
+
+def with_clean_aperture(data: bytes, width: int, height: int) -> bytes:
+    """An MP4 whose index lies behind its pictures, with a box clap (ISO/IEC 14496-12, 12.1.4)."""
+    clap = struct.pack(">I4s8I", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)
+    made, at = bytearray(data), 0
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        at = made.index(kind, at) - 4
+        (size,) = struct.unpack_from(">I", made, at)
+        struct.pack_into(">I", made, at, size + len(clap))
+        at += 8
+    made[at - 8 + size : at - 8 + size] = clap
+    return bytes(made)
+
+
+def test_what_a_container_cuts_off_is_in_keyframes_and_clips(make, seen):
+    path = make("a.mp4", [patches((192, 64))] * NUM_FRAMES, "format=yuv420p", *X264)
+    path.write_bytes(with_clean_aperture(path.read_bytes(), 128, 48))
+    (only,) = seen(path)
+    for name in ("keyframe", "read"):
+        assert only[name].shape == (64, 192, 3)
+        assert np.abs(middles(only[name]) - PATCHES).max() <= 12, name
+
+
+@pytest.mark.parametrize("layout", ["pal8", "bgra"])
+def test_unused_alpha_hides_nothing(layout, make, seen):
+    filters = {
+        "pal8": "split[a][b];[a]palettegen=reserve_transparent=0[p];[b][p]paletteuse=dither=none",
+        "bgra": "format=gbrap,geq=r='r(X,Y)':g='g(X,Y)':b='b(X,Y)':a=0,format=bgra",
+    }[layout]
+    path = make(
+        "a.avi", [patches((192, 64))] * NUM_FRAMES, filters, "-c:v", "rawvideo", "-pix_fmt", layout
+    )
+    (only,) = seen(path)
+    assert only["probe"]["pixel_format"] == {"pal8": "pal8", "bgra": "bgr0"}[layout]
+    for name in ("keyframe", "read"):
+        assert np.abs(middles(only[name]) - PATCHES).max() <= 12, name
+
+
+def test_planes_that_nothing_here_converts_are_refused_by_name(make, seen):
+    filters = "format=yuv444p,setparams=colorspace=ycgco"
+    path = make("a.mkv", [patches((192, 64))] * NUM_FRAMES, filters, *X264)
+    with pytest.raises(BadSource, match="colours: coded as YCgCo"):
+        seen(path)
+
+
 def moving(num: int, size: tuple[int, int], texture, speed_px: int = 3) -> list[np.ndarray]:
     base = texture("white", size)
     return [np.ascontiguousarray(np.roll(base, speed_px * n, axis=1)) for n in range(num)]
@@ -257,7 +317,6 @@ def combs(frames: list[np.ndarray]) -> list[bool | None]:
     return [field_sample(1, now, before).is_comb for before, now in itertools.pairwise(seen)]
 
 
-X264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "8")
 WEAVE = "tinterlace=interleave_top"
 LINES = 288
 

@@ -370,6 +370,27 @@ def test_records_behind_a_whole_film_do_not_make_it_broken(make_video, tmp_path)
         assert not is_whole(file, "mov")
 
 
+def test_pictures_of_chapters_are_not_the_film(make_video, run_ffmpeg, tmp_path):
+    film = make_video(tmp_path / "film.mp4", [("red", 60)])
+    large = make_video(tmp_path / "large.mp4", [("white", 5)], size=(640, 480))
+    for name in ("a.mp4", "a.mov"):
+        run_ffmpeg(
+            *("-y", "-i", large, "-i", film, "-map", "0", "-map", "1", "-c", "copy"),
+            tmp_path / name,
+        )
+        assert probed(tmp_path / name).width == 320
+
+
+def test_an_encrypted_film_is_called_that(make_video, run_ffmpeg, tmp_path):
+    film, path = make_video(tmp_path / "film.mp4", [("red", 24)]), tmp_path / "closed.mp4"
+    key = ("-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb")
+    scheme = ("-encryption_scheme", "cenc-aes-ctr", *key, "-encryption_kid", "a7e61c373e219033")
+    run_ffmpeg("-i", film, "-c", "copy", *scheme[:-1], scheme[-1] * 2, path)
+    with pytest.raises(BadSource, match="encrypted: scheme cenc"):
+        probed(path)
+    assert probed(film).codec == "h264"
+
+
 def test_a_still_of_more_pixels_beside_the_film_is_not_the_film(make_video, run_ffmpeg, tmp_path):
     film = make_video(tmp_path / "film.mp4", [("red", 24)])
     run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=1280x960", "-frames:v", "1", tmp_path / "c.jpg")
