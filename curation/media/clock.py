@@ -251,7 +251,10 @@ class SteadyClock:
                 return
             self._jump(packet, number, following)
         elif number == self._joint:
-            self._jump(packet, number, following)
+            if self._shown(packet) is None:
+                self._joint = number + 1  # what begins without a time is placed by the next one
+            else:
+                self._jump(packet, number, following)
         if packet.is_corrupt and time is not None and self._ends_a_recording(time, following):
             self._joint = number + self._to_keyframe(following)
             packet.is_corrupt = False

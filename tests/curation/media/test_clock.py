@@ -18,7 +18,10 @@ STEP = 3000
 
 
 def steady(
-    pts: Sequence[int], container: str = "mpegts", keyframes: Sequence[int] = ()
+    pts: Sequence[int | None],
+    container: str = "mpegts",
+    keyframes: Sequence[int] = (),
+    flagged: Sequence[int] = (),
 ) -> tuple[list[int | None], SteadyClock, list[int]]:
     """Steady times of packets that are shown as they are decoded; the clock; which are hurt."""
     packets = []
@@ -26,6 +29,7 @@ def steady(
         packet = av.Packet(b"picture")
         packet.pts = packet.dts = time
         packet.is_keyframe = number in keyframes
+        packet.is_corrupt = number in flagged
         packets.append(packet)
     clock = SteadyClock(container, STREAM)
     read = list(clock.read(iter(packets)))
@@ -49,6 +53,16 @@ def test_a_jump_goes_on_one_step_behind_what_was_shown(second):
     assert times == line(0, 150)
     assert [shift.packet for shift in clock.shifts] == [100]
     assert clock.edges == [100 * STEP]
+    assert hurt == []
+
+
+def test_a_recording_whose_first_packet_has_no_time_begins_with_the_next_one():
+    times, clock, hurt = steady(
+        [*line(0, 50), None, *line(50 * STEP, 20)], keyframes=[0, 50], flagged=[49]
+    )
+    assert times == [*line(0, 50), None, *line(50 * STEP, 20)]
+    assert [shift.packet for shift in clock.shifts] == [51]
+    assert clock.edges == [50 * STEP]
     assert hurt == []
 
 
