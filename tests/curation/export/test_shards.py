@@ -866,7 +866,7 @@ def as_format_1(store: Store) -> None:
     """Turn a finished export of one generation into what the format before was."""
     manifest = read_manifest(store, "all")
     plan = json.loads(store.read("shards/all/plan.json"))
-    plan = {k: v for k, v in plan.items() if k not in ("generation", "rules")} | {
+    plan = {k: v for k, v in plan.items() if k not in ("digest", "generation", "rules")} | {
         "format_version": 1
     }
     for counts in plan["buckets"].values():
