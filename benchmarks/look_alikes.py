@@ -38,6 +38,8 @@ from curation.stations.embeddings import _lite0_network, lite0_input, with_unit_
 from curation.weights.catalog import BIG_BUCK_BUNNY, find
 
 SPAN_S, NUM = 4.0, 8
+WIDTH = 1280
+"""Of an embedding."""
 EMBEDDED = (2, 6)
 """Keyframes of a span that are embedded."""
 GRAPH = (
@@ -118,7 +120,9 @@ def measured(path: Path, shift_s: float, cache: Path) -> dict[str, np.ndarray]:
         for number in EMBEDDED:
             stored = io.BytesIO(jpeg(pictures[number], quality=90))
             shown.append(lite0_input(Image.open(stored).convert("RGB")))
-    kept = {name: np.array(rows, np.uint64) for name, rows in found.items()}
+    kept = {name: np.array(rows, np.uint64).reshape(-1, NUM) for name, rows in found.items()}
+    if not shown:  # shorter than a span
+        return kept | {"embedding": np.zeros((0, WIDTH), np.float32)}
     network = _lite0_network()
     batches = (np.stack(shown[begin : begin + 32]) for begin in range(0, len(shown), 32))
     units = with_unit_length(np.concatenate([network(batch) for batch in batches]))[0]
