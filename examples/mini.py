@@ -66,7 +66,13 @@ def curation() -> CurationConfig:
 def latents(config: TrainConfig) -> EncodeConfig:
     """What a run reads, from four starts of each clip."""
     sample, sizes = config.sample, config.phases[-1].sizes_px
-    return EncodeConfig(sizes_px=sizes, num_frames=sample.num_frames, fps=sample.fps, starts=4)
+    return EncodeConfig(
+        sizes_px=sizes,
+        num_frames=sample.num_frames,
+        fps=sample.fps,
+        pace=sample.pace,
+        starts=4,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
