@@ -345,7 +345,31 @@ def joined(
     return new
 
 
-def encode(path: Path, frames: list[Picture], kind: str, bars: int) -> None:
+OVERLAYS = ("panels", "ticker")
+"""What lies over all of a film and never changes: white side panels, as of an upright film in a page; a
+band of words below with a badge in each upper corner."""
+
+
+def overlaid(frame_HWC: Picture, overlay: str | None) -> Picture:
+    """The frame under what lies over all of the film."""
+    if overlay is None:
+        return frame_HWC
+    made_HWC = frame_HWC.copy()
+    height, width, _ = made_HWC.shape
+    if overlay == "panels":
+        made_HWC[:, : width // 3] = made_HWC[:, -(width // 3) :] = 240
+        return made_HWC
+    band = height // 6
+    words = np.random.default_rng(18).random((band // 10, width // 8)) < 0.5
+    made_HWC[-band:] = (16, 32, 96)
+    letters = np.kron(words, np.ones((6, 6), np.bool_))
+    made_HWC[-band + 6 : -band + 6 + letters.shape[0], 8 : 8 + letters.shape[1]][letters] = 235
+    made_HWC[8 : 8 + band, 8 : 8 + width // 5] = (200, 24, 24)
+    made_HWC[8 : 8 + band, -8 - width // 8 : -8] = (240, 220, 40)
+    return made_HWC
+
+
+def encode(path: Path, frames: list[Picture], kind: str, bars: int, overlay: str | None) -> None:
     """Write the film as H.264, `bars` black lines above and below; 'low bitrate' with pulsing keyframes."""
     options = {"preset": "veryfast", "crf": "24", "threads": "1"}
     if kind == "low bitrate":
@@ -357,14 +381,14 @@ def encode(path: Path, frames: list[Picture], kind: str, bars: int) -> None:
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, FPS)
         for index, frame_HWC in enumerate(frames):
-            barred_HWC = np.pad(frame_HWC, ((bars, bars), (0, 0), (0, 0)))
+            barred_HWC = np.pad(overlaid(frame_HWC, overlay), ((bars, bars), (0, 0), (0, 0)))
             frame = av.VideoFrame.from_ndarray(barred_HWC, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
 
 
-def films(
+def films(  # noqa: PLR0913 - what is made of it is varied one by one
     kinds: list[str],
     use: str,
     num_films: int,
@@ -372,6 +396,7 @@ def films(
     folders: tuple[Path, Path],
     *,
     bars: int = 0,
+    overlay: str | None = None,
 ) -> Iterator[tuple[str, Path, list[Span], int]]:
     """Kind, file, transitions and number of frames of every film.
 
@@ -382,6 +407,7 @@ def films(
         num_shots: of each film.
         folders: where the footage lies, and where films go.
         bars: black lines above and below each picture.
+        overlay: of `OVERLAYS`, what lies over all of them.
     """
     shots = read_frames(folders[0], read_shots(use))
     for kind in kinds:
@@ -391,5 +417,5 @@ def films(
             )
             frames, truth = film(draw, kind, shots, num_shots)
             path = folders[1] / f"{kind.replace(' ', '-')}-{number}.mp4"
-            encode(path, frames, kind, bars)
+            encode(path, frames, kind, bars, overlay)
             yield kind, path, truth, len(frames)

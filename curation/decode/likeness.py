@@ -16,6 +16,8 @@ one shot that change by more than 13 for a pulse, a step of light, a shaken or s
 over 0.79."""
 WHITE = 250.0
 """Value, 0..255, from which a pixel is at the end of its range."""
+PLAIN = 6.0
+"""Range of value, 0..255, of a bar of one colour, in both pictures."""
 BLACK = 8.0
 """Value, 0..255, up to which a line is a black bar's if all of it is: at this size coding noise is averaged
 out, and a night shot is brighter."""
@@ -104,9 +106,15 @@ def likeness(first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]) -> L
 def _inside_bars(
     first_HW: NDArray[np.float32], second_HW: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both pictures without the lines along their sides that are black in both, or half black beside such."""
-    lit_HW = np.maximum(first_HW, second_HW) > BLACK
-    rows, columns = np.flatnonzero(lit_HW.any(axis=1)), np.flatnonzero(lit_HW.any(axis=0))
+    """Both pictures without the lines along their sides that are bars in both, or half of one beside such.
+
+    Bars are black, or have one value on both sides in both pictures.
+    """
+    pair_2HW = np.stack([first_HW, second_HW])
+    lit_HW = pair_2HW.max(axis=0) > BLACK
+    rows = np.flatnonzero(_unlike_rim(pair_2HW, lit_HW).any(axis=1))
+    turned_HW = _unlike_rim(pair_2HW.swapaxes(1, 2), lit_HW.T)
+    columns = np.flatnonzero(turned_HW.any(axis=1))
     if min(len(rows), len(columns)) < FEWEST_LINES:
         return first_HW, second_HW
     if len(rows) == lit_HW.shape[0] and len(columns) == lit_HW.shape[1]:
@@ -116,6 +124,16 @@ def _inside_bars(
         for lit, length in zip((rows, columns), lit_HW.shape, strict=True)
     )
     return np.ascontiguousarray(first_HW[inside]), np.ascontiguousarray(second_HW[inside])
+
+
+def _unlike_rim(pair_2HW: NDArray[np.float32], lit_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pixels that are not of the value that first and last line have; where they have none, the lit."""
+    rim_4W = pair_2HW[:, [0, -1]]
+    least, most = float(rim_4W.min()), float(rim_4W.max())
+    if most <= BLACK or most - least > PLAIN:
+        return lit_HW
+    unlike_HW: NDArray[np.bool_] = (np.abs(pair_2HW - (least + most) / 2) > PLAIN).any(axis=0)
+    return unlike_HW
 
 
 def is_same_shot(first_HWC: NDArray[np.uint8] | None, second_HWC: NDArray[np.uint8]) -> bool:

@@ -62,7 +62,7 @@ class LogosConfig:
     """Edges that stay in a square of a tenth of the short side, 0..1, from which they are a logo, among
     twelve clips or more. Of clean runs of 16 clips none has over 0.12, of 8 two have 0.22 and 0.26."""
     min_density_of_few: float = 0.3
-    """The same among fewer clips."""
+    """What `min_density` is among fewer clips."""
     max_still: float = 0.08
     """Share of a picture's edges that stay over which nothing can be told: the camera stands still."""
 
