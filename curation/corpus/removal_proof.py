@@ -130,7 +130,10 @@ def _in_tar(store: Store, name: str, traces: Traces) -> str | None:
                 while piece := file.read(_PIECE_BYTES):
                     digest.update(piece)
                 if digest.hexdigest() in traces.media_sha256:
-                    return f"the media of a removed clip in sample {key!r}"
+                    return (
+                        f"the media of a removed clip in sample {key!r}: that clip has the same "
+                        "bytes, and goes if `lavie remove --clips` names it too"
+                    )
     return None
 
 
