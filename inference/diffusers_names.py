@@ -13,7 +13,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config  # noq
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint  # noqa: E402
 from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin  # noqa: E402
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: E402
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: E402
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: E402
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler  # noqa: E402
@@ -38,7 +37,6 @@ from diffusers.utils.torch_utils import randn_tensor  # noqa: E402
 __all__ = [
     "DIFFUSERS_OLD_TO_PEFT",
     "UNET_TO_DIFFUSERS",
-    "AutoencoderKL",
     "BaseOutput",
     "ConfigMixin",
     "DDIMScheduler",

@@ -290,6 +290,10 @@ class Personalised(TextualInversionLoaderMixin):
         word = token or named
         if not word or word != word.strip() or " " in word:
             raise ValueError(f"token must be one word, got {word!r} for {path}")
+        if not hasattr(self.text_encoder, "get_input_embeddings"):
+            raise ValueError(
+                f"the word of {path} needs a CLIP text tower, got {type(self.text_encoder).__name__}"
+            )
         width = self.text_encoder.get_input_embeddings().weight.shape[-1]
         if vectors_ND.shape[1] != width:
             raise ValueError(

@@ -244,6 +244,15 @@ def test_a_word_for_another_text_encoder_is_refused(pipeline, tmp_path: Path) ->
         pipeline.load_textual_inversion(tmp_path / "w.safetensors")
 
 
+def test_a_word_for_a_sentence_encoder_is_refused_by_its_name(pipeline, tmp_path: Path) -> None:
+    from training.models.sentence_encoder import SentenceEncoder
+
+    save_file({"<thing>": torch.ones(384)}, tmp_path / "w.safetensors")
+    pipeline.register_modules(text_encoder=SentenceEncoder())
+    with pytest.raises(ValueError, match="needs a CLIP text tower, got SentenceEncoder"):
+        pipeline.load_textual_inversion(tmp_path / "w.safetensors")
+
+
 def test_a_word_that_is_known_is_refused(pipeline, tmp_path: Path) -> None:
     save_file({"<thing>": torch.ones(32)}, tmp_path / "w.safetensors")
     pipeline.load_textual_inversion(tmp_path / "w.safetensors")
